@@ -1,0 +1,1 @@
+//! The embedded store: one durable folder over redb, with group commit.

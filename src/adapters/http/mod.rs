@@ -1,0 +1,1 @@
+//! Accounts that speak HTTP, described by configuration.

@@ -1,0 +1,1 @@
+//! Ports in memory: the embedded fleet's queue, lock and counters, and what tests run on.

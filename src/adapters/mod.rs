@@ -1,0 +1,9 @@
+//! The only place that knows a technology.
+
+pub mod embedded;
+pub mod http;
+pub mod memory;
+pub mod rows;
+pub mod smpp;
+pub mod source;
+pub mod system;

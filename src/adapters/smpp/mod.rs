@@ -1,0 +1,1 @@
+//! Accounts that speak SMPP 3.4.

@@ -1,0 +1,1 @@
+//! SmsBatchService: creating batches and the commands an operator gives.

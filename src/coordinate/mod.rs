@@ -1,0 +1,1 @@
+//! The leader: one at a time, and its jobs.

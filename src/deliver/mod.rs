@@ -1,0 +1,1 @@
+//! From tokens to answers: partitions, lanes, windows, outcomes.

@@ -1,0 +1,1 @@
+//! What is due, and sending its tokens.

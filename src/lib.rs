@@ -1,0 +1,18 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod adapters;
+pub mod batch;
+pub mod cli;
+pub mod coordinate;
+pub mod deliver;
+pub mod dispatch;
+pub mod links;
+pub mod model;
+pub mod ports;
+pub mod prepare;
+pub mod receipts;
+pub mod roles;
+pub mod runtime;
+pub mod serve;
+pub mod simulator;
+pub mod statistics;

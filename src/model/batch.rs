@@ -1,0 +1,391 @@
+//! A batch: what was asked for, where it stands, and what may be done with it.
+
+use serde::{Deserialize, Serialize};
+
+use super::code::Code;
+use super::id::{BatchId, TaskCode};
+use super::pack::SealTotals;
+use super::record::{Fingerprint, Sample};
+use super::report::Settlement;
+use super::schedule::{LateStart, StartDecision, start_decision};
+use super::state::{Refusal, StepEvent, StepState, decide};
+use super::step::{AbstractStep, CurrentStep, SmsDeliveryStep, SmsPreparationStep};
+use super::time::Timestamp;
+use super::window::OnUncertain;
+
+/// One run over one list of recipients, as it was asked for. Nothing in it changes but by an operator's command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmsBatch {
+    /// Derived from tenant and idempotency key.
+    pub batch_id: BatchId,
+    /// Whose batch it is.
+    pub tenant: String,
+    /// Where the records are: the source adapter's own address (a path, `-` spooled into a path, later a table).
+    pub table_name: String,
+    /// The campaign.
+    pub campaign_id: String,
+    /// The campaign's name.
+    pub campaign_name: String,
+    /// The programme the campaign belongs to.
+    pub marketing_program_id: String,
+    /// The caller's own number for this run.
+    pub task_id: String,
+    /// The caller's own number for the content.
+    pub content_id: String,
+    /// The template.
+    pub content: String,
+    /// The signature, without its brackets 【】; empty for none.
+    pub content_signature: String,
+    /// The long link, when the template has one.
+    pub url: Option<String>,
+    /// Where short links live: the code is put behind it.
+    pub link_base: String,
+    /// Whether delivery begins by itself after the seal.
+    pub auto_trigger: bool,
+    /// Not before this instant.
+    pub schedule_time: Option<Timestamp>,
+    /// Not after this instant.
+    pub not_after: Option<Timestamp>,
+    /// What happens to a start that was missed.
+    pub late_start: LateStart,
+    /// Digits behind the sender's number, kept as text: leading zeros count.
+    pub ext_code: String,
+    /// Which provider type sends it.
+    pub provider_type: String,
+    /// What is done with recipients that were handed over and never answered.
+    pub on_uncertain: OnUncertain,
+    /// Larger goes first among a tenant's batches; 0 to 9.
+    pub priority: u8,
+    /// The column that holds the number; `None` finds it by its name.
+    pub number_column: Option<String>,
+    /// Region of numbers without a country code, as ISO 3166-1 alpha-2.
+    pub default_region: String,
+    /// A lane has at least this many recipients; 0 gives every batch 128 lanes.
+    pub min_recipients_per_lane: u32,
+}
+
+impl SmsBatch {
+    /// The batch id of an idempotency key: the first 16 bytes of SHA-256 over tenant and key, which the caller computes.
+    pub fn generate_id(digest: &[u8; 32]) -> BatchId {
+        let mut first = [0u8; 16];
+        first.copy_from_slice(&digest[..16]);
+        BatchId(u128::from_be_bytes(first))
+    }
+
+    /// Whether the texts carry a link of their own for each recipient: the template names the long link, as itself or as
+    /// `{{url}}` or `${url}`.
+    pub fn contains_url(&self) -> bool {
+        self.url.as_deref().is_some_and(|url| {
+            let spaceless: String = self.content.chars().filter(|c| !c.is_whitespace()).collect();
+            (!url.is_empty() && self.content.contains(url)) || spaceless.contains("{{url}}") || spaceless.contains("${url}")
+        })
+    }
+}
+
+/// What the seal came to: shown to the operator before anything is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedPlan {
+    /// Records in the source.
+    pub records: u64,
+    /// Rejected records by reason.
+    pub rejected: Vec<(Code, u64)>,
+    /// Records whose number is suppressed.
+    pub suppressed: u64,
+    /// What will be sent.
+    pub totals: SealTotals,
+    /// The longest and strangest texts.
+    pub samples: Vec<Sample>,
+    /// Hash over all manifests, the template and everything else that decides what is sent, in hexadecimal.
+    pub plan_hash: String,
+}
+
+/// The control row of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchRow {
+    /// What was asked for.
+    pub batch: SmsBatch,
+    /// SHA-256 of the request, in hexadecimal: the same key with another request is refused.
+    pub request_digest: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Which step it is at.
+    pub current_step: CurrentStep,
+    /// Preparation.
+    pub preparation: SmsPreparationStep,
+    /// Delivery.
+    pub delivery: SmsDeliveryStep,
+    /// Number of the newest dispatch.
+    pub task_number: u64,
+    /// What the source was when it was planned; `None` before.
+    pub fingerprint: Option<Fingerprint>,
+    /// Names of the source's columns, and its dialect in the source adapter's words.
+    pub columns: Vec<String>,
+    /// How the source is read.
+    pub dialect: String,
+    /// Records in the source; 0 before it is planned.
+    pub records: u64,
+    /// Record ranges; 0 before it is planned.
+    pub ranges: u32,
+    /// Lanes; 0 before it is planned.
+    pub lanes: u16,
+    /// What the seal came to; `None` before.
+    pub sealed: Option<SealedPlan>,
+    /// The plan hash an operator approved, when the batch waits for one.
+    pub approved: Option<String>,
+    /// The last recount; `None` before the first. `settled` in it ends the batch's story.
+    #[doc(alias = "delivery_num")]
+    pub settlement: Option<Settlement>,
+}
+
+/// What an operator can ask of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Prepare it.
+    EntryProcess,
+    /// Send it.
+    Start,
+    /// Begin nothing new.
+    Pause,
+    /// Go on.
+    Resume,
+    /// End it.
+    Cancel,
+    /// Send what is left through another provider type.
+    ChangeProvider,
+    /// Send again what was not sent, or who was refused.
+    Retry,
+}
+
+impl BatchRow {
+    /// A batch that was just created.
+    pub fn created(batch: SmsBatch, request_digest: String, now: Timestamp) -> BatchRow {
+        BatchRow {
+            batch,
+            request_digest,
+            created: now,
+            current_step: CurrentStep::Preparation,
+            preparation: AbstractStep::initial(),
+            delivery: AbstractStep::initial(),
+            task_number: 0,
+            fingerprint: None,
+            columns: vec![],
+            dialect: String::new(),
+            records: 0,
+            ranges: 0,
+            lanes: 0,
+            sealed: None,
+            approved: None,
+            settlement: None,
+        }
+    }
+
+    /// The newest dispatch.
+    pub fn task_code(&self) -> TaskCode {
+        TaskCode { batch: self.batch.batch_id, number: self.task_number }
+    }
+
+    /// The step the batch is at.
+    pub fn step(&self) -> &AbstractStep {
+        match self.current_step {
+            CurrentStep::Preparation => &self.preparation,
+            CurrentStep::Delivery => &self.delivery,
+        }
+    }
+
+    /// Whether the leader has anything left to do for it.
+    pub fn is_active(&self) -> bool {
+        let settled = self.settlement.as_ref().is_some_and(|settlement| settlement.settled);
+        match self.current_step {
+            CurrentStep::Preparation => !self.preparation.state.is_final(),
+            CurrentStep::Delivery => !settled,
+        }
+    }
+
+    /// Whether the batch has reached its end: nothing will change but by late receipts.
+    pub fn is_over(&self) -> bool {
+        !self.is_active()
+    }
+
+    fn step_mut(&mut self) -> &mut AbstractStep {
+        match self.current_step {
+            CurrentStep::Preparation => &mut self.preparation,
+            CurrentStep::Delivery => &mut self.delivery,
+        }
+    }
+
+    /// The row after `event` happened to the current step. A new dispatch takes a new task number; a pause and an end take
+    /// one too, so that every token in the queue is out of date at once.
+    pub fn after(&self, event: StepEvent, reason: Option<(Code, String)>, now: Timestamp) -> Result<BatchRow, Refusal> {
+        let transition = decide(self.step().state, event)?;
+        let mut next = self.clone();
+        let step = next.step_mut();
+        step.state = transition.to;
+        step.reason = reason;
+        match transition.to {
+            StepState::Running => step.started = step.started.or(Some(now)),
+            StepState::Canceled | StepState::CompletedSucceeded | StepState::CompletedFailed => step.ended = Some(now),
+            StepState::Initial | StepState::Ready | StepState::Paused => step.ended = None,
+        }
+        if matches!(event, StepEvent::Start | StepEvent::Pause | StepEvent::Cancel | StepEvent::Retry) {
+            next.task_number += 1;
+        }
+        if event == StepEvent::Retry {
+            next.settlement = None;
+        }
+        Ok(next)
+    }
+
+    /// The row after the seal: preparation has succeeded and the batch is at its delivery step, armed when it triggers
+    /// itself.
+    pub fn after_seal(&self, sealed: SealedPlan, now: Timestamp) -> Result<BatchRow, Refusal> {
+        let mut next = self.after(StepEvent::Succeed, None, now)?;
+        next.sealed = Some(sealed);
+        next.current_step = CurrentStep::Delivery;
+        if next.batch.auto_trigger {
+            next = next.after(StepEvent::Arm, None, now)?;
+        }
+        Ok(next)
+    }
+
+    /// What a command does to the row; the reason when it is not possible now.
+    fn event_of(&self, command: Command) -> Result<StepEvent, Refusal> {
+        let at_delivery = self.current_step == CurrentStep::Delivery;
+        match command {
+            Command::EntryProcess if at_delivery => Err(Refusal::Already),
+            Command::EntryProcess => Ok(StepEvent::Arm),
+            Command::Start if !at_delivery => Err(Refusal::NotFrom),
+            Command::Start => Ok(StepEvent::Arm),
+            Command::Pause => Ok(StepEvent::Pause),
+            Command::Resume => Ok(StepEvent::Resume),
+            Command::Cancel => Ok(StepEvent::Cancel),
+            Command::Retry if !at_delivery => Err(Refusal::NotFrom),
+            Command::Retry => Ok(StepEvent::Retry),
+            // Not an event of the step: the state stays, the route changes.
+            Command::ChangeProvider => match self.step().state {
+                StepState::Paused | StepState::Ready | StepState::Initial => Ok(StepEvent::Pause),
+                StepState::Running => Err(Refusal::NotFrom),
+                StepState::Canceled | StepState::CompletedSucceeded | StepState::CompletedFailed => Err(Refusal::Final),
+            },
+        }
+    }
+
+    /// Whether `command` is possible now.
+    pub fn can(&self, command: Command) -> Result<(), Refusal> {
+        let event = self.event_of(command)?;
+        if command == Command::ChangeProvider {
+            return Ok(());
+        }
+        decide(self.step().state, event).map(|_| ())
+    }
+
+    /// The row after `command`, for the commands that are one event of the current step.
+    pub fn command(&self, command: Command, now: Timestamp) -> Result<BatchRow, Refusal> {
+        self.after(self.event_of(command)?, None, now)
+    }
+
+    /// Whether delivery may be armed.
+    pub fn can_start(&self) -> bool {
+        self.can(Command::Start).is_ok()
+    }
+
+    /// Whether it may be paused.
+    pub fn can_pause(&self) -> bool {
+        self.can(Command::Pause).is_ok()
+    }
+
+    /// Whether it may go on.
+    pub fn can_resume(&self) -> bool {
+        self.can(Command::Resume).is_ok()
+    }
+
+    /// Whether its provider may be changed.
+    pub fn can_change_provider(&self) -> bool {
+        self.can(Command::ChangeProvider).is_ok()
+    }
+
+    /// What the leader does with a delivery that is READY.
+    pub fn start_decision(&self, now: Timestamp) -> StartDecision {
+        start_decision(self.batch.schedule_time, self.batch.not_after, self.batch.late_start, now)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A batch for tests of this and other modules.
+    pub(crate) fn batch() -> SmsBatch {
+        SmsBatch {
+            batch_id: BatchId(7),
+            tenant: "t".into(),
+            table_name: "list.csv".into(),
+            campaign_id: String::new(),
+            campaign_name: String::new(),
+            marketing_program_id: String::new(),
+            task_id: String::new(),
+            content_id: String::new(),
+            content: "Hello {{name}}".into(),
+            content_signature: String::new(),
+            url: None,
+            link_base: String::new(),
+            auto_trigger: true,
+            schedule_time: None,
+            not_after: None,
+            late_start: LateStart::Hold,
+            ext_code: "007".into(),
+            provider_type: "smpp".into(),
+            on_uncertain: OnUncertain::Hold,
+            priority: 5,
+            number_column: None,
+            default_region: "CN".into(),
+            min_recipients_per_lane: 5_000,
+        }
+    }
+
+    fn row() -> BatchRow {
+        BatchRow::created(batch(), String::new(), Timestamp(0))
+    }
+
+    #[test]
+    fn a_pause_makes_every_token_out_of_date() {
+        let now = Timestamp(1);
+        let running =
+            row().command(Command::EntryProcess, now).and_then(|r| r.after(StepEvent::Start, None, now)).expect("running");
+        let paused = running.command(Command::Pause, now).expect("paused");
+        assert!(paused.task_number > running.task_number);
+        let resumed = paused.command(Command::Resume, now).and_then(|r| r.after(StepEvent::Start, None, now)).expect("resumed");
+        assert!(resumed.task_number > paused.task_number);
+    }
+
+    #[test]
+    fn nobody_resumes_what_nobody_started() {
+        assert_eq!(row().can(Command::Pause), Err(Refusal::NotFrom));
+        assert_eq!(row().can(Command::Resume), Err(Refusal::NotFrom));
+        assert_eq!(row().can(Command::Start), Err(Refusal::NotFrom));
+    }
+
+    #[test]
+    fn a_batch_that_triggers_itself_is_ready_after_the_seal() {
+        let now = Timestamp(1);
+        let running =
+            row().command(Command::EntryProcess, now).and_then(|r| r.after(StepEvent::Start, None, now)).expect("running");
+        let sealed = running.after_seal(SealedPlan::default(), now).expect("sealed");
+        assert_eq!((sealed.current_step, sealed.delivery.state), (CurrentStep::Delivery, StepState::Ready));
+        let mut held = running;
+        held.batch.auto_trigger = false;
+        let sealed = held.after_seal(SealedPlan::default(), now).expect("sealed");
+        assert_eq!(sealed.delivery.state, StepState::Initial);
+        assert!(sealed.can_start() && !sealed.can_pause() && sealed.can_change_provider());
+    }
+
+    #[test]
+    fn the_link_is_found_in_every_spelling() {
+        for (content, expected) in
+            [("go to {{ url }}", true), ("go to ${url}", true), ("go to https://x.example/a", true), ("no", false)]
+        {
+            let batch = SmsBatch { url: Some("https://x.example/a".into()), content: content.into(), ..batch() };
+            assert_eq!(batch.contains_url(), expected, "{content}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Every limit of the system, in one place, with the relations between them checked when the crate is compiled.
+
+use std::time::Duration;
+
+/// Partitions of the delivery topic. Never changeable: lanes are spread over them by arithmetic.
+pub const DELIVERY_PARTITIONS: u16 = 128;
+/// The most lanes one batch has.
+pub const LANES_MAX: u16 = 128;
+/// Records in one range of the source, about.
+pub const RANGE_RECORDS: u32 = 131_072;
+/// Recipients in one pack at most.
+pub const PACK_RECIPIENTS_MAX: usize = 1_024;
+/// Recipients one queue token stands for.
+pub const SLICE_RECIPIENTS: u32 = 5_000;
+/// Recipients in one send window at most.
+pub const WINDOW_RECIPIENTS_MAX: u32 = 2_000;
+/// Recipients of all open windows of one account on one worker at most, whatever its rate.
+pub const OPEN_RECIPIENTS_MAX: u32 = 32_000;
+/// Open windows of one lane at most.
+pub const LANE_WINDOWS_MAX: usize = 4;
+/// Legs (the manifest and its retry packs) of one lane before waiting ones are merged.
+pub const LEGS_MAX: usize = 12;
+/// A share of the route's rate that one window should hold.
+pub const WINDOW_SPAN: Duration = Duration::from_millis(200);
+/// Nothing is handed to an account later than this after its declare began.
+pub const SEND_BY: Duration = Duration::from_secs(10);
+/// The longest that answers of an open window stay only in memory.
+pub const ANSWER_FLUSH: Duration = Duration::from_millis(200);
+/// A worker declares only while its last reading of the batch is younger than this.
+pub const BATCH_READING_MAX: Duration = Duration::from_millis(900);
+/// How often a worker reads the batch again while it sends.
+pub const BATCH_READING_EVERY: Duration = Duration::from_millis(300);
+/// Segments (parts) of one message at most; a longer text is rejected when it is prepared.
+pub const PARTS_MAX: usize = 16;
+/// Characters of one rendered text at most.
+pub const TEXT_CHARS_MAX: usize = 2_400;
+/// Bytes of one source record at most; a longer one is rejected.
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// Columns of one source record at most.
+pub const COLUMNS_MAX: usize = 1_024;
+/// Bytes of a template at most.
+pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
+/// Characters of a provider's message id at most (SMPP 3.4, 5.2.23: 65 octets with the final NUL).
+pub const MESSAGE_ID_MAX: usize = 64;
+/// Range tasks queued per preparer: enough to keep it busy, few enough that a small batch is not kept waiting.
+pub const RANGE_TASKS_PER_PREPARER: usize = 2;
+/// People one seal task covers, about: bounds the memory of striking out duplicates.
+pub const SEAL_RECIPIENTS_MAX: u64 = 1_000_000;
+/// Samples of rendered texts kept for the plan.
+pub const SAMPLES_MAX: usize = 4;
+/// Reports (receipts) of one intake batch at most.
+pub const REPORTS_PER_INTAKE: usize = 4_096;
+/// Tries after a transient refusal before a recipient fails.
+pub const TRANSIENT_TRIES_MAX: u8 = 3;
+/// Tries after "queue full" for one handset before a recipient fails.
+pub const QUEUE_FULL_TRIES_MAX: u8 = 3;
+
+const _: () = assert!(LANES_MAX <= DELIVERY_PARTITIONS);
+const _: () = assert!(WINDOW_RECIPIENTS_MAX < OPEN_RECIPIENTS_MAX);
+const _: () = assert!(PARTS_MAX <= 32, "parts are kept as bits of a u32");
+const _: () = assert!(SLICE_RECIPIENTS > WINDOW_RECIPIENTS_MAX);
+const _: () = assert!(BATCH_READING_EVERY.as_millis() * 2 < BATCH_READING_MAX.as_millis());

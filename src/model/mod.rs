@@ -1,0 +1,30 @@
+//! Facts and decisions.
+//!
+//! Everything here is a pure function over plain values: no input or output, no clock, no randomness, no async. What a
+//! function needs to know of the world comes in as an argument, so every decision of the fleet can be tested as a table.
+//!
+//! Architecture invariant: nothing in this folder names a technology, and nothing outside `std` and `serde` is used.
+
+pub mod account;
+pub mod answer;
+pub mod batch;
+pub mod code;
+pub mod id;
+pub mod idform;
+pub mod lane;
+pub mod ledger;
+pub mod limits;
+pub mod outcome;
+pub mod pack;
+pub mod rate;
+pub mod receipt;
+pub mod record;
+pub mod report;
+pub mod schedule;
+pub mod state;
+pub mod step;
+pub mod task;
+pub mod text;
+pub mod time;
+pub mod turn;
+pub mod window;

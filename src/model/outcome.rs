@@ -1,0 +1,205 @@
+//! What became of each recipient: the fold over the windows it was in. This is the truth that recounts are made of.
+
+use serde::{Deserialize, Serialize};
+
+use super::answer::Answer;
+use super::code::Code;
+use super::window::{Answered, all_parts};
+
+/// Where a record ends. Exactly one of these (rule 1); `Open` is a recipient that is not there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It cannot be sent; the reason is kept.
+    Rejected,
+    /// Its number came before.
+    Duplicate,
+    /// Its number is on the suppression list.
+    Suppressed,
+    /// An account took it.
+    Accepted,
+    /// An account refused it for good, or too often.
+    Failed,
+    /// Handed over and never answered.
+    Uncertain,
+    /// Its validity ended before it was sent.
+    Expired,
+    /// The batch was canceled before it was sent.
+    Canceled,
+    /// Not ended yet.
+    Open,
+}
+
+/// All outcomes, in the order of reports.
+pub const OUTCOMES: [Outcome; 9] = [
+    Outcome::Accepted,
+    Outcome::Failed,
+    Outcome::Uncertain,
+    Outcome::Expired,
+    Outcome::Canceled,
+    Outcome::Rejected,
+    Outcome::Duplicate,
+    Outcome::Suppressed,
+    Outcome::Open,
+];
+
+impl Outcome {
+    /// The name that people and other programs see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Rejected => "rejected",
+            Outcome::Duplicate => "duplicate",
+            Outcome::Suppressed => "suppressed",
+            Outcome::Accepted => "accepted",
+            Outcome::Failed => "failed",
+            Outcome::Uncertain => "uncertain",
+            Outcome::Expired => "expired",
+            Outcome::Canceled => "canceled",
+            Outcome::Open => "open",
+        }
+    }
+}
+
+/// The fold of one recipient: small, so that a whole lane fits in memory. Windows are folded in the order of their names;
+/// within a recipient a part that was taken stays taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fold {
+    /// Parts of the message; 0 while no answer said so.
+    pub parts: u8,
+    accepted: u32,
+    uncertain: u32,
+    ending: Ending,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ending {
+    #[default]
+    None,
+    Failed(Code),
+    Suppressed,
+    Expired,
+}
+
+impl Fold {
+    /// Takes in one answer of a later window than all before.
+    pub fn answer(&mut self, answered: &Answered) {
+        self.parts = answered.parts;
+        let bit = 1u32 << answered.part;
+        match &answered.answer {
+            Answer::Accepted { .. } => {
+                self.accepted |= bit;
+                self.uncertain &= !bit;
+                if self.accepted == all_parts(self.parts) {
+                    self.ending = Ending::None;
+                }
+            }
+            Answer::Failed { code, .. } => {
+                self.uncertain &= !bit;
+                self.ending = Ending::Failed(*code);
+            }
+            Answer::NoAnswer => self.uncertain |= bit,
+            // "Not now" of a later window says nothing about an earlier one, but it takes back an earlier refusal that an
+            // operator ordered to be tried again: the try is still going on.
+            Answer::NotNow { .. } | Answer::NotSent => {
+                self.uncertain &= !bit;
+                self.ending = Ending::None;
+            }
+            Answer::Suppressed => self.ending = Ending::Suppressed,
+            Answer::Expired => self.ending = Ending::Expired,
+        }
+    }
+
+    /// Takes in that the recipient was in a judged window and had no answer.
+    pub fn unanswered(&mut self) {
+        if self.parts == 0 {
+            self.uncertain = u32::MAX;
+        } else {
+            self.uncertain |= all_parts(self.parts) & !self.accepted;
+        }
+    }
+
+    /// Takes in that a receipt proves that the network took the part: a late receipt settles an uncertain one.
+    pub fn receipt(&mut self, part: u8) {
+        if self.parts == 0 {
+            self.parts = 1;
+            self.uncertain = 0;
+        }
+        self.accepted |= 1u32 << part;
+        self.uncertain &= !(1u32 << part);
+    }
+
+    /// Parts that were taken, as bits.
+    pub fn accepted_parts(&self) -> u32 {
+        self.accepted
+    }
+
+    /// Where the recipient ends, and why when it failed. `ended` says that the lane is closed: who is still open then was
+    /// canceled.
+    pub fn outcome(&self, ended: bool) -> (Outcome, Option<Code>) {
+        let whole = self.parts > 0 && self.accepted & all_parts(self.parts) == all_parts(self.parts);
+        match self.ending {
+            _ if whole => (Outcome::Accepted, None),
+            Ending::Failed(_) if self.accepted != 0 => (Outcome::Failed, Some(Code::PartiallySent)),
+            Ending::Failed(code) => (Outcome::Failed, Some(code)),
+            _ if self.uncertain != 0 => (Outcome::Uncertain, None),
+            Ending::Suppressed if self.accepted == 0 => (Outcome::Suppressed, None),
+            Ending::Expired if self.accepted == 0 => (Outcome::Expired, None),
+            Ending::Suppressed | Ending::Expired => (Outcome::Failed, Some(Code::PartiallySent)),
+            Ending::None if ended && self.accepted != 0 => (Outcome::Failed, Some(Code::PartiallySent)),
+            Ending::None if ended => (Outcome::Canceled, None),
+            Ending::None => (Outcome::Open, None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::answer::NotNow;
+
+    fn fold(answers: &[(u8, u8, Answer)]) -> Fold {
+        let mut fold = Fold::default();
+        for (part, parts, answer) in answers {
+            fold.answer(&Answered { seq: 0, part: *part, parts: *parts, answer: answer.clone() });
+        }
+        fold
+    }
+
+    fn ok() -> Answer {
+        Answer::Accepted { id: "1".into() }
+    }
+
+    fn failed() -> Answer {
+        Answer::Failed { code: Code::ProviderRefused, detail: "".into() }
+    }
+
+    #[test]
+    fn outcomes_are_as_the_answers_say() {
+        let throttled = || Answer::NotNow { kind: NotNow::Throttled, detail: "".into() };
+        let cases: Vec<(Vec<(u8, u8, Answer)>, Outcome)> = vec![
+            (vec![], Outcome::Open),
+            (vec![(0, 1, ok())], Outcome::Accepted),
+            (vec![(0, 2, ok())], Outcome::Open),
+            (vec![(0, 2, ok()), (1, 2, failed())], Outcome::Failed),
+            (vec![(0, 1, throttled()), (0, 1, ok())], Outcome::Accepted),
+            (vec![(0, 1, Answer::NoAnswer)], Outcome::Uncertain),
+            (vec![(0, 1, Answer::NoAnswer), (0, 1, ok())], Outcome::Accepted),
+            (vec![(0, 1, failed()), (0, 1, throttled())], Outcome::Open),
+            (vec![(0, 1, Answer::Suppressed)], Outcome::Suppressed),
+            (vec![(0, 1, Answer::Expired)], Outcome::Expired),
+        ];
+        for (answers, outcome) in cases {
+            assert_eq!(fold(&answers).outcome(false).0, outcome, "{answers:?}");
+        }
+        assert_eq!(fold(&[]).outcome(true).0, Outcome::Canceled);
+    }
+
+    #[test]
+    fn a_late_receipt_settles_an_uncertain_recipient() {
+        let mut judged = Fold::default();
+        judged.unanswered();
+        assert_eq!(judged.outcome(false).0, Outcome::Uncertain);
+        judged.receipt(0);
+        assert_eq!(judged.outcome(false).0, Outcome::Accepted);
+    }
+}

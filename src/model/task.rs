@@ -1,0 +1,90 @@
+//! What travels in the queues: tokens, never truth. A lost one is sent again, a second one is ignored.
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{BatchId, LaneKey, TaskCode};
+use super::ledger::Ledger;
+use super::limits::SLICE_RECIPIENTS;
+
+/// A token of the delivery queue: about 5,000 recipients of one lane are to be sent under one dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[doc(alias = "PartitionProcessor")]
+pub struct SmsBatchPartitionTask {
+    /// The batch.
+    pub batch_primary_key: BatchId,
+    /// The lane.
+    pub partition_key: u8,
+    /// Which 5,000 of the lane.
+    pub slice: u32,
+    /// The dispatch it belongs to.
+    pub task_code: TaskCode,
+    /// Where it stands; a token in the queue is `Queued`.
+    pub status: TaskStatus,
+}
+
+/// Where a token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TaskStatus {
+    /// In the queue or with a worker.
+    Queued,
+    /// The ledger is past its slice: its offset may be committed.
+    Done,
+    /// A newer dispatch, a pause or the end of the batch made it out of date.
+    OutOfDate,
+}
+
+impl SmsBatchPartitionTask {
+    /// The lane it is about.
+    pub fn lane(&self) -> LaneKey {
+        LaneKey { batch: self.batch_primary_key, lane: self.partition_key }
+    }
+
+    /// Where the token stands, given the lane's ledger: done once the ledger is past its slice, the last slice once the
+    /// whole lane is done.
+    pub fn judge(&self, ledger: &Ledger) -> TaskStatus {
+        if ledger.task_number > self.task_code.number || ledger.closed {
+            return TaskStatus::OutOfDate;
+        }
+        if ledger.is_done() {
+            return TaskStatus::Done;
+        }
+        let last = self.slice + 1 >= slices(ledger.len);
+        let end = (self.slice + 1).saturating_mul(SLICE_RECIPIENTS);
+        if !last && ledger.first_pass() >= end { TaskStatus::Done } else { TaskStatus::Queued }
+    }
+}
+
+/// How many tokens a lane of `len` places has: at least one.
+pub fn slices(len: u32) -> u32 {
+    len.div_ceil(SLICE_RECIPIENTS).max(1)
+}
+
+/// A token of the preparation queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PrepareTask {
+    /// Read one range.
+    Range {
+        /// The dispatch of the preparation step.
+        task_code: TaskCode,
+        /// Which range.
+        range: u32,
+    },
+    /// Seal some lanes.
+    Seal {
+        /// The dispatch of the preparation step.
+        task_code: TaskCode,
+        /// The first lane.
+        from: u8,
+        /// The last lane, included.
+        to: u8,
+    },
+}
+
+impl PrepareTask {
+    /// The dispatch it belongs to.
+    pub fn task_code(&self) -> TaskCode {
+        match self {
+            PrepareTask::Range { task_code, .. } | PrepareTask::Seal { task_code, .. } => *task_code,
+        }
+    }
+}

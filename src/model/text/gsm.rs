@@ -1,0 +1,1 @@
+//! The GSM 03.38 default alphabet with its extension table.

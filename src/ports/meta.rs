@@ -1,0 +1,25 @@
+//! Facts about the store itself.
+
+use super::StoreError;
+
+/// The growing mark that tells a restored store from the one that was last used (rule 9).
+///
+/// A mark is written into the store first, then outside it. A store whose mark is behind the one outside was restored, or
+/// its folder was copied.
+#[async_trait::async_trait]
+pub trait Meta: Send + Sync {
+    /// Raises the mark in the store by one, then leaves it outside.
+    async fn raise_mark(&self) -> Result<u64, StoreError>;
+
+    /// Whether the store is at least as new as what was left outside. The text says what differs.
+    async fn check_mark(&self) -> Result<Result<(), String>, StoreError>;
+
+    /// Accepts the store as it is after a recovery: the mark outside becomes the store's.
+    async fn accept(&self) -> Result<(), StoreError>;
+
+    /// A small fact under a name, such as an account's learned id form.
+    async fn get(&self, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Stores a small fact, durably.
+    async fn put(&self, name: &str, value: &str) -> Result<(), StoreError>;
+}

@@ -1,0 +1,1 @@
+//! From records to sealed lanes: ranges, read, render, pack, store, seal.

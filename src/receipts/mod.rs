@@ -1,0 +1,1 @@
+//! Reports in, matched to their recipient, kept.

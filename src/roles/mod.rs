@@ -1,0 +1,1 @@
+//! The composers: which stages run in a process, over which adapters.

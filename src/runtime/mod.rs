@@ -1,0 +1,5 @@
+//! What every role needs of a process.
+
+pub mod metrics;
+pub mod retry;
+pub mod task;

@@ -1,0 +1,1 @@
+//! HTTP for programs and the local socket for the command line.

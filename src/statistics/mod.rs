@@ -1,0 +1,1 @@
+//! Live counts as a cache, and the recount that is the truth.

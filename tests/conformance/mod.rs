@@ -1,0 +1,1 @@
+//! Conformance: one suite for every port, run over every implementation.

@@ -1,0 +1,1 @@
+//! End to end: the binary as a user runs it.

@@ -1,0 +1,1 @@
+//! Layout: the rules of the house, checked.

@@ -1,0 +1,8 @@
+//! The one integration test binary. Each folder is a kind of proof; see `tests/README` lines in each `mod.rs`.
+
+mod conformance;
+mod endtoend;
+mod layout;
+mod simulation;
+mod sources;
+mod text;

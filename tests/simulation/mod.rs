@@ -1,0 +1,1 @@
+//! Simulation: the real roles over in-memory ports, time and chance from a seed.

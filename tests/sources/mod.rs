@@ -1,0 +1,1 @@
+//! Sources: files as people really have them.

@@ -1,0 +1,1 @@
+//! Texts: segment counting against counters that this project did not write.
