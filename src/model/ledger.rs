@@ -137,9 +137,9 @@ pub enum LedgerRefusal {
 pub struct Closing {
     /// What its recipients came to.
     pub totals: LaneTotals,
-    /// A retry pack that holds those who must be tried again: name, length, due time. Its row is durable already.
-    pub retry: Option<(u64, u32, Timestamp)>,
-    /// Legs that the retry pack took over whole.
+    /// Retry packs that hold those who must be tried again: name, length, due time. Their rows are durable already.
+    pub retries: Vec<(u64, u32, Timestamp)>,
+    /// Legs that a retry pack took over whole.
     pub merged: Vec<u64>,
     /// When nothing from this place of the leg on was handed over: `declared` may be lowered to it.
     pub lower_to: Option<u32>,
@@ -258,9 +258,7 @@ impl Ledger {
             leg.declared = lower_to;
         }
         next.legs.retain(|leg| !closing.merged.contains(&leg.id));
-        if let Some((id, len, due)) = closing.retry {
-            next.legs.push(Leg { id, len, declared: 0, due });
-        }
+        next.legs.extend(closing.retries.iter().map(|(id, len, due)| Leg { id: *id, len: *len, declared: 0, due: *due }));
         next.sweep();
         Ok(next)
     }
@@ -359,7 +357,7 @@ mod tests {
     #[test]
     fn not_now_goes_into_a_further_leg() {
         let ledger = Ledger::sealed(4).claim(A, 1).and_then(|l| l.declare(window(2, 0, 0, 4, A), 1, NOW)).expect("declared");
-        let closing = Closing { retry: Some((77, 2, Timestamp(2_000))), ..Closing::default() };
+        let closing = Closing { retries: vec![(77, 2, Timestamp(2_000))], ..Closing::default() };
         let ledger = ledger.close(A, 2, &closing).expect("closed");
         assert_eq!(ledger.next_leg(NOW), Err(LedgerRefusal::NotDue));
         assert_eq!(ledger.next_leg(Timestamp(2_000)).map(|leg| leg.id), Ok(77));

@@ -1,1 +1,270 @@
-//! t
+//! The governor of one account's rate, in segments: a token bucket whose rate follows what the account answers.
+//!
+//! With a ceiling it starts there. Without one it finds the limit: it grows while it is used and nobody complains, halves
+//! the gap between what was good and what was too much once somebody does, and then holds just below, feeling upwards now
+//! and then. Cuts come at once, raises gently (AIMD).
+
+use std::time::Duration;
+
+/// Where a rate without a ceiling starts.
+const FIRST_RATE: f64 = 40.0;
+/// No account is faster.
+const RATE_MAX: f64 = 5_000_000.0;
+/// What the bucket holds at most: this long at the current rate. Short, so that an account with a strict clock is not
+/// flooded after a pause.
+const DEPTH: Duration = Duration::from_millis(40);
+/// Answers that come this soon after a cut belong to what was sent before it.
+const DEAF: Duration = Duration::from_millis(150);
+/// How often a rate that finds its limit is raised.
+const STEP: Duration = Duration::from_millis(100);
+/// How long a rate between good and too much must hold to count as good.
+const TRIAL: Duration = Duration::from_millis(400);
+/// How often a settled rate feels upwards, and by how much.
+const FEEL_EVERY: Duration = Duration::from_secs(4);
+/// It feels by this much at first, by twice as much each time nobody complained, and never by more than the last.
+const FEEL_FIRST: f64 = 0.01;
+const FEEL_MOST: f64 = 0.25;
+/// A settled rate stays this far below what was good.
+const MARGIN: f64 = 0.99;
+/// A ceiling is used up to this share: clocks are not the same everywhere.
+const CEILING_SHARE: f64 = 0.995;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    /// Growing by half at each step that was used up.
+    Growing,
+    /// Between what was good and what was too much.
+    Searching { good: f64, bad: f64, since: Duration },
+    /// Just below the limit.
+    Holding { since: Duration },
+}
+
+/// The governor of one account.
+#[derive(Clone, Debug)]
+pub struct Governor {
+    ceiling: Option<u32>,
+    rate: f64,
+    last_good: f64,
+    tokens: f64,
+    refilled: Duration,
+    phase: Phase,
+    stepped: Duration,
+    granted_since_step: f64,
+    cut: Option<Duration>,
+    cuts_in_a_row: u32,
+    throttled: u64,
+    feel: f64,
+}
+
+impl Governor {
+    /// A governor with what is known of the account's limit, starting at `now`.
+    pub fn new(ceiling: Option<u32>, now: Duration) -> Governor {
+        let rate = ceiling.map_or(FIRST_RATE, |limit| f64::from(limit.max(1)) * CEILING_SHARE);
+        let phase = if ceiling.is_some() { Phase::Holding { since: now } } else { Phase::Growing };
+        Governor {
+            ceiling,
+            rate,
+            last_good: rate,
+            tokens: 1.0,
+            refilled: now,
+            phase,
+            stepped: now,
+            granted_since_step: 0.0,
+            cut: None,
+            cuts_in_a_row: 0,
+            throttled: 0,
+            feel: FEEL_FIRST,
+        }
+    }
+
+    /// Sets or clears the ceiling, live.
+    pub fn set_ceiling(&mut self, ceiling: Option<u32>, now: Duration) {
+        let (throttled, tokens) = (self.throttled, self.tokens);
+        let rate = self.rate;
+        *self = Governor::new(ceiling, now);
+        self.throttled = throttled;
+        self.tokens = tokens.min(self.rate * DEPTH.as_secs_f64()).max(0.0);
+        if ceiling.is_none() {
+            self.rate = rate;
+            self.last_good = rate;
+        }
+    }
+
+    /// Segments a second that are allowed now.
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// The ceiling.
+    pub fn ceiling(&self) -> Option<u32> {
+        self.ceiling
+    }
+
+    /// "Slow down" answers so far.
+    pub fn throttled(&self) -> u64 {
+        self.throttled
+    }
+
+    /// Takes up to `want` segments, or says how long to wait for the next.
+    pub fn take(&mut self, want: u32, now: Duration) -> Result<u32, Duration> {
+        self.refill(now);
+        self.step(now);
+        if self.tokens < 1.0 {
+            let wait = Duration::from_secs_f64(((1.0 - self.tokens) / self.rate).min(1.0));
+            return Err(wait.max(Duration::from_millis(1)));
+        }
+        let granted = (self.tokens as u32).min(want).max(1);
+        self.tokens -= f64::from(granted);
+        self.granted_since_step += f64::from(granted);
+        Ok(granted)
+    }
+
+    /// Gives back what was not used.
+    pub fn give_back(&mut self, segments: u32) {
+        self.tokens += f64::from(segments);
+        self.granted_since_step -= f64::from(segments);
+    }
+
+    /// Hears what answers said. Throttle answers cut the rate, once for all that were sent at the rate that was too much.
+    pub fn answered(&mut self, throttled: u32, now: Duration) {
+        if throttled == 0 {
+            return;
+        }
+        self.throttled += u64::from(throttled);
+        if self.cut.is_some_and(|cut| now.saturating_sub(cut) < DEAF) {
+            return;
+        }
+        let again_soon = self.cut.is_some_and(|cut| now.saturating_sub(cut) < DEAF * 3);
+        self.cuts_in_a_row = if again_soon { self.cuts_in_a_row + 1 } else { 0 };
+        self.cut = Some(now);
+        self.feel = FEEL_FIRST;
+        self.tokens = self.tokens.min(0.0);
+        let bad = self.rate;
+        let good = match self.phase {
+            Phase::Growing => self.last_good,
+            Phase::Searching { good, .. } => good,
+            Phase::Holding { .. } => bad * 0.98,
+        };
+        // Complaints that go on mean that even the good rate is too much now: cut deeper each time.
+        let depth = [1.0, 0.9, 0.75, 0.5][self.cuts_in_a_row.min(3) as usize];
+        let good = (good.min(bad * 0.98) * depth).max(1.0);
+        self.phase = if bad / good > 1.03 { Phase::Searching { good, bad, since: now } } else { Phase::Holding { since: now } };
+        self.rate = good * MARGIN;
+        self.stepped = now;
+        self.granted_since_step = 0.0;
+    }
+
+    fn refill(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.refilled).as_secs_f64();
+        self.refilled = self.refilled.max(now);
+        let depth = (self.rate * DEPTH.as_secs_f64()).max(1.0);
+        self.tokens = (self.tokens + passed * self.rate).min(depth);
+    }
+
+    fn step(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.stepped);
+        if passed < STEP {
+            return;
+        }
+        // A rate that nobody uses up says nothing about the limit.
+        let used = self.granted_since_step >= 0.7 * self.rate * passed.as_secs_f64();
+        self.stepped = now;
+        self.granted_since_step = 0.0;
+        if !used {
+            return;
+        }
+        let top = self.ceiling.map_or(RATE_MAX, |limit| f64::from(limit.max(1)) * CEILING_SHARE);
+        match self.phase {
+            Phase::Growing => {
+                self.last_good = self.rate;
+                self.rate = (self.rate * 1.5).min(top);
+            }
+            Phase::Searching { good, bad, since } if now.saturating_sub(since) >= TRIAL => {
+                let good = good.max(self.rate);
+                let middle = (good + bad) / 2.0;
+                if bad / good < 1.03 {
+                    self.phase = Phase::Holding { since: now };
+                    self.rate = good;
+                } else {
+                    self.phase = Phase::Searching { good, bad, since: now };
+                    self.rate = middle.min(top);
+                }
+            }
+            Phase::Holding { since } if now.saturating_sub(since) >= FEEL_EVERY => {
+                self.phase = Phase::Holding { since: now };
+                self.rate = (self.rate * (1.0 + self.feel)).min(top);
+                self.feel = (self.feel * 2.0).min(FEEL_MOST);
+                self.cuts_in_a_row = 0;
+            }
+            Phase::Searching { .. } | Phase::Holding { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// An account with a token bucket of 100 ms that answers after `answer_after`: returns accepted and throttled in the
+    /// seconds `from..to`.
+    fn run(ceiling: Option<u32>, limit: impl Fn(u64) -> f64, answer_after: u64, from: u64, to: u64) -> (u64, u64) {
+        let mut governor = Governor::new(ceiling, Duration::ZERO);
+        let mut answers: VecDeque<(u64, u32)> = VecDeque::new();
+        let (mut bucket, mut accepted, mut throttled) = (limit(0) / 10.0, 0, 0);
+        for ms in 0..to * 1_000 {
+            let now = Duration::from_millis(ms);
+            let limit = limit(ms / 1_000);
+            bucket = f64::min(bucket + limit / 1_000.0, limit / 10.0);
+            while answers.front().is_some_and(|(at, _)| *at <= ms) {
+                let (_, refused) = answers.pop_front().expect("just seen");
+                governor.answered(refused, now);
+            }
+            if let Ok(granted) = governor.take(10_000, now) {
+                let taken = f64::from(granted).min(bucket.floor());
+                bucket -= taken;
+                let refused = granted - taken as u32;
+                if ms >= from * 1_000 {
+                    accepted += taken as u64;
+                    throttled += u64::from(refused);
+                }
+                answers.push_back((ms + answer_after, refused));
+            }
+        }
+        (accepted, throttled)
+    }
+
+    #[test]
+    fn an_allowed_rate_is_used_whether_or_not_it_is_known() {
+        for limit in [50u32, 1_000, 5_000, 20_000] {
+            for ceiling in [Some(limit), None] {
+                for answer_after in [2, 20, 100] {
+                    let (accepted, throttled) = run(ceiling, |_| f64::from(limit), answer_after, 0, 30);
+                    let used = accepted as f64 / (f64::from(limit) * 30.0);
+                    let refused = throttled as f64 / (accepted + throttled) as f64;
+                    assert!(used >= 0.95, "{limit} {ceiling:?} {answer_after} ms: used {used:.3}");
+                    // At 50 a second the whole run is 1,500 messages: finding the limit weighs more.
+                    let allowed = if limit < 1_000 { 0.02 } else { 0.01 };
+                    assert!(refused < allowed, "{limit} {ceiling:?} {answer_after} ms: throttled {refused:.4}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_that_falls_is_followed_at_once() {
+        let falls = |second: u64| if second < 10 { 5_000.0 } else { 500.0 };
+        let (accepted, throttled) = run(Some(5_000), falls, 20, 12, 40);
+        assert!(accepted as f64 >= 0.9 * 500.0 * 28.0, "accepted {accepted}");
+        assert!((throttled as f64) < 0.02 * accepted as f64, "throttled {throttled} of {accepted}");
+    }
+
+    #[test]
+    fn a_rate_that_nobody_uses_does_not_grow() {
+        let mut governor = Governor::new(None, Duration::ZERO);
+        for ms in (0..10_000).step_by(50) {
+            let _ = governor.take(1, Duration::from_millis(ms));
+        }
+        assert!(governor.rate() < 100.0, "{}", governor.rate());
+    }
+}

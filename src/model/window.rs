@@ -55,6 +55,8 @@ pub struct RetryEntry {
     pub tries: u8,
     /// The parts still to send, as bits; 0 stands for all of them.
     pub parts: u32,
+    /// How often an operator ordered the recipient to be sent again: part of the key by which an account removes repeats.
+    pub round: u8,
 }
 
 /// A retry pack: recipients of a lane to be sent again. Written once, under a random name, before the ledger names it.
@@ -181,7 +183,7 @@ fn sort_recipient(entry: &RetryEntry, mine: &[&Answered], resend: bool, sorted: 
     } else if uncertain | missing != 0 && !resend {
         sorted.totals.uncertain += 1;
     } else if again | uncertain | missing != 0 {
-        sorted.again.push((RetryEntry { seq: entry.seq, tries, parts: again | uncertain | missing }, delay));
+        sorted.again.push((RetryEntry { seq: entry.seq, tries, parts: again | uncertain | missing, round: entry.round }, delay));
     } else {
         sorted.totals.accepted += 1;
     }
@@ -197,7 +199,7 @@ mod tests {
     use super::*;
 
     fn entry(seq: u32) -> RetryEntry {
-        RetryEntry { seq, tries: 0, parts: 0 }
+        RetryEntry { seq, tries: 0, parts: 0, round: 0 }
     }
 
     fn answered(seq: u32, part: u8, parts: u8, answer: Answer) -> Answered {
@@ -226,7 +228,7 @@ mod tests {
         let sorted = sort_out(&entries, &answers, false);
         assert_eq!(sorted.totals, LaneTotals { accepted: 1, failed: 1, uncertain: 2, suppressed: 1, expired: 0, segments: 2 });
         assert_eq!(sorted.again.len(), 1);
-        assert_eq!(sorted.again[0].0, RetryEntry { seq: 3, tries: 0, parts: 1 });
+        assert_eq!(sorted.again[0].0, RetryEntry { seq: 3, tries: 0, parts: 1, round: 0 });
     }
 
     #[test]
@@ -237,7 +239,7 @@ mod tests {
             answered(0, 2, 3, Answer::NotSent),
         ];
         let sorted = sort_out(&[entry(0)], &answers, false);
-        assert_eq!(sorted.again, vec![(RetryEntry { seq: 0, tries: 0, parts: 0b110 }, Duration::from_millis(500))]);
+        assert_eq!(sorted.again, vec![(RetryEntry { seq: 0, tries: 0, parts: 0b110, round: 0 }, Duration::from_millis(500))]);
     }
 
     #[test]

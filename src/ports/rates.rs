@@ -34,7 +34,7 @@ pub trait Rates: Send + Sync {
     fn answered(&self, account: &str, accepted: u32, throttled: u32, now: Duration);
 
     /// Sets the ceiling, live; `None` is learned.
-    fn set_ceiling(&self, account: &str, ceiling: Option<u32>);
+    fn set_ceiling(&self, account: &str, ceiling: Option<u32>, now: Duration);
 
     /// The rate now.
     fn view(&self, account: &str) -> RateView;
