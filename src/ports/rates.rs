@@ -30,8 +30,9 @@ pub trait Rates: Send + Sync {
     /// Gives back what was not used.
     fn give_back(&self, account: &str, segments: u32);
 
-    /// Tells what answers said: segments taken, and segments answered with "slow down".
-    fn answered(&self, account: &str, accepted: u32, throttled: u32, now: Duration);
+    /// Tells what answers said: segments answered with "slow down", and all others. Every granted segment is either given
+    /// back or told here.
+    fn answered(&self, account: &str, others: u32, throttled: u32, now: Duration);
 
     /// Sets the ceiling, live; `None` is learned.
     fn set_ceiling(&self, account: &str, ceiling: Option<u32>, now: Duration);

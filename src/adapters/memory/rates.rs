@@ -44,8 +44,8 @@ impl Rates for LocalRates {
         }
     }
 
-    fn answered(&self, account: &str, _accepted: u32, throttled: u32, now: Duration) {
-        self.with(account, now, |governor| governor.answered(throttled, now));
+    fn answered(&self, account: &str, others: u32, throttled: u32, now: Duration) {
+        self.with(account, now, |governor| governor.answered(others, throttled, now));
     }
 
     fn set_ceiling(&self, account: &str, ceiling: Option<u32>, now: Duration) {
