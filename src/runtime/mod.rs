@@ -3,3 +3,5 @@
 pub mod metrics;
 pub mod retry;
 pub mod task;
+pub mod job;
+pub mod offsets;
