@@ -1,5 +1,6 @@
 //! What every role needs of a process.
 
+pub mod control;
 pub mod metrics;
 pub mod retry;
 pub mod task;
