@@ -254,7 +254,9 @@ impl Ledger {
         if let Some(lower_to) = closing.lower_to
             && let Some(leg) = next.legs.iter_mut().find(|leg| leg.id == closed.leg)
         {
-            debug_assert!(leg.declared == closed.to && lower_to >= closed.from && lower_to <= closed.to);
+            if leg.declared != closed.to || !(closed.from..=closed.to).contains(&lower_to) {
+                return Err(LedgerRefusal::Nothing);
+            }
             leg.declared = lower_to;
         }
         next.legs.retain(|leg| !closing.merged.contains(&leg.id));

@@ -83,7 +83,10 @@ enum Ending {
 impl Fold {
     /// Takes in one answer of a later window than all before.
     pub fn answer(&mut self, answered: &Answered) {
-        self.parts = answered.parts;
+        // What was never handed over was never split either.
+        if answered.answer != Answer::NotSent {
+            self.parts = answered.parts;
+        }
         let bit = 1u32 << answered.part;
         match &answered.answer {
             Answer::Accepted { .. } => {

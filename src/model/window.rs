@@ -183,7 +183,9 @@ fn sort_recipient(entry: &RetryEntry, mine: &[&Answered], resend: bool, sorted: 
     } else if uncertain | missing != 0 && !resend {
         sorted.totals.uncertain += 1;
     } else if again | uncertain | missing != 0 {
-        sorted.again.push((RetryEntry { seq: entry.seq, tries, parts: again | uncertain | missing, round: entry.round }, delay));
+        // With no part taken the whole message goes again, whatever number of parts the next account makes of it.
+        let parts = if accepted == 0 { entry.parts } else { again | uncertain | missing };
+        sorted.again.push((RetryEntry { seq: entry.seq, tries, parts, round: entry.round }, delay));
     } else {
         sorted.totals.accepted += 1;
     }
@@ -228,7 +230,7 @@ mod tests {
         let sorted = sort_out(&entries, &answers, false);
         assert_eq!(sorted.totals, LaneTotals { accepted: 1, failed: 1, uncertain: 2, suppressed: 1, expired: 0, segments: 2 });
         assert_eq!(sorted.again.len(), 1);
-        assert_eq!(sorted.again[0].0, RetryEntry { seq: 3, tries: 0, parts: 1, round: 0 });
+        assert_eq!(sorted.again[0].0, RetryEntry { seq: 3, tries: 0, parts: 0, round: 0 });
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //! The port takes chunks of a window and gives back answers as they come, so that a session may live in this process or,
 //! later, in another.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::model::account::Account;
 use crate::model::code::Code;
 use crate::model::id::Msisdn;
 use crate::model::receipt::Report;
@@ -93,3 +96,15 @@ pub struct Reports {
 
 /// Where accounts put reports; bounded, so that a slow store slows the intake instead of filling memory.
 pub type ReportSink = mpsc::Sender<Reports>;
+
+/// An account and the way to it.
+#[derive(Clone)]
+pub struct Route {
+    /// What it can do.
+    pub account: Account,
+    /// The way to it.
+    pub provider: Arc<dyn Provider>,
+}
+
+/// All routes by the account's name.
+pub type Routes = Arc<BTreeMap<String, Route>>;

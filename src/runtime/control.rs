@@ -28,6 +28,26 @@ pub async fn change<K, T, R>(
     rows: &dyn ControlRows<K, T>,
     key: K,
     chance: &dyn Chance,
+    decide: impl FnMut(&Versioned<T>) -> Result<T, R> + Send,
+) -> Result<Result<Versioned<T>, R>, StoreError>
+where
+    K: Send + Sync + Copy + 'static,
+    T: Send + Sync + Clone + 'static,
+    R: Send,
+{
+    change_from(rows, key, chance, None, decide).await
+}
+
+/// [`change`] by somebody who holds the row as it was after the last change and need not read it first: an owner changes
+/// its own row many times in a row.
+///
+/// # Errors
+/// As for [`change`].
+pub async fn change_from<K, T, R>(
+    rows: &dyn ControlRows<K, T>,
+    key: K,
+    chance: &dyn Chance,
+    mut held: Option<Versioned<T>>,
     mut decide: impl FnMut(&Versioned<T>) -> Result<T, R> + Send,
 ) -> Result<Result<Versioned<T>, R>, StoreError>
 where
@@ -37,7 +57,10 @@ where
 {
     let mut waiting = Waiting::new(chance);
     loop {
-        let current = load(rows, key, &mut waiting).await?.ok_or_else(|| StoreError::Corrupt("there is no such row".into()))?;
+        let current = match held.take() {
+            Some(held) => held,
+            None => load(rows, key, &mut waiting).await?.ok_or_else(|| StoreError::Corrupt("there is no such row".into()))?,
+        };
         let next = match decide(&current) {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(refusal)),

@@ -1,0 +1,114 @@
+//! Closing windows that have ended: what counts, who is tried again, and how far `declared` may be lowered.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::context::Delivery;
+use super::loader::Loader;
+use super::window::{Ended, forever};
+use crate::model::answer::Answer;
+use crate::model::id::{LaneKey, WorkerId};
+use crate::model::ledger::{Closing, Ledger, LedgerRefusal};
+use crate::model::limits::LEGS_MAX;
+use crate::model::window::{RetryEntry, RetryPack, sort_out};
+use crate::ports::StoreError;
+use crate::runtime::retry::store;
+
+/// How some ended windows close, in this order.
+pub type Plan = Vec<(u64, Closing)>;
+
+/// Works out how windows close, and makes the retry packs durable that the ledger will name. `ledger` is the row as the
+/// owner holds it; `resend` is the batch's wish for unanswered recipients.
+pub async fn plan(
+    ctx: &Delivery,
+    lane: LaneKey,
+    ledger: &Ledger,
+    loader: &mut Loader,
+    mut ended: Vec<Ended>,
+    resend: bool,
+) -> Result<Plan, StoreError> {
+    // The last of a leg first: once it is lowered, the one before may be the last.
+    ended.sort_by_key(|end| std::cmp::Reverse((end.window.leg, end.window.from)));
+    let mut after = ledger.clone();
+    let mut plan = Plan::new();
+    let mut again: BTreeMap<Duration, Vec<RetryEntry>> = BTreeMap::new();
+    for end in ended {
+        if !after.open.iter().any(|open| open.window == end.window.window) {
+            continue;
+        }
+        let sorted = sort_out(&end.entries, &end.answers, resend);
+        let mut closing = Closing { totals: sorted.totals, ..Closing::default() };
+        let mut rest = sorted.again;
+        if after.is_last_of_leg(end.window.window)
+            && let Some((place, first)) = untouched_tail(&end)
+        {
+            rest.retain(|(entry, _)| entry.seq < first);
+            closing.lower_to = Some(place);
+        }
+        for (entry, delay) in rest {
+            again.entry(delay).or_default().push(entry);
+        }
+        after = close(&after, ctx.worker, end.window.window, &closing);
+        plan.push((end.window.window, closing));
+    }
+    if again.is_empty() || plan.is_empty() {
+        return Ok(plan);
+    }
+    let mut merged = Vec::new();
+    if after.legs.len() + again.len() > LEGS_MAX {
+        again = merge(&after, loader, again, &mut merged).await?;
+    }
+    let now = ctx.world.clock.now();
+    let mut retries = Vec::new();
+    for (delay, mut entries) in again {
+        entries.sort_by_key(|entry| entry.seq);
+        let (name, pack) = (ctx.world.chance.next().max(1), RetryPack { entries });
+        store(forever(ctx), || ctx.stores.windows.put_retry(lane, name, &pack)).await?;
+        retries.push((name, pack.entries.len() as u32, now.plus(delay)));
+    }
+    if let Some((_, closing)) = plan.last_mut() {
+        closing.retries = retries;
+        closing.merged = merged;
+    }
+    Ok(plan)
+}
+
+/// The row after a plan.
+pub fn apply(ledger: &Ledger, worker: WorkerId, plan: &Plan) -> Result<Ledger, LedgerRefusal> {
+    plan.iter().try_fold(ledger.clone(), |row, (window, closing)| row.close(worker, *window, closing))
+}
+
+fn close(ledger: &Ledger, worker: WorkerId, window: u64, closing: &Closing) -> Ledger {
+    // A refusal comes again, and is dealt with, when the plan is applied to the stored row.
+    ledger.close(worker, window, closing).unwrap_or_else(|_| ledger.clone())
+}
+
+/// From which place on nothing of a window was handed over, and the first recipient behind it: everybody from there on has
+/// no other answer than "not sent". `None` when the last recipient was handed over.
+fn untouched_tail(end: &Ended) -> Option<(u32, u32)> {
+    let mut touched: Vec<u32> = end.answers.iter().filter(|a| a.answer != Answer::NotSent).map(|a| a.seq).collect();
+    let answered: std::collections::BTreeSet<u32> = end.answers.iter().map(|a| a.seq).collect();
+    touched.extend(end.entries.iter().map(|entry| entry.seq).filter(|seq| !answered.contains(seq)));
+    let last_touched = touched.into_iter().max();
+    let index = end.entries.iter().position(|entry| last_touched.is_none_or(|last| entry.seq > last))?;
+    let first = end.entries[index].seq;
+    // In the manifest a place is the recipient itself; in a retry pack the places are its entries.
+    let place = if end.window.leg == 0 { first } else { end.window.from + index as u32 };
+    Some((place, first))
+}
+
+/// Puts all waiting retry packs and the new ones into one, due when the last of them is.
+async fn merge(
+    ledger: &Ledger,
+    loader: &mut Loader,
+    again: BTreeMap<Duration, Vec<RetryEntry>>,
+    merged: &mut Vec<u64>,
+) -> Result<BTreeMap<Duration, Vec<RetryEntry>>, StoreError> {
+    let delay = again.keys().next_back().copied().unwrap_or_default();
+    let mut all: Vec<RetryEntry> = again.into_values().flatten().collect();
+    for leg in ledger.legs.iter().filter(|leg| leg.id != 0 && leg.declared == 0) {
+        all.extend(loader.retry(leg.id).await?.entries.iter().copied());
+        merged.push(leg.id);
+    }
+    Ok(BTreeMap::from([(delay, all)]))
+}

@@ -1,0 +1,78 @@
+//! Windows that another life left open: read their answers, wait until nobody can hand anything over any more, then judge
+//! who was never answered.
+
+use std::time::Duration;
+
+use super::context::Delivery;
+use super::loader::Loader;
+use super::window::{Ended, forever};
+use crate::model::answer::Answer;
+use crate::model::id::{LaneKey, RecipientKey, WindowKey};
+use crate::model::ledger::OpenWindow;
+use crate::model::limits::SEND_BY;
+use crate::model::window::{Answered, Judgement, RetryEntry, all_parts};
+use crate::ports::StoreError;
+use crate::ports::receipts::{PartKey, UncertainEntry};
+use crate::runtime::retry::store;
+
+/// How long after it was first seen a foreign window may be judged: its declarer may hand over until its send-by limit, and
+/// an answer may take the account's time. Counted on the judge's own clock.
+pub fn ripe_after(ctx: &Delivery, window: &OpenWindow) -> Duration {
+    let answer = ctx.routes.get(&window.account).map_or(Duration::from_secs(60), |route| route.account.answer_timeout);
+    SEND_BY + answer + Duration::from_millis(500)
+}
+
+/// A foreign window as ended, if its declarer completed it, or if it is ripe. Who has no answer then is written down.
+pub async fn judge(
+    ctx: &Delivery,
+    lane: LaneKey,
+    window: &OpenWindow,
+    loader: &mut Loader,
+    ripe: bool,
+) -> Result<Option<Ended>, StoreError> {
+    let key = WindowKey { lane, window: window.window };
+    let stored = store(forever(ctx), || ctx.stores.windows.get(key)).await?;
+    let row = stored.and_then(|stored| stored.row).filter(|row| row.window.declarer == window.declarer);
+    let complete = row.as_ref().is_some_and(|row| row.complete);
+    if !complete && !ripe {
+        return Ok(None);
+    }
+    let entries = loader.entries(window.leg, window.from, window.to).await?;
+    let answers = row.map(|row| row.answers).unwrap_or_default();
+    if !complete {
+        let unanswered = unanswered(&entries, &answers);
+        tracing::warn!(%lane, window = window.window, recipients = unanswered.len(), "a window was left without answers");
+        crate::runtime::metrics::window_judged(&window.account, unanswered.len() as u64);
+        let mut uncertain = Vec::new();
+        for seq in &unanswered {
+            if let Ok(message) = loader.message(*seq).await? {
+                let part = PartKey { recipient: RecipientKey { lane, seq: *seq }, part: 0 };
+                let (account, declared_at) = (window.account.clone(), window.declared_at);
+                uncertain.push(UncertainEntry { account, number: message.number, part, declared_at });
+            }
+        }
+        store(forever(ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
+        let judgement = Judgement { window: window.clone(), judged_at: ctx.world.clock.now(), unanswered };
+        store(forever(ctx), || ctx.stores.windows.put_judgement(key, &judgement)).await?;
+    }
+    Ok(Some(Ended { window: window.clone(), entries, answers }))
+}
+
+/// Recipients of whom some part that was asked for has no answer.
+fn unanswered(entries: &[RetryEntry], answers: &[Answered]) -> Vec<u32> {
+    let mut sorted: Vec<&Answered> = answers.iter().collect();
+    sorted.sort_by_key(|answered| answered.seq);
+    let open = |entry: &&RetryEntry| {
+        let start = sorted.partition_point(|answered| answered.seq < entry.seq);
+        let mine = sorted[start..].iter().take_while(|answered| answered.seq == entry.seq);
+        let (mut parts, mut seen, mut ended) = (0, 0u32, false);
+        for answered in mine {
+            parts = answered.parts;
+            seen |= 1 << answered.part;
+            ended |= matches!(answered.answer, Answer::Suppressed | Answer::Expired | Answer::Failed { .. });
+        }
+        let asked = if entry.parts == 0 { all_parts(parts) } else { entry.parts };
+        parts == 0 || (asked & !seen != 0 && !ended)
+    };
+    entries.iter().filter(open).map(|entry| entry.seq).collect()
+}

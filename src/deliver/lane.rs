@@ -1,0 +1,346 @@
+//! One lane while a worker serves it: the owner of its ledger.
+//!
+//! The loop is: close what has ended, judge what others left, then, while the batch runs and its reading is fresh, wait for
+//! a turn and declare the next window. One compare-and-set is in flight at a time; windows are answered meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Delivery;
+use super::ending::{self, Plan};
+use super::judge::{judge, ripe_after};
+use super::loader::Loader;
+use super::readings::Reading;
+use super::turns::{Seat, Turn};
+use super::window::{self, Ended};
+use crate::model::id::{LaneKey, TaskCode};
+use crate::model::ledger::{Ledger, LedgerRefusal};
+use crate::model::limits::LANE_WINDOWS_MAX;
+use crate::model::time::Timestamp;
+use crate::model::turn::Claim;
+use crate::model::window::OnUncertain;
+use crate::ports::StoreError;
+use crate::ports::control::Versioned;
+use crate::runtime::control::{change, change_from};
+
+/// How serving a lane ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaneEnd {
+    /// Nothing is left in it.
+    Done,
+    /// The dispatch is not the batch's newest any more, or the batch does not run.
+    OutOfDate,
+    /// What is left has to wait until then.
+    Later(Timestamp),
+    /// Somebody else owns it, or nobody can tell: claim it again if a token says so.
+    Lost,
+    /// The worker was told to stop serving it.
+    Stopped,
+    /// Something of it cannot be read.
+    Broken(StoreError),
+}
+
+/// What the worker sees of a lane: kept between two servings.
+#[derive(Default)]
+pub struct LaneView {
+    /// The ledger as it was last stored.
+    pub ledger: Option<Ledger>,
+    /// Foreign windows, and when they were first seen on the boot clock.
+    pub seen: BTreeMap<u64, Duration>,
+}
+
+/// A lane being served.
+pub(super) struct Lane {
+    pub(super) ctx: Arc<Delivery>,
+    pub(super) key: LaneKey,
+    pub(super) task: TaskCode,
+    pub(super) held: Versioned<Ledger>,
+    pub(super) loader: Loader,
+    pub(super) view: Arc<Mutex<LaneView>>,
+    /// Windows that this serving declared and that have not ended.
+    pub(super) mine: BTreeSet<u64>,
+    pub(super) ended: mpsc::UnboundedSender<(u64, Result<Ended, StoreError>)>,
+    /// Cancelled when nothing more may be handed over.
+    pub(super) halt: CancellationToken,
+}
+
+/// Serves a lane under a dispatch until one of [`LaneEnd`].
+pub async fn serve(
+    ctx: Arc<Delivery>,
+    key: LaneKey,
+    task: TaskCode,
+    view: Arc<Mutex<LaneView>>,
+    stop: CancellationToken,
+) -> LaneEnd {
+    match begin(&ctx, key, task).await {
+        Ok(Ok((held, loader, reading))) => {
+            let (ended, mut ends) = mpsc::unbounded_channel();
+            let mut lane =
+                Lane { ctx, key, task, held, loader, view, mine: BTreeSet::new(), ended, halt: CancellationToken::new() };
+            lane.show();
+            let claim =
+                Claim { tenant: reading.row.batch.tenant.clone(), priority: reading.row.batch.priority, batch: key.batch };
+            let seat = lane.ctx.turns.enter(claim, reading.row.batch.provider_type.clone());
+            let end = lane.work(&seat, &mut ends, &stop).await.unwrap_or_else(LaneEnd::Broken);
+            lane.halt.cancel();
+            lane.show();
+            end
+        }
+        Ok(Err(end)) => end,
+        Err(StoreError::Unknown(_)) => LaneEnd::Lost,
+        Err(error) => LaneEnd::Broken(error),
+    }
+}
+
+type Begun = (Versioned<Ledger>, Loader, Reading);
+
+/// Claims the lane, if the batch runs under this dispatch.
+async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Result<Begun, LaneEnd>, StoreError> {
+    let reading = match ctx.readings.get(key.batch).await? {
+        Some(reading) if reading.is_running(task.number) => reading,
+        Some(reading) if reading.row.task_number < task.number => {
+            // The reading is older than the token: look again.
+            ctx.readings.forget(key.batch);
+            return Ok(Err(LaneEnd::Later(ctx.world.clock.now())));
+        }
+        _ => return Ok(Err(LaneEnd::OutOfDate)),
+    };
+    let Some(manifest) = ctx.stores.manifests.get(key).await? else {
+        return Err(StoreError::Corrupt(format!("lane {} has no manifest", key.lane)));
+    };
+    let worker = ctx.worker;
+    let claimed = change(&*ctx.stores.ledgers, key, &*ctx.world.chance, |current| current.row.claim(worker, task.number)).await?;
+    match claimed {
+        Ok(held) => Ok(Ok((held, Loader::new(key, manifest, &ctx.stores), reading))),
+        Err(LedgerRefusal::Closed) => {
+            let closed = ctx.stores.ledgers.load(key).await?;
+            Ok(Err(if closed.is_some_and(|row| row.row.is_done()) { LaneEnd::Done } else { LaneEnd::OutOfDate }))
+        }
+        Err(_) => Ok(Err(LaneEnd::OutOfDate)),
+    }
+}
+
+/// What a lane does next.
+enum Step {
+    /// Wait for a turn and declare up to this many.
+    Declare(Reading, u32),
+    /// Wait for windows to end, or until this long has passed.
+    Wait(Duration),
+    /// Stop handing over; when all windows have ended, leave.
+    Leave(LaneEnd),
+}
+
+impl Lane {
+    async fn work(
+        &mut self,
+        seat: &Seat,
+        ends: &mut mpsc::UnboundedReceiver<(u64, Result<Ended, StoreError>)>,
+        stop: &CancellationToken,
+    ) -> Result<LaneEnd, StoreError> {
+        let mut pending: Vec<Ended> = Vec::new();
+        loop {
+            while let Ok((window, end)) = ends.try_recv() {
+                self.mine.remove(&window);
+                pending.push(end?);
+            }
+            pending.extend(self.judge_foreign().await?);
+            if !pending.is_empty() && !self.close(std::mem::take(&mut pending)).await? {
+                return Ok(LaneEnd::Lost);
+            }
+            match self.next_step(stop).await {
+                Step::Leave(end) => {
+                    self.halt.cancel();
+                    if self.mine.is_empty() {
+                        return Ok(end);
+                    }
+                    self.wait_for_end(ends, &mut pending, Duration::from_millis(200)).await?;
+                }
+                Step::Wait(most) => {
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => {}
+                        waited = self.wait_for_end(ends, &mut pending, most) => waited?,
+                    }
+                }
+                Step::Declare(reading, most) => {
+                    let turn = tokio::select! {
+                        biased;
+                        () = stop.cancelled() => None,
+                        Some((window, end)) = ends.recv() => {
+                            self.mine.remove(&window);
+                            pending.push(end?);
+                            None
+                        }
+                        turn = seat.turn(most) => Some(turn),
+                        () = tokio::time::sleep(crate::model::limits::BATCH_READING_EVERY) => None,
+                    };
+                    if let Some(turn) = turn
+                        && !self.declare(seat, reading, turn).await?
+                    {
+                        return Ok(LaneEnd::Lost);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn wait_for_end(
+        &mut self,
+        ends: &mut mpsc::UnboundedReceiver<(u64, Result<Ended, StoreError>)>,
+        pending: &mut Vec<Ended>,
+        most: Duration,
+    ) -> Result<(), StoreError> {
+        if let Ok(Some((window, end))) = tokio::time::timeout(most, ends.recv()).await {
+            self.mine.remove(&window);
+            pending.push(end?);
+        }
+        Ok(())
+    }
+
+    async fn next_step(&self, stop: &CancellationToken) -> Step {
+        if stop.is_cancelled() {
+            return Step::Leave(LaneEnd::Stopped);
+        }
+        let ledger = &self.held.row;
+        if ledger.is_done() {
+            return Step::Leave(LaneEnd::Done);
+        }
+        let reading = match self.ctx.readings.get(self.key.batch).await {
+            Ok(Some(reading)) => reading,
+            Ok(None) => return Step::Leave(LaneEnd::OutOfDate),
+            // The store does not answer: nothing is declared on an old reading.
+            Err(_) => return Step::Wait(Duration::from_millis(100)),
+        };
+        if !reading.is_running(self.task.number) || ledger.task_number != self.task.number {
+            return Step::Leave(LaneEnd::OutOfDate);
+        }
+        if ledger.closed {
+            // Fenced under this very dispatch: only open windows are left to settle.
+            return if self.mine.is_empty() { self.wait_or_leave() } else { Step::Wait(Duration::from_millis(200)) };
+        }
+        if self.mine.len() >= LANE_WINDOWS_MAX {
+            return Step::Wait(Duration::from_millis(200));
+        }
+        match ledger.next_leg(self.ctx.world.clock.now()) {
+            Ok(leg) => Step::Declare(reading, leg.len - leg.declared),
+            Err(_) if self.mine.is_empty() => self.wait_or_leave(),
+            Err(_) => Step::Wait(self.until_due().min(Duration::from_millis(200))),
+        }
+    }
+
+    /// Nothing is open here and nothing can be declared now: waits when it is for a moment, else leaves the lane.
+    fn wait_or_leave(&self) -> Step {
+        let wait = self.until_due().min(self.until_ripe());
+        if wait <= Duration::from_millis(300) {
+            return Step::Wait(wait.max(Duration::from_millis(1)));
+        }
+        Step::Leave(LaneEnd::Later(self.ctx.world.clock.now().plus(wait)))
+    }
+
+    fn until_due(&self) -> Duration {
+        let now = self.ctx.world.clock.now();
+        let due = if self.held.row.closed { None } else { self.held.row.next_due() };
+        due.map_or(Duration::from_secs(3600), |due| due.since(now))
+    }
+
+    /// How long until a foreign window should be looked at again: soon, as its declarer may still complete it.
+    fn until_ripe(&self) -> Duration {
+        let foreign = self.held.row.open.iter().any(|open| !self.mine.contains(&open.window));
+        if foreign { Duration::from_secs(1) } else { Duration::from_secs(3600) }
+    }
+
+    async fn judge_foreign(&mut self) -> Result<Vec<Ended>, StoreError> {
+        let now = self.ctx.world.clock.boot();
+        let mut ended = Vec::new();
+        for window in self.held.row.open.clone() {
+            if self.mine.contains(&window.window) {
+                continue;
+            }
+            let seen = *self.lock_view().seen.entry(window.window).or_insert(now);
+            let ripe = now.saturating_sub(seen) >= ripe_after(&self.ctx, &window);
+            if let Some(end) = judge(&self.ctx, self.key, &window, &mut self.loader, ripe).await? {
+                self.lock_view().seen.remove(&window.window);
+                ended.push(end);
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Closes windows by one change of the ledger. False when the lane is somebody else's now.
+    async fn close(&mut self, ended: Vec<Ended>) -> Result<bool, StoreError> {
+        let reading = self.ctx.readings.get(self.key.batch).await.ok().flatten();
+        let resend = reading.is_some_and(|reading| reading.row.batch.on_uncertain == OnUncertain::Resend);
+        let plan: Plan = ending::plan(&self.ctx, self.key, &self.held.row, &mut self.loader, ended, resend).await?;
+        if plan.is_empty() {
+            return Ok(true);
+        }
+        let worker = self.ctx.worker;
+        self.change(|current| ending::apply(&current.row, worker, &plan)).await
+    }
+
+    /// Changes the ledger from the row that is held. False when that is not possible any more.
+    pub(super) async fn change(
+        &mut self,
+        decide: impl FnMut(&Versioned<Ledger>) -> Result<Ledger, LedgerRefusal> + Send,
+    ) -> Result<bool, StoreError> {
+        let (ledgers, chance) = (self.ctx.stores.ledgers.clone(), self.ctx.world.chance.clone());
+        match change_from(&*ledgers, self.key, &*chance, Some(self.held.clone()), decide).await {
+            Ok(Ok(held)) => {
+                self.held = held;
+                self.show();
+                Ok(true)
+            }
+            Ok(Err(_)) | Err(StoreError::Unknown(_)) => {
+                self.ctx.readings.forget(self.key.batch);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn declare(&mut self, seat: &Seat, reading: Reading, turn: Turn) -> Result<bool, StoreError> {
+        let declared = super::declare::declare(self, &reading, &turn).await;
+        match declared {
+            Ok(super::declare::Declared::Window(job)) => {
+                if job.window.len() < turn.size {
+                    seat.unused(&turn.account, turn.size - job.window.len());
+                }
+                let Some(route) = self.ctx.routes.get(&turn.account).cloned() else {
+                    return Err(StoreError::Corrupt(format!("account {} is not configured", turn.account)));
+                };
+                let (ctx, ended, name) = (self.ctx.clone(), self.ended.clone(), job.window.window);
+                self.mine.insert(name);
+                self.ctx.tasks.spawn("window", async move {
+                    let end = window::run(ctx, route, *job).await;
+                    // Nobody listens when the lane was given up: the answers are durable all the same.
+                    let _ = ended.send((name, end));
+                });
+                Ok(true)
+            }
+            Ok(super::declare::Declared::Nothing) => {
+                seat.unused(&turn.account, turn.size);
+                Ok(true)
+            }
+            Ok(super::declare::Declared::Lost) => {
+                seat.unused(&turn.account, turn.size);
+                Ok(false)
+            }
+            Err(error) => {
+                seat.unused(&turn.account, turn.size);
+                Err(error)
+            }
+        }
+    }
+
+    fn lock_view(&self) -> std::sync::MutexGuard<'_, LaneView> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self) {
+        self.lock_view().ledger = Some(self.held.row.clone());
+    }
+}

@@ -1,0 +1,91 @@
+//! The recipients and messages behind the places of a lane.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::code::Code;
+use crate::model::id::LaneKey;
+use crate::model::pack::{Manifest, Message, PackKey, SmsDeliveryPack};
+use crate::model::window::{RetryEntry, RetryPack};
+use crate::ports::packs::Packs;
+use crate::ports::windows::Windows;
+use crate::ports::{StoreError, Stores};
+
+/// Reads one lane. Keeps the pack it read last, and the retry packs it works on.
+pub struct Loader {
+    lane: LaneKey,
+    manifest: Arc<Manifest>,
+    packs: Arc<dyn Packs>,
+    windows: Arc<dyn Windows>,
+    pack: Option<(usize, Option<Arc<SmsDeliveryPack>>)>,
+    retries: BTreeMap<u64, Arc<RetryPack>>,
+}
+
+impl Loader {
+    /// A loader of a sealed lane.
+    pub fn new(lane: LaneKey, manifest: Arc<Manifest>, stores: &Stores) -> Loader {
+        Loader {
+            lane,
+            manifest,
+            packs: stores.packs.clone(),
+            windows: stores.windows.clone(),
+            pack: None,
+            retries: BTreeMap::new(),
+        }
+    }
+
+    /// The recipients at the places `from..to` of a leg, struck-out ones left out.
+    pub async fn entries(&mut self, leg: u64, from: u32, to: u32) -> Result<Vec<RetryEntry>, StoreError> {
+        if leg == 0 {
+            let first = self.manifest.strikes.partition_point(|struck| *struck < from);
+            let mut strikes = self.manifest.strikes[first..].iter().copied().peekable();
+            let mut entries = Vec::with_capacity((to - from) as usize);
+            for seq in from..to {
+                if strikes.peek() == Some(&seq) {
+                    strikes.next();
+                } else {
+                    entries.push(RetryEntry { seq, tries: 0, parts: 0, round: 0 });
+                }
+            }
+            return Ok(entries);
+        }
+        let pack = self.retry(leg).await?;
+        Ok(pack.entries.iter().skip(from as usize).take((to - from) as usize).copied().collect())
+    }
+
+    /// A retry pack of the lane.
+    pub async fn retry(&mut self, leg: u64) -> Result<Arc<RetryPack>, StoreError> {
+        if let Some(pack) = self.retries.get(&leg) {
+            return Ok(pack.clone());
+        }
+        let pack = self.windows.retry(self.lane, leg).await?;
+        let pack = Arc::new(pack.ok_or_else(|| StoreError::Corrupt(format!("retry pack {leg:x} of a lane is missing")))?);
+        if self.retries.len() >= 16 {
+            self.retries.pop_first();
+        }
+        self.retries.insert(leg, pack.clone());
+        Ok(pack)
+    }
+
+    /// The message at a place; the code when its pack is missing or damaged: its people fail with it, the lane goes on.
+    pub async fn message(&mut self, seq: u32) -> Result<Result<Message, Code>, StoreError> {
+        let Some(index) = self.manifest.pack_of(seq) else { return Ok(Err(Code::StoreCorrupt)) };
+        if self.pack.as_ref().is_none_or(|(held, _)| *held != index) {
+            let at = &self.manifest.packs[index];
+            let key = PackKey { lane: self.lane, range: at.range, attempt: at.attempt, n: at.n };
+            let pack = match self.packs.get(key).await {
+                Ok(pack) => pack.filter(|pack| pack.messages.len() == at.count as usize),
+                Err(StoreError::Corrupt(what)) => {
+                    tracing::error!(lane = %self.lane, range = at.range, n = at.n, what, "a pack cannot be read: its recipients fail");
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            self.pack = Some((index, pack));
+        }
+        let first = self.manifest.packs[index].first_seq;
+        let message =
+            self.pack.as_ref().and_then(|(_, pack)| pack.as_ref()).and_then(|pack| pack.messages.get((seq - first) as usize));
+        Ok(message.cloned().ok_or(Code::StoreCorrupt))
+    }
+}

@@ -1,0 +1,201 @@
+//! Whose turn it is to declare a window, at which account, and how large it may be.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::model::turn::{Claim, Served, open_bound, window_size};
+use crate::ports::clock::Clock;
+use crate::ports::provider::{Route, Routes};
+use crate::ports::rates::Rates;
+
+/// How long a waiting lane sleeps before it looks again whether an account came up.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Turns of one worker.
+pub struct Turns {
+    routes: Routes,
+    rates: Arc<dyn Rates>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    served: Served,
+    /// Lanes being served: what they compete as, and through which provider type.
+    lanes: BTreeMap<u64, (Claim, String)>,
+    /// Those of them that wait for a turn.
+    waiting: BTreeMap<u64, ()>,
+    next_ticket: u64,
+    open: BTreeMap<String, u32>,
+    /// How long windows of an account take from declare to the last answer.
+    takes: BTreeMap<String, Duration>,
+}
+
+/// A lane that is being served. Dropping it leaves the competition.
+pub struct Seat {
+    turns: Arc<Turns>,
+    ticket: u64,
+}
+
+/// A turn: so many recipients may be declared for this account.
+#[derive(Debug)]
+pub struct Turn {
+    /// The account.
+    pub account: String,
+    /// Recipients at most; [`Seat::unused`] gives the rest back.
+    pub size: u32,
+}
+
+impl Turns {
+    /// Turns over these accounts.
+    pub fn new(routes: Routes, rates: Arc<dyn Rates>, clock: Arc<dyn Clock>) -> Arc<Turns> {
+        Arc::new(Turns { routes, rates, clock, state: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// Takes a seat for a lane whose batch goes through `provider_type`.
+    pub fn enter(self: &Arc<Self>, claim: Claim, provider_type: String) -> Seat {
+        let mut state = self.state();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        let competing: Vec<Claim> = state.lanes.values().map(|(claim, _)| claim.clone()).chain([claim.clone()]).collect();
+        state.served.join(&claim, &competing);
+        state.lanes.insert(ticket, (claim, provider_type));
+        drop(state);
+        Seat { turns: self.clone(), ticket }
+    }
+
+    /// A window's recipients are no longer open; `took` is the time from its declare to its last answer.
+    pub fn closed(&self, account: &str, recipients: u32, took: Option<Duration>) {
+        let mut state = self.state();
+        if let Some(open) = state.open.get_mut(account) {
+            *open = open.saturating_sub(recipients);
+        }
+        if let Some(took) = took {
+            let smoothed = state.takes.get(account).map_or(took, |before| (*before * 3 + took) / 4);
+            state.takes.insert(account.to_owned(), smoothed);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Recipients in open windows of an account.
+    pub fn open(&self, account: &str) -> u32 {
+        self.state().open.get(account).copied().unwrap_or(0)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turn of `ticket`, if it is its turn and an account has room.
+    fn try_take(&self, ticket: u64, most: u32) -> Option<Turn> {
+        let mut state = self.state();
+        let (claim, provider_type) = state.lanes.get(&ticket)?.clone();
+        let rivals: Vec<(u64, Claim)> = state
+            .waiting
+            .keys()
+            .filter_map(|rival| state.lanes.get(rival).map(|lane| (*rival, lane)))
+            .filter(|(_, (_, other_type))| *other_type == provider_type)
+            .map(|(rival, (claim, _))| (rival, claim.clone()))
+            .collect();
+        let next = state.served.next(rivals.iter().map(|(_, claim)| claim))?;
+        if rivals[next].0 != ticket {
+            return None;
+        }
+        let sharing = state.lanes.values().filter(|(_, other)| *other == provider_type).count();
+        let (account, size) = self.room(&state, &provider_type, sharing)?;
+        let size = size.min(most).max(1);
+        *state.open.entry(account.clone()).or_default() += size;
+        state.served.add(&claim, size);
+        state.waiting.remove(&ticket);
+        drop(state);
+        self.changed.notify_waiters();
+        Some(Turn { account, size })
+    }
+
+    /// The account with the most room, of those that are up and may send now.
+    fn room(&self, state: &State, provider_type: &str, sharing: usize) -> Option<(String, u32)> {
+        let mut best: Option<(u32, String, u32)> = None;
+        for (name, route) in self.routes.iter().filter(|(_, route)| route.account.provider_type == provider_type) {
+            if !route.provider.health().up || !self.within_hours(route) {
+                continue;
+            }
+            let rate = self.rates.view(name).rate.max(1.0);
+            let size = window_size(rate, sharing);
+            let takes = state.takes.get(name).copied().unwrap_or(Duration::from_millis(250));
+            let open = state.open.get(name).copied().unwrap_or(0);
+            let room = open_bound(rate, takes, size).saturating_sub(open);
+            if room > 0 && best.as_ref().is_none_or(|(most, ..)| room > *most) {
+                best = Some((room, name.clone(), size.min(room)));
+            }
+        }
+        best.map(|(_, name, size)| (name, size))
+    }
+
+    fn within_hours(&self, route: &Route) -> bool {
+        route
+            .account
+            .hours
+            .as_ref()
+            .is_none_or(|hours| self.clock.minute_of_day(&hours.zone, self.clock.now()).is_some_and(|minute| hours.allow(minute)))
+    }
+}
+
+impl Seat {
+    /// Waits for this lane's turn to declare up to `most` recipients. Cancel safe.
+    pub async fn turn(&self, most: u32) -> Turn {
+        let waiting = Waiting::begin(&self.turns, self.ticket);
+        loop {
+            let changed = self.turns.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(turn) = self.turns.try_take(self.ticket, most) {
+                drop(waiting);
+                return turn;
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Gives back what a turn allowed and the window did not take.
+    pub fn unused(&self, account: &str, recipients: u32) {
+        self.turns.closed(account, recipients, None);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.turns.state();
+        state.lanes.remove(&self.ticket);
+        state.waiting.remove(&self.ticket);
+        drop(state);
+        self.turns.changed.notify_waiters();
+    }
+}
+
+/// A place among the waiting, given up when the wait is.
+struct Waiting<'a>(&'a Turns, u64);
+
+impl<'a> Waiting<'a> {
+    fn begin(turns: &'a Turns, ticket: u64) -> Waiting<'a> {
+        turns.state().waiting.insert(ticket, ());
+        Waiting(turns, ticket)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.0.state().waiting.remove(&self.1).is_some() {
+            self.0.changed.notify_waiters();
+        }
+    }
+}

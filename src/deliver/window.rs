@@ -1,0 +1,258 @@
+//! One window: hands its recipients over at the account's pace, gathers the answers and makes them durable.
+//!
+//! Runs only after the declare was applied, and writes its row whoever owns the lane by then: a replaced owner's answers,
+//! however late, still count.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Delivery;
+use crate::model::answer::{Answer, NotNow};
+use crate::model::id::{Msisdn, RecipientKey, WindowKey};
+use crate::model::idform::canonical;
+use crate::model::ledger::OpenWindow;
+use crate::model::limits::ANSWER_FLUSH;
+use crate::model::window::{Answered, Next, RetryEntry, WindowRow, gave_up, next_try};
+use crate::ports::StoreError;
+use crate::ports::provider::{Chunk, Route, Submit};
+use crate::ports::rates::Grant;
+use crate::ports::receipts::{IndexEntry, PartKey, UncertainEntry};
+use crate::ports::tallies::Tally;
+use crate::runtime::metrics;
+use crate::runtime::retry::{Schedule, store};
+
+/// A declared window, ready to run.
+pub struct Job {
+    /// Its name.
+    pub key: WindowKey,
+    /// As it was declared.
+    pub window: OpenWindow,
+    /// Its recipients, ascending.
+    pub entries: Vec<RetryEntry>,
+    /// What is handed over, ascending by recipient, each with its segments.
+    pub submits: Vec<(Submit, u32)>,
+    /// Answers that need no account: suppressed, expired, damaged.
+    pub local: Vec<Answered>,
+    /// On the boot clock.
+    pub declared: Duration,
+    /// On the boot clock: nothing is handed over later.
+    pub send_by: Duration,
+    /// Cancelled when what was not handed over must go back.
+    pub stop: CancellationToken,
+}
+
+/// A window whose every recipient has an answer, durably.
+pub struct Ended {
+    /// As it was declared.
+    pub window: OpenWindow,
+    /// Its recipients.
+    pub entries: Vec<RetryEntry>,
+    /// Their answers.
+    pub answers: Vec<Answered>,
+}
+
+/// What the answers of a window need to know of each recipient.
+struct Recipients {
+    /// Ascending by place: number and segments.
+    rows: Vec<(u32, Msisdn, u32)>,
+}
+
+impl Recipients {
+    fn get(&self, seq: u32) -> Option<(Msisdn, u32)> {
+        self.rows.binary_search_by_key(&seq, |row| row.0).ok().map(|at| (self.rows[at].1, self.rows[at].2))
+    }
+}
+
+/// Runs a window to its end.
+pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, StoreError> {
+    let Job { key, window, entries, submits, local, declared, send_by, stop } = job;
+    let recipients =
+        Recipients { rows: submits.iter().map(|(submit, segments)| (submit.seq, submit.number, *segments)).collect() };
+    let (sender, mut answers_in) = mpsc::unbounded_channel();
+    let feeding = feed(&ctx, &route, submits, send_by, &stop, sender);
+    let mut row = WindowRow { window: window.clone(), answers: local, complete: false };
+    let gathering = gather(&ctx, &route, key, &mut row, &recipients, &mut answers_in);
+    let ((), indexed) = tokio::join!(feeding, gathering);
+
+    let took = ctx.world.clock.boot().saturating_sub(declared);
+    ctx.turns.closed(&window.account, window.len(), Some(took));
+    metrics::window_closed(&window.account, took);
+
+    end_tries(&entries, &mut row.answers);
+    row.complete = true;
+    let index = index_entries(&window.account, key, &recipients, &row.answers[indexed.min(row.answers.len())..]);
+    let uncertain = uncertain_entries(&window, key, &recipients, &row.answers);
+    if !uncertain.is_empty() {
+        store(forever(&ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
+    }
+    store(forever(&ctx), || ctx.stores.windows.put(key, &row, index.clone())).await?;
+    count(&ctx, key, &row.answers);
+    Ok(Ended { window, entries, answers: row.answers })
+}
+
+/// Waits for as long as it takes: a window's answers are the only place where its truth is.
+pub(super) fn forever(ctx: &Delivery) -> Schedule {
+    Schedule::new(Duration::from_millis(20), Duration::from_secs(2), ctx.world.chance.next())
+}
+
+/// Hands messages over in chunks as the governor grants them, until all are, or the time is up, or somebody says stop.
+async fn feed(
+    ctx: &Delivery,
+    route: &Route,
+    submits: Vec<(Submit, u32)>,
+    send_by: Duration,
+    stop: &CancellationToken,
+    answers: mpsc::UnboundedSender<Vec<Answered>>,
+) {
+    let account = &route.account.name;
+    let clock = &ctx.world.clock;
+    let mut left: VecDeque<(Submit, u32)> = submits.into();
+    let mut credit = 0u32;
+    while !left.is_empty() && !stop.is_cancelled() && clock.boot() <= send_by {
+        let want: u64 = left.iter().map(|(_, segments)| u64::from(*segments)).sum();
+        match ctx.rates.take(account, want.min(u64::from(u32::MAX)) as u32, clock.boot()) {
+            Grant::Wait(wait) => {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
+                continue;
+            }
+            Grant::Take(granted) => credit += granted,
+        }
+        let mut messages = Vec::new();
+        while left.front().is_some_and(|(_, segments)| *segments <= credit) {
+            if let Some((submit, segments)) = left.pop_front() {
+                credit -= segments;
+                messages.push(submit);
+            }
+        }
+        if messages.is_empty() {
+            continue;
+        }
+        let chunk = Chunk { messages, send_by, stop: stop.clone(), answers: answers.clone() };
+        if let Err(chunk) = route.provider.submit(chunk).await {
+            let _ = answers.send(chunk.messages.iter().flat_map(not_sent).collect());
+        }
+    }
+    if credit > 0 {
+        ctx.rates.give_back(account, credit);
+    }
+    if !left.is_empty() {
+        let _ = answers.send(left.iter().flat_map(|(submit, _)| not_sent(submit)).collect());
+    }
+}
+
+/// "It was never handed over", for each part that was asked for.
+fn not_sent(submit: &Submit) -> Vec<Answered> {
+    let (parts, asked) = if submit.parts == 0 { (1, 1) } else { (32 - submit.parts.leading_zeros() as u8, submit.parts) };
+    (0..parts)
+        .filter(|part| asked & (1 << part) != 0)
+        .map(|part| Answered { seq: submit.seq, part, parts, answer: Answer::NotSent })
+        .collect()
+}
+
+/// Takes in answers until the last chunk has given all of its own; makes them durable at short intervals. Returns how many
+/// of the row's answers are durable and in the index.
+async fn gather(
+    ctx: &Delivery,
+    route: &Route,
+    key: WindowKey,
+    row: &mut WindowRow,
+    recipients: &Recipients,
+    answers_in: &mut mpsc::UnboundedReceiver<Vec<Answered>>,
+) -> usize {
+    let account = &route.account.name;
+    let mut durable = 0;
+    let mut flush = tokio::time::interval(ANSWER_FLUSH);
+    flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    flush.tick().await;
+    loop {
+        tokio::select! {
+            biased;
+            batch = answers_in.recv() => {
+                let Some(batch) = batch else { return durable };
+                let (mut others, mut throttled) = (0, 0);
+                for answered in &batch {
+                    let segments = recipients.get(answered.seq).map_or(1, |(_, segments)| segments / u32::from(answered.parts.max(1))).max(1);
+                    match &answered.answer {
+                        Answer::NotNow { kind: NotNow::Throttled, .. } => throttled += segments,
+                        _ => others += segments,
+                    }
+                    metrics::answered(account, &answered.answer);
+                }
+                ctx.rates.answered(account, others, throttled, ctx.world.clock.boot());
+                row.answers.extend(batch);
+            }
+            _ = flush.tick() => {
+                if row.answers.len() > durable {
+                    let index = index_entries(account, key, recipients, &row.answers[durable..]);
+                    // A failure is no loss: the answers are still here, and the last write waits for as long as it takes.
+                    match ctx.stores.windows.put(key, row, index).await {
+                        Ok(()) => durable = row.answers.len(),
+                        Err(error) => tracing::warn!(code = %error.code(), lane = %key.lane, "answers of an open window are not durable yet"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Turns the last "not now" of a recipient that was tried often enough into its failure.
+fn end_tries(entries: &[RetryEntry], answers: &mut [Answered]) {
+    for answered in answers.iter_mut() {
+        if !matches!(answered.answer, Answer::NotNow { .. }) {
+            continue;
+        }
+        let tries = entries.binary_search_by_key(&answered.seq, |entry| entry.seq).map_or(0, |at| entries[at].tries);
+        if next_try(&answered.answer, tries) == Next::GiveUp {
+            answered.answer = gave_up(&answered.answer);
+        }
+    }
+}
+
+fn part_of(key: WindowKey, answered: &Answered) -> PartKey {
+    PartKey { recipient: RecipientKey { lane: key.lane, seq: answered.seq }, part: answered.part }
+}
+
+fn index_entries(account: &str, key: WindowKey, recipients: &Recipients, answers: &[Answered]) -> Vec<IndexEntry> {
+    let mut entries = Vec::with_capacity(answers.len());
+    for answered in answers {
+        if let Answer::Accepted { id } = &answered.answer
+            && !id.is_empty()
+            && let Some((number, _)) = recipients.get(answered.seq)
+        {
+            entries.push(IndexEntry {
+                account: account.to_owned(),
+                message_id: canonical(id),
+                number,
+                part: part_of(key, answered),
+            });
+        }
+    }
+    entries
+}
+
+fn uncertain_entries(window: &OpenWindow, key: WindowKey, recipients: &Recipients, answers: &[Answered]) -> Vec<UncertainEntry> {
+    let unanswered = answers.iter().filter(|answered| answered.answer == Answer::NoAnswer);
+    unanswered
+        .filter_map(|answered| {
+            let (number, _) = recipients.get(answered.seq)?;
+            let (account, declared_at) = (window.account.clone(), window.declared_at);
+            Some(UncertainEntry { account, number, part: part_of(key, answered), declared_at })
+        })
+        .collect()
+}
+
+fn count(ctx: &Delivery, key: WindowKey, answers: &[Answered]) {
+    let last_part = |answered: &&Answered| answered.part + 1 == answered.parts;
+    let accepted = answers.iter().filter(last_part).filter(|a| matches!(a.answer, Answer::Accepted { .. })).count();
+    let failed = answers.iter().filter(last_part).filter(|a| matches!(a.answer, Answer::Failed { .. })).count();
+    ctx.tallies.add(key.lane.batch, Tally::Accepted, accepted as u64);
+    ctx.tallies.add(key.lane.batch, Tally::Failed, failed as u64);
+}

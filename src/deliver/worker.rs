@@ -1,0 +1,264 @@
+//! The worker: owns the queue's `recv`, keeps the tokens of its partitions, and serves a few lanes at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Delivery;
+use super::lane::{LaneEnd, LaneView, serve};
+use crate::model::id::{BatchId, LaneKey};
+use crate::model::task::{SmsBatchPartitionTask, TaskStatus};
+use crate::model::time::Timestamp;
+use crate::ports::queue::{DeliveryQueue, QueueError, QueueEvent};
+use crate::runtime::offsets::Offsets;
+
+/// Lanes served at once, over all batches.
+const LANES_AT_ONCE: usize = 16;
+/// Lanes of one batch served at once, when others have work too.
+const LANES_PER_BATCH: usize = 4;
+/// How long revoked lanes may take to stop before they are given up.
+const RELEASE_WITHIN: Duration = Duration::from_millis(800);
+/// How often tokens are looked over.
+const LOOK_OVER: Duration = Duration::from_millis(100);
+
+/// A lane with tokens on this worker.
+struct Slot {
+    partition: u8,
+    tokens: BTreeMap<u64, SmsBatchPartitionTask>,
+    view: Arc<Mutex<LaneView>>,
+    running: Option<Running>,
+    not_before: Timestamp,
+}
+
+struct Running {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+struct Worker {
+    ctx: Arc<Delivery>,
+    queue: Arc<DeliveryQueue>,
+    slots: BTreeMap<LaneKey, Slot>,
+    partitions: BTreeMap<u8, Offsets>,
+    ended: mpsc::UnboundedSender<(LaneKey, LaneEnd)>,
+}
+
+/// Works until `stop` is cancelled, then drains: nothing new is handed over, answers are waited for up to `grace`, offsets
+/// are committed, and the group is left. Ends early only when the queue is closed.
+pub async fn run(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, stop: CancellationToken, grace: Duration) {
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let mut worker = Worker { ctx, queue: queue.clone(), slots: BTreeMap::new(), partitions: BTreeMap::new(), ended };
+    let mut look_over = tokio::time::interval(LOOK_OVER);
+    look_over.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some((lane, end)) = ends.recv() => worker.lane_ended(lane, end).await,
+            event = queue.recv() => match event {
+                Ok(event) => worker.event(event, &mut ends).await,
+                Err(QueueError::Closed) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "the delivery queue does not answer");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            },
+            _ = look_over.tick() => worker.look_over().await,
+        }
+    }
+    worker.drain(&mut ends, grace).await;
+    queue.leave().await;
+}
+
+impl Worker {
+    async fn event(&mut self, event: QueueEvent<SmsBatchPartitionTask>, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>) {
+        match event {
+            QueueEvent::Assigned(partitions) => {
+                for partition in partitions {
+                    self.partitions.remove(&partition);
+                }
+            }
+            QueueEvent::Revoked(partitions) => {
+                self.release(partitions.iter().copied().collect(), ends).await;
+                self.queue.released(&partitions).await;
+            }
+            QueueEvent::Task { partition, offset, task } => {
+                self.partitions.entry(partition).or_insert_with(|| Offsets::new(offset)).received(offset);
+                let slot = self.slots.entry(task.lane()).or_insert_with(|| Slot {
+                    partition,
+                    tokens: BTreeMap::new(),
+                    view: Arc::default(),
+                    running: None,
+                    not_before: Timestamp(0),
+                });
+                slot.tokens.insert(offset, task);
+                self.start_lanes();
+            }
+        }
+    }
+
+    /// Starts lanes, at most a few of each batch and of all, in the order of their keys within what is fair.
+    fn start_lanes(&mut self) {
+        let now = self.ctx.world.clock.now();
+        let mut running: BTreeMap<BatchId, usize> = BTreeMap::new();
+        let mut waiting: BTreeMap<BatchId, Vec<LaneKey>> = BTreeMap::new();
+        for (key, slot) in &self.slots {
+            if slot.running.is_some() {
+                *running.entry(key.batch).or_default() += 1;
+            } else if !slot.tokens.is_empty() && slot.not_before <= now {
+                waiting.entry(key.batch).or_default().push(*key);
+            }
+        }
+        let batches: BTreeSet<BatchId> = running.keys().chain(waiting.keys()).copied().collect();
+        let per_batch =
+            (LANES_AT_ONCE / batches.len().max(1)).clamp(1, LANES_PER_BATCH.max(if batches.len() == 1 { 8 } else { 0 }));
+        for (batch, lanes) in waiting {
+            let free = per_batch.saturating_sub(running.get(&batch).copied().unwrap_or(0));
+            for key in lanes.into_iter().take(free) {
+                self.start(key);
+            }
+        }
+    }
+
+    fn start(&mut self, key: LaneKey) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(task) = slot.tokens.values().map(|token| token.task_code).max() else { return };
+        let (ctx, view, stop, ended) = (self.ctx.clone(), slot.view.clone(), CancellationToken::new(), self.ended.clone());
+        let lane_stop = stop.clone();
+        let task = self.ctx.tasks.spawn("lane", async move {
+            let end = serve(ctx, key, task, view, lane_stop).await;
+            let _ = ended.send((key, end));
+        });
+        slot.running = Some(Running { task, stop });
+    }
+
+    async fn lane_ended(&mut self, key: LaneKey, end: LaneEnd) {
+        let now = self.ctx.world.clock.now();
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        slot.running = None;
+        match end {
+            LaneEnd::Done | LaneEnd::OutOfDate => {
+                let newest = slot.tokens.values().map(|token| token.task_code).max();
+                let served = if end == LaneEnd::OutOfDate { self.newest_dispatch(key).await } else { None };
+                // A token of a newer dispatch than the one just served may have come meanwhile: it is not out of date.
+                if served.is_some() && served == newest {
+                    self.keep_newest(key);
+                } else {
+                    self.end_tokens(key, |_| true);
+                }
+            }
+            LaneEnd::Later(until) => slot.not_before = until,
+            LaneEnd::Lost => slot.not_before = now.plus(Duration::from_millis(100)),
+            LaneEnd::Stopped => {}
+            LaneEnd::Broken(error) => {
+                tracing::error!(lane = %key, code = %error.code(), %error, "a lane cannot be served; it is tried again");
+                slot.not_before = now.plus(Duration::from_secs(5));
+            }
+        }
+        self.commit().await;
+        self.start_lanes();
+    }
+
+    /// The dispatch under which the lane's batch runs now; `None` when it does not run, or nobody can tell.
+    async fn newest_dispatch(&self, key: LaneKey) -> Option<crate::model::id::TaskCode> {
+        let reading = self.ctx.readings.get(key.batch).await.ok().flatten()?;
+        reading.is_running(reading.row.task_number).then(|| reading.row.task_code())
+    }
+
+    fn keep_newest(&mut self, key: LaneKey) {
+        let newest = self.slots.get(&key).and_then(|slot| slot.tokens.values().map(|token| token.task_code).max());
+        self.end_tokens(key, |token| Some(token.task_code) != newest);
+    }
+
+    fn end_tokens(&mut self, key: LaneKey, ends: impl Fn(&SmsBatchPartitionTask) -> bool) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let done: Vec<u64> = slot.tokens.iter().filter(|(_, token)| ends(token)).map(|(offset, _)| *offset).collect();
+        for offset in done {
+            slot.tokens.remove(&offset);
+            if let Some(offsets) = self.partitions.get_mut(&slot.partition) {
+                offsets.ended(offset);
+            }
+        }
+        if slot.tokens.is_empty() && slot.running.is_none() {
+            self.slots.remove(&key);
+        }
+    }
+
+    /// Ends the tokens that the ledgers are past, commits, and starts what has become due.
+    async fn look_over(&mut self) {
+        let keys: Vec<LaneKey> = self.slots.keys().copied().collect();
+        for key in keys {
+            let ledger =
+                self.slots.get(&key).and_then(|slot| slot.view.lock().unwrap_or_else(PoisonError::into_inner).ledger.clone());
+            if let Some(ledger) = ledger {
+                self.end_tokens(key, |token| token.judge(&ledger) == TaskStatus::Done);
+            }
+        }
+        self.commit().await;
+        self.start_lanes();
+    }
+
+    async fn commit(&mut self) {
+        for (partition, offsets) in &mut self.partitions {
+            if let Some(next) = offsets.to_commit()
+                && let Err(error) = self.queue.commit(*partition, next).await
+            {
+                // Not committed means: comes again, and is ignored then.
+                tracing::debug!(%error, partition, "an offset was not committed");
+            }
+        }
+    }
+
+    /// Stops serving lanes of these partitions within a second. Windows that are still being answered go on and write their
+    /// answers; whoever gets the lane judges them.
+    async fn release(&mut self, partitions: BTreeSet<u8>, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>) {
+        let leaving: BTreeSet<LaneKey> =
+            self.slots.iter().filter(|(_, slot)| partitions.contains(&slot.partition)).map(|(key, _)| *key).collect();
+        self.stop_lanes(&leaving, ends, RELEASE_WITHIN).await;
+        self.commit().await;
+        self.slots.retain(|key, _| !leaving.contains(key));
+        self.partitions.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    async fn stop_lanes(
+        &mut self,
+        lanes: &BTreeSet<LaneKey>,
+        ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>,
+        within: Duration,
+    ) {
+        for key in lanes {
+            if let Some(running) = self.slots.get(key).and_then(|slot| slot.running.as_ref()) {
+                running.stop.cancel();
+            }
+        }
+        let deadline = tokio::time::Instant::now() + within;
+        while lanes.iter().any(|key| self.slots.get(key).is_some_and(|slot| slot.running.is_some())) {
+            match tokio::time::timeout_at(deadline, ends.recv()).await {
+                Ok(Some((key, end))) => {
+                    if let Some(slot) = self.slots.get_mut(&key) {
+                        slot.running = None;
+                    }
+                    if matches!(end, LaneEnd::Done) {
+                        self.end_tokens(key, |_| true);
+                    }
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        for key in lanes {
+            if let Some(running) = self.slots.get_mut(key).and_then(|slot| slot.running.take()) {
+                running.task.abort();
+            }
+        }
+    }
+
+    async fn drain(&mut self, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>, grace: Duration) {
+        let all: BTreeSet<LaneKey> = self.slots.keys().copied().collect();
+        self.stop_lanes(&all, ends, grace).await;
+        self.commit().await;
+    }
+}

@@ -1,0 +1,150 @@
+//! Takes in reports: match, write, acknowledge, in batches of whatever waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::matching::{Forms, find};
+use super::parking::{first_parked, look_again};
+use crate::model::account::Account;
+use crate::model::limits::REPORTS_PER_INTAKE;
+use crate::model::receipt::{Report, Rung};
+use crate::ports::provider::{Reports, Routes};
+use crate::ports::receipts::MatchedReport;
+use crate::ports::tallies::{Tallies, Tally};
+use crate::ports::{StoreError, Stores, World};
+use crate::runtime::retry::{Schedule, store};
+
+/// How often parked reports are looked over.
+const PARKED_EVERY: Duration = Duration::from_millis(200);
+
+/// The intake of one process.
+pub struct Intake {
+    /// The store.
+    pub stores: Stores,
+    /// Time and chance.
+    pub world: World,
+    /// The accounts.
+    pub routes: Routes,
+    /// Live counts.
+    pub tallies: Arc<dyn Tallies>,
+    /// What is known of message ids.
+    pub forms: Forms,
+}
+
+impl Intake {
+    /// An intake for these accounts.
+    pub fn new(stores: Stores, world: World, routes: Routes, tallies: Arc<dyn Tallies>) -> Arc<Intake> {
+        Arc::new(Intake { stores, world, routes, tallies, forms: Forms::default() })
+    }
+
+    /// Takes in reports until `stop` is cancelled and nothing more waits.
+    pub async fn run(self: Arc<Self>, mut reports: mpsc::Receiver<Reports>, stop: CancellationToken) {
+        for account in self.routes.keys() {
+            if let Err(error) = self.forms.load(&self.stores, account).await {
+                tracing::warn!(account, code = %error.code(), "the learned form of message ids cannot be read: it is learned again");
+            }
+        }
+        let mut parked = tokio::time::interval(PARKED_EVERY);
+        parked.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                first = reports.recv() => {
+                    let Some(first) = first else { return };
+                    let batch = gather(first, &mut reports);
+                    self.take_in(batch).await;
+                }
+                _ = parked.tick() => {
+                    if let Err(error) = look_again(&self).await {
+                        tracing::warn!(code = %error.code(), "parked reports could not be looked over");
+                    }
+                }
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Makes a batch of reports durable, then acknowledges it. When the store does not take it, nobody is acknowledged and
+    /// the provider sends again.
+    pub async fn take_in(&self, batch: Vec<Reports>) {
+        let written = self.write(&batch).await;
+        if let Err(error) = &written {
+            tracing::warn!(code = %error.code(), "reports could not be stored; their providers will send them again");
+        }
+        for reports in batch {
+            let _ = reports.ack.send(written.is_ok());
+        }
+    }
+
+    async fn write(&self, batch: &[Reports]) -> Result<(), StoreError> {
+        let mut accounts: std::collections::BTreeMap<&str, Vec<&Report>> = std::collections::BTreeMap::new();
+        for reports in batch {
+            accounts.entry(&reports.account).or_default().extend(&reports.reports);
+        }
+        let (mut matched, mut parked) = (Vec::new(), Vec::new());
+        let now = self.world.clock.now();
+        for (name, reports) in accounts {
+            let found = match self.routes.get(name) {
+                Some(route) => find(&self.stores, &self.forms, &route.account, &reports).await?,
+                None => vec![None; reports.len()],
+            };
+            for (report, found) in reports.into_iter().zip(found) {
+                match found {
+                    Some(part) => matched.push(MatchedReport { part, account: name.to_owned(), report: report.clone() }),
+                    None => parked.push(first_parked(name, report, now)),
+                }
+            }
+        }
+        let schedule = || Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
+        if !parked.is_empty() {
+            store(schedule(), || self.stores.parked.park(parked.clone())).await?;
+        }
+        self.record(matched).await
+    }
+
+    /// Stores matched reports and counts those that are new.
+    pub(super) async fn record(&self, matched: Vec<MatchedReport>) -> Result<(), StoreError> {
+        if matched.is_empty() {
+            return Ok(());
+        }
+        let schedule = Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
+        let new = store(schedule, || self.stores.receipts.record(matched.clone())).await?;
+        for (report, new) in matched.iter().zip(new) {
+            crate::runtime::metrics::receipt(&report.account, report.report.rung, new);
+            if !new {
+                continue;
+            }
+            let batch = report.part.recipient.lane.batch;
+            if report.report.rung.is_final(self.acceptd_is_final(&report.account)) {
+                self.tallies.add(batch, Tally::FinalReceipts, 1);
+            }
+            if report.report.rung == Rung::Delivered {
+                self.tallies.add(batch, Tally::DeliveredReceipts, 1);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn account(&self, name: &str) -> Option<&Account> {
+        self.routes.get(name).map(|route| &route.account)
+    }
+
+    fn acceptd_is_final(&self, name: &str) -> bool {
+        self.account(name).is_some_and(|account| account.receipts.acceptd_is_final)
+    }
+}
+
+/// Everything that waits already, up to a limit: one write for many reports.
+fn gather(first: Reports, reports: &mut mpsc::Receiver<Reports>) -> Vec<Reports> {
+    let mut count = first.reports.len();
+    let mut batch = vec![first];
+    while count < REPORTS_PER_INTAKE {
+        let Ok(next) = reports.try_recv() else { break };
+        count += next.reports.len();
+        batch.push(next);
+    }
+    batch
+}

@@ -1,0 +1,134 @@
+//! Reports that match nothing yet: parked under a due time, looked for again, and visible as unmatched in the end.
+
+use std::time::Duration;
+
+use super::intake::Intake;
+use super::matching::{find, only_uncertain};
+use crate::model::lane::mix;
+use crate::model::receipt::Report;
+use crate::model::time::Timestamp;
+use crate::ports::StoreError;
+use crate::ports::receipts::{MatchedReport, ParkedReport};
+
+/// Delays before the looks; the last one repeats.
+const DELAYS: [Duration; 6] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(20),
+    Duration::from_secs(120),
+    Duration::from_secs(900),
+];
+/// From this look on a report may settle an uncertain recipient: an early report has met its own answer by then.
+const UNCERTAIN_FROM: u32 = 2;
+/// Parked reports looked over at once.
+const AT_ONCE: usize = 2_000;
+
+/// A report parked for the first time.
+pub fn first_parked(account: &str, report: &Report, now: Timestamp) -> ParkedReport {
+    ParkedReport {
+        id: name_of(account, report),
+        account: account.to_owned(),
+        report: report.clone(),
+        due: Some(now.plus(DELAYS[0])),
+        looks: 0,
+    }
+}
+
+/// The name of a parked report, from what it says: parking the same report twice is parking it once.
+fn name_of(account: &str, report: &Report) -> u64 {
+    let fields = [account.as_bytes(), report.message_id.as_bytes(), report.rung.stat().as_bytes(), report.raw.as_bytes()];
+    let mut name = mix(report.number.map_or(0, |number| number.0));
+    for field in fields {
+        for chunk in field.chunks(8) {
+            let mut word = [0u8; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            name = mix(name ^ u64::from_le_bytes(word));
+        }
+        name = mix(name ^ field.len() as u64);
+    }
+    name
+}
+
+/// Looks for the recipients of parked reports that are due.
+pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
+    let now = intake.world.clock.now();
+    let due = intake.stores.parked.due(now, AT_ONCE).await?;
+    if due.is_empty() {
+        return Ok(());
+    }
+    let (mut matched, mut settled, mut again) = (Vec::new(), Vec::new(), Vec::new());
+    for parked in due {
+        let Some(account) = intake.account(&parked.account) else {
+            again.push(ParkedReport { due: None, ..parked });
+            continue;
+        };
+        let mut found = find(&intake.stores, &intake.forms, account, &[&parked.report]).await?.into_iter().next().flatten();
+        if found.is_none() && parked.looks >= UNCERTAIN_FROM {
+            found = only_uncertain(&intake.stores, account, &parked.report).await?;
+        }
+        match found {
+            Some(part) => {
+                settled.push(parked.id);
+                matched.push(MatchedReport { part, account: parked.account, report: parked.report });
+            }
+            None => again.push(later(parked, account.receipts.wait, now)),
+        }
+    }
+    intake.record(matched).await?;
+    // Recorded first: a crash between the two only finds them once more.
+    intake.stores.parked.remove(settled).await?;
+    if !again.is_empty() {
+        intake.stores.parked.park(again).await?;
+    }
+    Ok(())
+}
+
+/// The report with its next due time; none once it was looked for as long as receipts are waited for.
+fn later(parked: ParkedReport, wait: Duration, now: Timestamp) -> ParkedReport {
+    let looks = parked.looks + 1;
+    let due = now.plus(DELAYS[(looks as usize).min(DELAYS.len() - 1)]);
+    let given_up = now.since(parked.report.received) > wait && looks >= UNCERTAIN_FROM;
+    ParkedReport { looks, due: (!given_up).then_some(due), ..parked }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::receipt::Rung;
+
+    fn report(raw: &str) -> Report {
+        Report {
+            message_id: "1".into(),
+            number: None,
+            reference: None,
+            rung: Rung::Delivered,
+            done: None,
+            error: String::new(),
+            raw: raw.into(),
+            received: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn the_same_report_is_parked_once() {
+        let name = |account, raw| first_parked(account, &report(raw), Timestamp(5)).id;
+        assert_eq!(name("a", "x"), name("a", "x"));
+        assert_ne!(name("a", "x"), name("b", "x"));
+        assert_ne!(name("a", "x"), name("a", "y"));
+        assert_ne!(name("a", "12345678"), name("a", "123456780"));
+    }
+
+    #[test]
+    fn looking_ends_with_the_accounts_time_and_the_report_stays() {
+        let wait = Duration::from_secs(3600);
+        let mut parked = first_parked("a", &report("x"), Timestamp(0));
+        let mut looks = 0;
+        while let Some(due) = parked.due {
+            parked = later(parked, wait, due);
+            looks += 1;
+            assert!(looks < 100, "it ends");
+        }
+        assert!(parked.looks > 5);
+    }
+}
