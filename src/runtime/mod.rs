@@ -1,8 +1,9 @@
 //! What every role needs of a process.
 
 pub mod control;
+pub mod lifecycle;
+pub mod logging;
 pub mod metrics;
 pub mod retry;
+pub mod signals;
 pub mod task;
-pub mod job;
-pub mod offsets;
