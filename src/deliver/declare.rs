@@ -19,6 +19,7 @@ use crate::model::text::{compose, split};
 use crate::model::window::{Answered, RetryEntry};
 use crate::ports::StoreError;
 use crate::ports::provider::Submit;
+use crate::runtime::metrics;
 
 /// What came of a turn.
 pub(super) enum Declared {
@@ -65,7 +66,7 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
         return Ok(if stale { Declared::Nothing } else { Declared::Lost });
     }
     window.window = lane.held.version;
-    crate::runtime::metrics::window_declared(&account.name, u64::from(window.len()));
+    metrics::count(&metrics::DELIVER_WINDOWS, &["declared"], 1);
     Ok(Declared::Window(Box::new(Job {
         key: WindowKey { lane: lane.key, window: window.window },
         window,

@@ -13,6 +13,7 @@ use crate::model::limits::SEND_BY;
 use crate::model::window::{Answered, Judgement, RetryEntry, all_parts};
 use crate::ports::StoreError;
 use crate::ports::receipts::{PartKey, UncertainEntry};
+use crate::runtime::metrics;
 use crate::runtime::retry::store;
 
 /// How long after it was first seen a foreign window may be judged: its declarer may hand over until its send-by limit, and
@@ -42,7 +43,7 @@ pub async fn judge(
     if !complete {
         let unanswered = unanswered(&entries, &answers);
         tracing::warn!(%lane, window = window.window, recipients = unanswered.len(), "a window was left without answers");
-        crate::runtime::metrics::window_judged(&window.account, unanswered.len() as u64);
+        metrics::count(&metrics::DELIVER_WINDOWS, &["judged"], 1);
         let mut uncertain = Vec::new();
         for seq in &unanswered {
             if let Ok(message) = loader.message(*seq).await? {

@@ -3,7 +3,7 @@
 //! Runs only after the declare was applied, and writes its row whoever owns the lane by then: a replaced owner's answers,
 //! however late, still count.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +80,8 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
 
     let took = ctx.world.clock.boot().saturating_sub(declared);
     ctx.turns.closed(&window.account, window.len(), Some(took));
-    metrics::window_closed(&window.account, took);
+    metrics::observe(&metrics::DELIVER_LATENCY, &[&window.account], took);
+    metrics::count(&metrics::DELIVER_WINDOWS, &["closed"], 1);
 
     end_tries(&entries, &mut row.answers);
     row.complete = true;
@@ -178,13 +179,17 @@ async fn gather(
             batch = answers_in.recv() => {
                 let Some(batch) = batch else { return durable };
                 let (mut others, mut throttled) = (0, 0);
+                let mut classes: BTreeMap<&'static str, u64> = BTreeMap::new();
                 for answered in &batch {
                     let segments = recipients.get(answered.seq).map_or(1, |(_, segments)| segments / u32::from(answered.parts.max(1))).max(1);
                     match &answered.answer {
                         Answer::NotNow { kind: NotNow::Throttled, .. } => throttled += segments,
                         _ => others += segments,
                     }
-                    metrics::answered(account, &answered.answer);
+                    *classes.entry(answered.answer.class()).or_default() += 1;
+                }
+                for (class, answers) in classes {
+                    metrics::count(&metrics::DELIVER_ANSWERS, &[account, class], answers);
                 }
                 ctx.rates.answered(account, others, throttled, ctx.world.clock.boot());
                 row.answers.extend(batch);

@@ -36,6 +36,21 @@ pub enum Answer {
     Expired,
 }
 
+impl Answer {
+    /// The metric's word for it.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Answer::Accepted { .. } => "accepted",
+            Answer::Failed { .. } => "failed",
+            Answer::NotNow { kind, .. } => kind.name(),
+            Answer::NoAnswer => "no_answer",
+            Answer::NotSent => "not_sent",
+            Answer::Suppressed => "suppressed",
+            Answer::Expired => "expired",
+        }
+    }
+}
+
 /// Kinds of "not now". They differ in when, and how often, the message is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum NotNow {

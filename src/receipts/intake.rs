@@ -15,6 +15,7 @@ use crate::ports::provider::{Reports, Routes};
 use crate::ports::receipts::MatchedReport;
 use crate::ports::tallies::{Tallies, Tally};
 use crate::ports::{StoreError, Stores, World};
+use crate::runtime::metrics;
 use crate::runtime::retry::{Schedule, store};
 
 /// How often parked reports are looked over.
@@ -113,8 +114,10 @@ impl Intake {
         let schedule = Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
         let new = store(schedule, || self.stores.receipts.record(matched.clone())).await?;
         for (report, new) in matched.iter().zip(new) {
-            crate::runtime::metrics::receipt(&report.account, report.report.rung, new);
-            if !new {
+            if new {
+                metrics::count(&metrics::RECEIPTS_TOTAL, &[&report.account, report.report.rung.stat()], 1);
+            } else {
+                metrics::count(&metrics::RECEIPTS_REPEATED, &[&report.account], 1);
                 continue;
             }
             let batch = report.part.recipient.lane.batch;

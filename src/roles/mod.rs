@@ -1,1 +1,5 @@
 //! The composers: which stages run in a process, over which adapters.
+
+pub mod config;
+pub mod config_load;
+pub mod reach;

@@ -1,43 +1,170 @@
-//! The metrics of the whole system: names, help and labels in one place.
+//! The metrics of the whole system: names, help and labels in one place, and a small function for each kind of use.
 //!
 //! Names are `smsfleet_<stage>_<noun>_<unit or total>`; labels are closed sets or account names, never a batch, never a
-//! number.
+//! number. Functions take label values as `&str` from the name tables of `model` (`Outcome::name`, `NotNow::name`,
+//! `Code::as_str`). They cost a hash and an atomic: call them per window or per commit, not per message.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::model::answer::Answer;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// A window of an account ended; `took` is the time from its declare to its last answer.
-pub fn window_closed(account: &str, took: Duration) {
-    metrics::histogram!("smsfleet_deliver_window_seconds", "account" => account.to_owned()).record(took.as_secs_f64());
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution, in seconds.
+    Histogram,
 }
 
-/// One answer of an account.
-pub fn answered(account: &str, answer: &Answer) {
-    let class = match answer {
-        Answer::Accepted { .. } => "accepted",
-        Answer::Failed { .. } => "failed",
-        Answer::NotNow { kind, .. } => kind.name(),
-        Answer::NoAnswer => "no_answer",
-        Answer::NotSent => "not_sent",
-        Answer::Suppressed => "suppressed",
-        Answer::Expired => "expired",
+/// A metric as dashboards and alerts know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it counts.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+macro_rules! metrics_table {
+    ($($constant:ident = $name:literal, $kind:ident, [$($label:literal),*], $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: Metric =
+            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+
+        /// All metrics, in the order of the stages.
+        pub const METRICS: &[Metric] = &[$($constant),*];
     };
-    metrics::counter!("smsfleet_deliver_answers_total", "account" => account.to_owned(), "class" => class).increment(1);
 }
 
-/// A window that a dead owner left open was judged; so many of its recipients had no answer.
-pub fn window_judged(account: &str, unanswered: u64) {
-    metrics::counter!("smsfleet_deliver_uncertain_total", "account" => account.to_owned()).increment(unanswered);
+metrics_table! {
+    BUILD_INFO = "smsfleet_build_info", Gauge, ["version", "commit"], "1; the labels say which build runs.";
+    PREPARE_RECORDS = "smsfleet_prepare_records_total", Counter, ["result"], "Records read, by result: message, rejected, suppressed.";
+    PREPARE_RANGES = "smsfleet_prepare_ranges_total", Counter, ["result"], "Ranges ended, by result: done, failed, lost.";
+    PREPARE_PACKS = "smsfleet_prepare_packs_total", Counter, [], "Packs written.";
+    PREPARE_LANES_SEALED = "smsfleet_prepare_lanes_sealed_total", Counter, [], "Lanes sealed.";
+    DISPATCH_TOKENS = "smsfleet_dispatch_tokens_total", Counter, ["queue"], "Tokens sent, by queue: prepare, delivery.";
+    COORDINATE_LEADER = "smsfleet_coordinate_leader_terms_total", Counter, [], "Terms this process began as leader.";
+    COORDINATE_LEADING = "smsfleet_coordinate_leading", Gauge, [], "1 while this process is the leader.";
+    COORDINATE_STEPS = "smsfleet_coordinate_steps", Gauge, ["step", "state"], "Steps of active batches; set by the leader alone.";
+    DELIVER_WINDOWS = "smsfleet_deliver_windows_total", Counter, ["event"], "Windows, by event: declared, closed, judged.";
+    DELIVER_IN_FLIGHT = "smsfleet_deliver_in_flight", Gauge, ["account"], "Recipients in open windows of this process.";
+    DELIVER_ANSWERS = "smsfleet_deliver_answers_total", Counter, ["account", "class"], "Answers, by class: accepted, failed, throttled, queue_full, transient, session, no_answer, not_sent, suppressed, expired.";
+    DELIVER_LATENCY = "smsfleet_deliver_submit_latency_seconds", Histogram, ["account"], "From the hand-over of a chunk to its last answer.";
+    DELIVER_LANES_LOST = "smsfleet_deliver_lanes_lost_total", Counter, ["reason"], "Lanes given up to another owner or a newer dispatch.";
+    RATES_SEGMENTS = "smsfleet_rates_segments_per_second", Gauge, ["account"], "Segments a second that the governor allows.";
+    RATES_THROTTLED = "smsfleet_rates_throttled_total", Counter, ["account"], "Answers that asked to slow down.";
+    PROVIDER_SESSIONS = "smsfleet_provider_sessions", Gauge, ["account"], "Sessions bound.";
+    PROVIDER_ERRORS = "smsfleet_provider_errors_total", Counter, ["account", "code"], "Sessions or requests that failed as a whole.";
+    RECEIPTS_TOTAL = "smsfleet_receipts_reports_total", Counter, ["account", "rung"], "New delivery reports, by rung.";
+    RECEIPTS_REPEATED = "smsfleet_receipts_repeated_total", Counter, ["account"], "Reports that were there before.";
+    RECEIPTS_PARKED = "smsfleet_receipts_parked", Gauge, [], "Reports that match nothing yet.";
+    RECEIPTS_UNMATCHED = "smsfleet_receipts_unmatched", Gauge, [], "Reports that stayed without a recipient.";
+    STATISTICS_OUTCOMES = "smsfleet_statistics_records_total", Counter, ["outcome"], "Records of settled batches, by outcome.";
+    STATISTICS_DIFFERENCE = "smsfleet_statistics_conservation_difference", Gauge, [], "Records that no outcome accounts for, over the latest recounts; must be 0.";
+    STORE_COMMIT = "smsfleet_store_commit_latency_seconds", Histogram, [], "One synced commit of the store.";
+    STORE_ERRORS = "smsfleet_store_errors_total", Counter, ["code"], "Calls of the store that failed.";
+    STORE_CONFLICTS = "smsfleet_store_conflicts_total", Counter, ["row"], "Compare-and-set calls that were refused.";
+    SERVE_REQUESTS = "smsfleet_serve_requests_total", Counter, ["status"], "Requests answered, by HTTP status.";
 }
 
-/// A window was declared for an account.
-pub fn window_declared(account: &str, recipients: u64) {
-    metrics::counter!("smsfleet_deliver_declared_total", "account" => account.to_owned()).increment(recipients);
+/// Bounds of all histograms, in seconds: from a commit on a fast disk to an answer time-out.
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+
+/// Adds to a counter. `labels` are the metric's label values, in the order of its label names.
+pub fn count(metric: &'static Metric, labels: &[&str], n: u64) {
+    debug_assert!(metric.kind == Kind::Counter && metric.labels.len() == labels.len(), "{}", metric.name);
+    metrics::counter!(metric.name, pairs(metric, labels)).increment(n);
 }
 
-/// A report was stored; `new` tells a first one from a repeat.
-pub fn receipt(account: &str, rung: crate::model::receipt::Rung, new: bool) {
-    let labels = [("account", account.to_owned()), ("stat", rung.stat().to_owned()), ("new", new.to_string())];
-    metrics::counter!("smsfleet_receipts_reports_total", &labels).increment(1);
+/// Sets a gauge.
+pub fn set(metric: &'static Metric, labels: &[&str], value: f64) {
+    debug_assert!(metric.kind == Kind::Gauge && metric.labels.len() == labels.len(), "{}", metric.name);
+    metrics::gauge!(metric.name, pairs(metric, labels)).set(value);
+}
+
+/// Adds a duration to a histogram.
+pub fn observe(metric: &'static Metric, labels: &[&str], took: Duration) {
+    debug_assert!(metric.kind == Kind::Histogram && metric.labels.len() == labels.len(), "{}", metric.name);
+    metrics::histogram!(metric.name, pairs(metric, labels)).record(took.as_secs_f64());
+}
+
+fn pairs(metric: &'static Metric, values: &[&str]) -> Vec<metrics::Label> {
+    metric.labels.iter().zip(values).map(|(name, value)| metrics::Label::new(*name, (*value).to_owned())).collect()
+}
+
+/// Renders what was counted in this process.
+#[derive(Clone)]
+pub struct Exporter(PrometheusHandle);
+
+impl Exporter {
+    /// The exporter of this process, installed at the first call. Before that nothing is counted, which costs nothing.
+    pub fn install(commit: &str) -> Result<Exporter, String> {
+        static INSTALLED: OnceLock<Result<Exporter, String>> = OnceLock::new();
+        let installed = INSTALLED.get_or_init(|| {
+            let recorder = PrometheusBuilder::new()
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+                .map_err(|error| error.to_string())?
+                .build_recorder();
+            let handle = recorder.handle();
+            metrics::set_global_recorder(recorder).map_err(|error| error.to_string())?;
+            for metric in METRICS {
+                match metric.kind {
+                    Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+                    Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+                    Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
+                }
+            }
+            Ok(Exporter(handle))
+        });
+        set(&BUILD_INFO, &[env!("CARGO_PKG_VERSION"), commit], 1.0);
+        installed.clone()
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Takes in what histograms gathered; called every few seconds where nobody scrapes, so that samples do not pile up.
+    pub fn tidy(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rule_and_are_different() {
+        let mut seen = std::collections::BTreeSet::new();
+        for metric in METRICS {
+            assert!(seen.insert(metric.name), "{} is there twice", metric.name);
+            assert!(metric.name.starts_with("smsfleet_") && metric.help.ends_with('.'), "{}", metric.name);
+            let ends = |end: &str| metric.name.ends_with(end);
+            assert_eq!(ends("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert_eq!(ends("_latency_seconds"), metric.kind == Kind::Histogram, "{}", metric.name);
+            for label in metric.labels {
+                assert!(!["batch", "number", "lane"].contains(label), "{} has a label without bound", metric.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_counted_is_rendered() {
+        let exporter = Exporter::install("test").expect("no other recorder in the tests");
+        count(&DELIVER_ANSWERS, &["a", "accepted"], 3);
+        observe(&STORE_COMMIT, &[], Duration::from_millis(2));
+        let text = exporter.render();
+        assert!(text.contains("smsfleet_deliver_answers_total{account=\"a\",class=\"accepted\"} 3"), "{text}");
+        assert!(text.contains("smsfleet_store_commit_latency_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
+        assert!(text.contains("# HELP smsfleet_build_info"), "{text}");
+    }
 }

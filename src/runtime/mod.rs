@@ -2,7 +2,10 @@
 
 pub mod control;
 pub mod job;
+pub mod lifecycle;
+pub mod logging;
 pub mod metrics;
 pub mod offsets;
 pub mod retry;
+pub mod signals;
 pub mod task;

@@ -1,1 +1,17 @@
-//! Live counts as a cache, and the recount that is the truth.
+//! What became of a batch, read from the store alone: the recount that is the truth, the list of all recipients with their
+//! history, and the facts that explain a batch or a number.
+//!
+//! Everything goes lane by lane, so memory is bounded by the largest lane and not by the batch.
+//!
+//! Architecture invariant: nothing here writes, and live counters are never read; a cache cannot make a count wrong.
+
+pub mod explain;
+pub mod line;
+pub mod recipients;
+pub mod recount;
+pub mod walk;
+
+pub use explain::{BatchFacts, LiveAccount, explain_batch, explain_number, verdict};
+pub use line::{Event, RecipientFilter, RecipientLine};
+pub use recipients::RecipientPages;
+pub use recount::recount;

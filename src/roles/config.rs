@@ -1,0 +1,282 @@
+//! Everything that can be configured, with its defaults. How it is read is in [`super::config_load`]; every key is explained
+//! in `reference.toml`, which a test compares with these structures.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::reach::{HttpConfig, SmppConfig};
+use crate::model::account::{Account, Capabilities, ReceiptRules};
+use crate::model::limits::PARTS_MAX;
+use crate::model::schedule::{LateStart, SendingHours, seconds};
+use crate::model::window::OnUncertain;
+use crate::ports::clock::Clock;
+use crate::runtime::logging::{self, LogConfig};
+
+/// The explained list of all keys, with the defaults as values.
+pub const REFERENCE: &str = include_str!("reference.toml");
+
+/// The whole configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder that holds everything durable.
+    pub data_dir: PathBuf,
+    /// Region of numbers without a country code (ISO 3166-1 alpha-2); empty: numbers need one.
+    pub default_region: String,
+    /// What a batch has when its request does not say otherwise.
+    pub batch: BatchDefaults,
+    /// Accounts at providers, by name.
+    pub accounts: BTreeMap<String, AccountConfig>,
+    /// How long data is kept.
+    pub retention: RetentionConfig,
+    /// HTTP apart from the local socket.
+    pub serve: ServeConfig,
+    /// Log lines.
+    pub log: LogConfig,
+    /// Limits that users may tune.
+    pub limits: LimitsConfig,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data_dir: "smsfleet-data".into(),
+            default_region: String::new(),
+            batch: BatchDefaults::default(),
+            accounts: BTreeMap::new(),
+            retention: RetentionConfig::default(),
+            serve: ServeConfig::default(),
+            log: LogConfig::default(),
+            limits: LimitsConfig::default(),
+        }
+    }
+}
+
+/// What a batch has when its request does not say otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchDefaults {
+    /// Whose batches they are.
+    pub tenant: String,
+    /// The signature, without its brackets 【】.
+    pub signature: String,
+    /// Digits behind the sender's number.
+    pub ext_code: String,
+    /// What short codes are put behind, such as `https://s.example/`.
+    pub link_base: String,
+    /// What is done with recipients that were handed over and never answered.
+    pub on_uncertain: OnUncertain,
+    /// A lane has at least this many recipients.
+    pub min_recipients_per_lane: u32,
+    /// Seconds after its creation, or its scheduled time, beyond which a batch is not started or sent.
+    pub not_after: Option<f64>,
+    /// What happens to a start that was missed.
+    pub late_start: LateStart,
+    /// 0 to 9; larger goes first among a tenant's batches.
+    pub priority: u8,
+}
+
+impl Default for BatchDefaults {
+    fn default() -> BatchDefaults {
+        BatchDefaults {
+            tenant: "default".into(),
+            signature: String::new(),
+            ext_code: String::new(),
+            link_base: String::new(),
+            on_uncertain: OnUncertain::Hold,
+            min_recipients_per_lane: 5_000,
+            not_after: None,
+            late_start: LateStart::Hold,
+            priority: 5,
+        }
+    }
+}
+
+/// Which protocol an account speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// SMPP 3.4.
+    #[default]
+    Smpp,
+    /// HTTP, described by the account's `http` table.
+    Http,
+}
+
+/// An account at a provider.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccountConfig {
+    /// The provider type it belongs to; its own name when empty.
+    pub provider_type: String,
+    /// Which of the two tables below describes it.
+    pub protocol: Protocol,
+    /// Segments a second it allows; without it the rate is learned.
+    pub rate: Option<u32>,
+    /// Price of a segment.
+    pub price: Option<f64>,
+    /// Currency of the price.
+    pub currency: String,
+    /// When sending is allowed; always without it.
+    pub hours: Option<SendingHours>,
+    /// Seconds an answer is waited for.
+    #[serde(with = "seconds")]
+    pub answer_timeout: Duration,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// How its receipts are read.
+    pub receipts: ReceiptRules,
+    /// How it is reached over SMPP.
+    pub smpp: SmppConfig,
+    /// How it is reached over HTTP.
+    pub http: HttpConfig,
+}
+
+impl Default for AccountConfig {
+    fn default() -> AccountConfig {
+        AccountConfig {
+            provider_type: String::new(),
+            protocol: Protocol::Smpp,
+            rate: None,
+            price: None,
+            currency: "EUR".into(),
+            hours: None,
+            answer_timeout: Duration::from_secs(10),
+            capabilities: Capabilities::default(),
+            receipts: ReceiptRules::default(),
+            smpp: SmppConfig::default(),
+            http: HttpConfig::default(),
+        }
+    }
+}
+
+impl AccountConfig {
+    /// The account as the stages see it.
+    pub fn account(&self, name: &str) -> Account {
+        Account {
+            name: name.to_owned(),
+            provider_type: if self.provider_type.is_empty() { name.to_owned() } else { self.provider_type.clone() },
+            rate: self.rate,
+            capabilities: self.capabilities.clone(),
+            receipts: self.receipts.clone(),
+            price: self.price,
+            currency: self.currency.clone(),
+            hours: self.hours.clone(),
+            answer_timeout: self.answer_timeout,
+        }
+    }
+}
+
+/// Days that data is kept after its batch was settled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Texts and numbers: packs, rejects, manifests.
+    pub texts_days: u32,
+    /// What happened to each recipient: windows and receipts.
+    pub history_days: u32,
+    /// The batch's own row and its last recount.
+    pub batch_days: u32,
+    /// The index from message ids to recipients, and receipts that match nothing.
+    pub index_days: u32,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> RetentionConfig {
+        RetentionConfig { texts_days: 30, history_days: 90, batch_days: 400, index_days: 7 }
+    }
+}
+
+/// HTTP apart from the local socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServeConfig {
+    /// Address such as `0.0.0.0:8080` where providers' receipts, health and metrics are served; nowhere without it.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Limits that users may tune.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Ranges that are prepared at once; 0 is one for each processor.
+    pub prepare_tasks: u32,
+    /// Megabytes of memory the embedded store may use as a cache.
+    pub store_cache_mb: u32,
+    /// Seconds that answers are waited for when the process is told to stop.
+    #[serde(with = "seconds")]
+    pub drain: Duration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> LimitsConfig {
+        LimitsConfig { prepare_tasks: 0, store_cache_mb: 64, drain: Duration::from_secs(15) }
+    }
+}
+
+impl Config {
+    /// The accounts as the stages see them.
+    pub fn accounts(&self) -> BTreeMap<String, Account> {
+        self.accounts.iter().map(|(name, config)| (name.clone(), config.account(name))).collect()
+    }
+
+    /// Checks what no type can say. All that is wrong, each with its key.
+    pub fn check(&self, clock: &dyn Clock) -> Vec<(String, String)> {
+        let mut wrong = vec![];
+        let mut refuse = |key: String, text: &str| wrong.push((key, text.to_owned()));
+        let region = &self.default_region;
+        if !(region.is_empty() || region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase())) {
+            refuse("default_region".into(), "is two capital letters, such as \"CN\"");
+        }
+        if !self.batch.ext_code.bytes().all(|b| b.is_ascii_digit()) {
+            refuse("batch.ext_code".into(), "has digits only");
+        }
+        if self.batch.priority > 9 {
+            refuse("batch.priority".into(), "is 0 to 9");
+        }
+        if self.batch.not_after.is_some_and(|seconds| !(seconds > 0.0 && seconds < 1e10)) {
+            refuse("batch.not_after".into(), "is a number of seconds above 0");
+        }
+        if let Err(text) = logging::check(&self.log.level) {
+            refuse("log.level".into(), &text);
+        }
+        for (name, account) in &self.accounts {
+            let key = |key: &str| format!("accounts.{name}.{key}");
+            if name.is_empty() || name.len() > 32 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
+                refuse(format!("accounts.{name}"), "an account's name has up to 32 letters, digits, _ and -");
+            }
+            if account.rate == Some(0) {
+                refuse(key("rate"), "is at least 1; leave it out to learn the rate");
+            }
+            if account.price.is_some_and(|price| !(price >= 0.0 && price.is_finite())) {
+                refuse(key("price"), "is a number from 0 up");
+            }
+            if account.answer_timeout.is_zero() {
+                refuse(key("answer_timeout"), "is more than 0 seconds");
+            }
+            if !(1..=PARTS_MAX).contains(&usize::from(account.capabilities.parts_max)) {
+                refuse(key("capabilities.parts_max"), &format!("is 1 to {PARTS_MAX}"));
+            }
+            if let Some(hours) = &account.hours
+                && clock.minute_of_day(&hours.zone, clock.now()).is_none()
+            {
+                refuse(key("hours.zone"), "is the IANA name of a zone, such as \"Asia/Shanghai\"");
+            }
+            if u64::from(self.retention.index_days) * 86_400 < account.receipts.wait.as_secs() {
+                refuse(key("receipts.wait"), "is longer than retention.index_days: late receipts would match nothing");
+            }
+            let (table, checked) = match account.protocol {
+                Protocol::Smpp => ("smpp", account.smpp.check()),
+                Protocol::Http => ("http", account.http.check()),
+            };
+            if let Err(fault) = checked {
+                refuse(key(table), &fault.context);
+            }
+        }
+        wrong
+    }
+}

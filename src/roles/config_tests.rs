@@ -1,0 +1,143 @@
+//! What the configuration accepts, refuses and shows.
+
+use super::*;
+use crate::adapters::system::SystemClock;
+
+fn with_file(text: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("fleet.toml");
+    std::fs::write(&file, text).expect("a file");
+    std::fs::write(folder.path().join("secret.txt"), "geheim\n").expect("a file");
+    let pairs = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let sources = Sources { file: Some(file), environment: pairs(environment), flags: pairs(flags) };
+    load(&sources).map(|loaded| loaded.config).map_err(|wrong| {
+        wrong.iter().map(|problem| problem.to_string().replace(&folder.path().display().to_string(), "DIR")).collect()
+    })
+}
+
+#[test]
+fn the_stronger_source_wins() {
+    let text = "default_region = 'FR'\n[batch]\npriority = 1\nsignature = 'file'\n[log]\nlevel = 'info'";
+    let environment = [("SMSFLEET_BATCH__PRIORITY", "2"), ("SMSFLEET_LOG__LEVEL", "debug"), ("PATH", "/bin")];
+    let config = with_file(text, &environment, &[("log.level", "trace")]).expect("it is valid");
+    assert_eq!((config.default_region.as_str(), config.batch.signature.as_str()), ("FR", "file"));
+    assert_eq!((config.batch.priority, config.log.level.as_str()), (2, "trace"));
+    assert_eq!(config.batch.min_recipients_per_lane, 5_000, "the default stays");
+}
+
+#[test]
+fn texts_of_the_environment_stay_as_they_were_written() {
+    let environment = [
+        ("SMSFLEET_BATCH__EXT_CODE", "007"),
+        ("SMSFLEET_BATCH__SIGNATURE", "12"),
+        ("SMSFLEET_BATCH__TENANT", "true"),
+        ("SMSFLEET_ACCOUNTS__MAIN__SMPP__PASSWORD", "1234"),
+    ];
+    let config = with_file("", &environment, &[]).expect("it is valid");
+    assert_eq!((config.batch.ext_code.as_str(), config.batch.signature.as_str()), ("007", "12"));
+    assert_eq!(config.batch.tenant, "true");
+    assert_eq!(config.accounts["main"].smpp.password.expose(), "1234");
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_key_place_and_the_nearest_key() {
+    let text = "
+        defualt_region = 'CN'
+        [batch]
+        priority = 'high'
+        on_uncertain = 'hodl'
+        [accounts.main]
+        rate = -1
+        [accounts.main.smpp]
+        windw = 5
+        password = 77
+    ";
+    let wrong = with_file(text, &[("SMSFLEET_LOG__LEVLE", "x")], &[]).expect_err("it is not valid");
+    for expected in [
+        "DIR/fleet.toml: defualt_region: is no key; did you mean `default_region`?",
+        "DIR/fleet.toml: batch.priority: is string \"high\", and must be u8",
+        "DIR/fleet.toml: batch.on_uncertain: is `hodl`; did you mean `hold`?",
+        "DIR/fleet.toml: accounts.main.smpp.windw: is no key; did you mean `window`?",
+        "environment: log.levle: is no key; did you mean `level`?",
+    ] {
+        assert!(wrong.iter().any(|problem| problem == expected), "{expected} is not in {wrong:#?}");
+    }
+    assert_eq!(wrong.len(), 7, "{wrong:#?}");
+    assert!(wrong.iter().all(|problem| !problem.contains("77")), "a secret is shown: {wrong:#?}");
+}
+
+#[test]
+fn secrets_come_from_files_and_are_never_printed() {
+    let config = with_file("[accounts.main.smpp]\npassword_file = 'secret.txt'", &[], &[]).expect("it is valid");
+    assert_eq!(config.accounts["main"].smpp.password.expose(), "geheim");
+    let printed = toml::to_string(&config).expect("it is written");
+    assert!(!printed.contains("geheim") && printed.contains("***"), "{printed}");
+    let wrong = with_file("[accounts.main.smpp]\npassword_file = 'nowhere.txt'", &[], &[]).expect_err("no such file");
+    assert!(wrong[0].contains("accounts.main.smpp.password_file: cannot be read"), "{wrong:?}");
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_is_not_there_is_a_problem() {
+    assert!(with_file("= nothing", &[], &[]).expect_err("no TOML")[0].contains("is no TOML"));
+    let sources = Sources { file: Some("/nowhere/fleet.toml".into()), ..Sources::default() };
+    assert!(load(&sources).expect_err("no file")[0].text.contains("cannot be read"));
+}
+
+fn keys(prefix: &str, value: &serde_json::Value, into: &mut Vec<(String, bool)>) {
+    match value {
+        serde_json::Value::Object(map) if !map.is_empty() || prefix.is_empty() => {
+            for (key, inner) in map {
+                keys(&format!("{prefix}{}{key}", if prefix.is_empty() { "" } else { "." }), inner, into);
+            }
+        }
+        other => into.push((prefix.to_owned(), other.is_null())),
+    }
+}
+
+#[test]
+fn the_reference_has_every_key_at_its_default() {
+    use crate::roles::config::{AccountConfig, REFERENCE};
+    let mut defaults = Config::default();
+    defaults.accounts.insert("example".into(), AccountConfig::default());
+    let read: Config = toml::from_str(REFERENCE).expect("the reference is valid");
+    assert_eq!(
+        serde_json::to_value(&read).expect("it is written"),
+        serde_json::to_value(&defaults).expect("it is written"),
+        "the reference's values are not the defaults"
+    );
+    let written: toml::Value = toml::from_str(REFERENCE).expect("the reference is TOML");
+    let (mut expected, mut there) = (vec![], vec![]);
+    keys("", &serde_json::to_value(&defaults).expect("it is written"), &mut expected);
+    keys("", &serde_json::to_value(&written).expect("it is written"), &mut there);
+    for (key, optional) in &expected {
+        let last = key.rsplit('.').next().unwrap_or(key);
+        let commented = REFERENCE.lines().any(|line| line.starts_with(&format!("# {last} = ")));
+        let found = there.iter().any(|(known, _)| known == key);
+        assert!(found || commented && *optional, "{key} is not in the reference");
+    }
+}
+
+#[test]
+fn relations_between_values_are_checked() {
+    let text = "
+        default_region = 'China'
+        [batch]
+        priority = 11
+        ext_code = '1a'
+        [accounts.main]
+        rate = 0
+        [accounts.main.hours]
+        from = '08:00'
+        to = '22:00'
+        zone = 'Mars/Base'
+        [accounts.main.receipts]
+        wait = 8640000
+    ";
+    let wrong = with_file(text, &[], &[]).expect("the types are right").check(&SystemClock);
+    let keys: Vec<&str> = wrong.iter().map(|(key, _)| key.as_str()).collect();
+    let expected = ["default_region", "batch.ext_code", "batch.priority"];
+    assert_eq!(keys[..3], expected, "{wrong:?}");
+    for key in ["accounts.main.rate", "accounts.main.hours.zone", "accounts.main.receipts.wait"] {
+        assert!(keys.contains(&key), "{key} is not in {wrong:?}");
+    }
+}

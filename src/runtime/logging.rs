@@ -1,0 +1,64 @@
+//! Log lines: where they go, how they look, how many there are. Always to stderr, since stdout belongs to results.
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as `warn,smsfleet::deliver=debug`.
+    pub level: String,
+    /// How the lines look.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig { level: "warn".into(), format: LogFormat::Text }
+    }
+}
+
+/// Checks directives without installing anything; the text says what is wrong.
+pub fn check(level: &str) -> Result<(), String> {
+    EnvFilter::try_new(level).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Begins logging. The level named in the configuration is raised by `verbose` steps (`-v` is info, `-vv` debug, `-vvv`
+/// trace) and lowered to errors by `quiet`. A second call in one process changes nothing.
+pub fn start(config: &LogConfig, verbose: u8, quiet: bool, color: bool) -> Result<(), String> {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => &config.level,
+        (false, 1) => "info",
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+    let registry = tracing_subscriber::registry().with(filter);
+    // The only failure is "there is one already", which tests and a second start in one process may do.
+    let _ = match config.format {
+        LogFormat::Text => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(color).with_target(false);
+            registry.with(lines).try_init()
+        }
+        LogFormat::Json => {
+            let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+            registry.with(lines).try_init()
+        }
+    };
+    Ok(())
+}

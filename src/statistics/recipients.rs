@@ -1,0 +1,255 @@
+//! Every record of a batch, with its outcome and history, in pages: any size in the memory of one lane.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::line::{Event, RecipientFilter, RecipientLine};
+use super::recount::pack_key;
+use super::walk::{Lane, REPORTS_PER_PAGE, WindowEvent};
+use crate::model::account::Account;
+use crate::model::answer::Answer;
+use crate::model::batch::BatchRow;
+use crate::model::code::Code;
+use crate::model::id::{LaneKey, Msisdn, RangeKey};
+use crate::model::lane::lane_of;
+use crate::model::outcome::Outcome;
+use crate::model::pack::{ManifestPack, Message, SmsDeliveryPack};
+use crate::model::record::{RangeState, Reject, RejectKind};
+use crate::model::time::Timestamp;
+use crate::ports::receipts::MatchedReport;
+use crate::ports::{StoreError, Stores};
+
+/// The records of a batch, a page at a time: first those that never became a message, in the order of the source, then the
+/// recipients by lane and number.
+pub struct RecipientPages {
+    stores: Stores,
+    row: BatchRow,
+    accounts: Arc<BTreeMap<String, Account>>,
+    filter: RecipientFilter,
+    now: Timestamp,
+    rejects: VecDeque<(RangeKey, u32, u32)>,
+    lanes: VecDeque<u8>,
+    open: Option<(Box<Lane>, VecDeque<ManifestPack>)>,
+}
+
+impl RecipientPages {
+    /// Begins a listing. `now` decides which receipts were waited for long enough.
+    pub async fn new(
+        stores: Stores,
+        row: BatchRow,
+        accounts: Arc<BTreeMap<String, Account>>,
+        filter: RecipientFilter,
+        now: Timestamp,
+    ) -> Result<RecipientPages, StoreError> {
+        let mut rejects = VecDeque::new();
+        if filter.wants_rejects() {
+            for (key, range) in stores.ranges.list(row.batch.batch_id).await? {
+                if let RangeState::Done(_) = range.row.state {
+                    rejects.push_back((key, range.row.attempt, 0));
+                }
+            }
+        }
+        let lanes = match (row.sealed.is_some() && filter.wants_messages(), filter.number) {
+            (false, _) => VecDeque::new(),
+            (true, Some(number)) if row.lanes.is_power_of_two() => VecDeque::from([lane_of(number, row.lanes)]),
+            (true, _) => (0..row.lanes).map(|lane| lane as u8).collect(),
+        };
+        Ok(RecipientPages { stores, row, accounts, filter, now, rejects, lanes, open: None })
+    }
+
+    /// The next lines; `None` at the end. A page may be empty.
+    pub async fn next(&mut self) -> Result<Option<Vec<RecipientLine>>, StoreError> {
+        if let Some((range, attempt, n)) = self.rejects.front_mut() {
+            let rejects = self.stores.rejects.get(*range, *attempt, *n).await?;
+            *n += 1;
+            if rejects.is_empty() {
+                self.rejects.pop_front();
+            }
+            let filter = &self.filter;
+            return Ok(Some(rejects.iter().filter(|reject| shows(filter, reject)).map(reject_line).collect()));
+        }
+        if let Some((lane, packs)) = &mut self.open {
+            let Some(pack) = packs.pop_front() else {
+                self.open = None;
+                return Ok(Some(vec![]));
+            };
+            return pack_lines(&self.stores, &self.accounts, lane, &pack, &self.filter, self.now).await.map(Some);
+        }
+        let Some(lane) = self.lanes.pop_front() else { return Ok(None) };
+        let key = LaneKey { batch: self.row.batch.batch_id, lane };
+        let lane = Lane::load(&self.stores, &self.accounts, key, true).await?;
+        let packs = lane.manifest.iter().flat_map(|manifest| manifest.packs.clone()).collect();
+        self.open = Some((Box::new(lane), packs));
+        Ok(Some(vec![]))
+    }
+}
+
+fn shows(filter: &RecipientFilter, reject: &Reject) -> bool {
+    let outcome = match reject.kind {
+        RejectKind::Rejected => Outcome::Rejected,
+        RejectKind::Suppressed => Outcome::Suppressed,
+    };
+    let fits = filter.number.is_none_or(|number| {
+        let digits: String = reject.number.chars().filter(char::is_ascii_digit).collect();
+        // The list may have the number without its country code.
+        digits.len() >= 7 && number.digits().ends_with(digits.trim_start_matches('0'))
+    });
+    fits && filter.allows(outcome, None)
+}
+
+fn reject_line(reject: &Reject) -> RecipientLine {
+    RecipientLine {
+        number: reject.number.clone(),
+        record: reject.record,
+        line: reject.line,
+        outcome: match reject.kind {
+            RejectKind::Rejected => Outcome::Rejected,
+            RejectKind::Suppressed => Outcome::Suppressed,
+        },
+        code: reject.code,
+        detail: reject.detail.clone(),
+        delivery: None,
+        account: None,
+        message_ids: vec![],
+        segments: 0,
+        text: None,
+        history: vec![],
+    }
+}
+
+async fn pack_lines(
+    stores: &Stores,
+    accounts: &BTreeMap<String, Account>,
+    lane: &mut Lane,
+    pack: &ManifestPack,
+    filter: &RecipientFilter,
+    now: Timestamp,
+) -> Result<Vec<RecipientLine>, StoreError> {
+    let end = pack.first_seq + pack.count;
+    let content = match stores.packs.get(pack_key(lane.key, pack)).await {
+        Ok(content) => content,
+        Err(StoreError::Corrupt(_)) => None,
+        Err(error) => return Err(error),
+    };
+    if let (Some(number), Some(content)) = (filter.number, &content)
+        && content.messages.binary_search_by_key(&number, |message| message.number).is_err()
+    {
+        return Ok(vec![]);
+    }
+    let reports = reports_of(stores, lane.key, pack.first_seq, end).await?;
+    let mut lines = Vec::new();
+    for seq in pack.first_seq..end {
+        let mine = reports.get(&seq).map_or(&[][..], |reports| &reports[..]);
+        let delivery = lane.take_reports(accounts, seq, mine, now);
+        let message = message_at(content.as_deref(), seq - pack.first_seq);
+        if filter.number.is_some_and(|number| message.is_none_or(|message| message.number != number)) {
+            continue;
+        }
+        let (mut outcome, mut code) = lane.outcome(seq);
+        if content.is_none() && lane.is_done() && matches!(outcome, Outcome::Open | Outcome::Canceled) {
+            (outcome, code) = (Outcome::Failed, Some(Code::StoreCorrupt));
+        }
+        if filter.allows(outcome, delivery) {
+            let mut line = line_of(lane, seq, message, mine, filter.text);
+            (line.outcome, line.code, line.delivery) = (outcome, code, delivery);
+            if outcome != Outcome::Failed {
+                line.detail.clear();
+            }
+            lines.push(line);
+        }
+    }
+    Ok(lines)
+}
+
+fn message_at(content: Option<&SmsDeliveryPack>, index: u32) -> Option<&Message> {
+    content.and_then(|content| content.messages.get(index as usize))
+}
+
+async fn reports_of(
+    stores: &Stores,
+    lane: LaneKey,
+    first: u32,
+    end: u32,
+) -> Result<HashMap<u32, Vec<MatchedReport>>, StoreError> {
+    let mut reports: HashMap<u32, Vec<MatchedReport>> = HashMap::new();
+    let mut next = first;
+    while next < end {
+        let page = stores.receipts.list(lane, next, REPORTS_PER_PAGE).await?;
+        let Some(last) = page.last().map(|report| report.part.recipient.seq) else { break };
+        for report in page.into_iter().filter(|report| report.part.recipient.seq < end) {
+            reports.entry(report.part.recipient.seq).or_default().push(report);
+        }
+        next = last.saturating_add(1);
+    }
+    Ok(reports)
+}
+
+fn line_of(lane: &Lane, seq: u32, message: Option<&Message>, reports: &[MatchedReport], text: bool) -> RecipientLine {
+    let person = lane.people.get(seq as usize);
+    let start = lane.events.partition_point(|event| event.seq < seq);
+    let events: Vec<&WindowEvent> = lane.events[start..].iter().take_while(|event| event.seq == seq).collect();
+    let ids = events.iter().filter_map(|event| match &event.answered {
+        Some((_, Answer::Accepted { id })) => Some(id.to_string()),
+        _ => None,
+    });
+    RecipientLine {
+        number: message.map_or_else(String::new, |message| plus(message.number)),
+        record: message.map_or(0, |message| message.record),
+        line: message.map_or(0, |message| message.line),
+        outcome: Outcome::Open,
+        code: None,
+        detail: person.map_or_else(String::new, |person| lane.detail_of(person).to_owned()),
+        delivery: None,
+        account: person.and_then(|person| lane.account_of(person)).map(str::to_owned),
+        message_ids: ids.collect(),
+        segments: message.map_or(0, |message| message.segments),
+        text: message.filter(|_| text).map(|message| message.body.clone()),
+        history: history(lane, &events, reports),
+    }
+}
+
+fn history(lane: &Lane, events: &[&WindowEvent], reports: &[MatchedReport]) -> Vec<Event> {
+    let answers = events.iter().map(|event| (event.at, window_event(lane, event)));
+    let receipts = reports.iter().map(|matched| {
+        let report = &matched.report;
+        let detail = if report.error.is_empty() {
+            report.rung.stat().to_owned()
+        } else {
+            format!("{} err:{}", report.rung.stat(), report.error)
+        };
+        let event = Event {
+            at: report.received.to_string(),
+            what: "receipt".into(),
+            part: matched.part.part + 1,
+            account: matched.account.clone(),
+            message_id: report.message_id.clone(),
+            detail,
+        };
+        (report.received, event)
+    });
+    let mut history: Vec<(Timestamp, Event)> = answers.chain(receipts).collect();
+    history.sort_by_key(|(at, _)| *at);
+    history.into_iter().map(|(_, event)| event).collect()
+}
+
+fn window_event(lane: &Lane, event: &WindowEvent) -> Event {
+    let account = lane.accounts.get(usize::from(event.account)).cloned().unwrap_or_default();
+    let base = Event { at: event.at.to_string(), account, ..Event::default() };
+    let Some((part, answer)) = &event.answered else {
+        return Event { what: "judged".into(), detail: "handed over, for all anybody knows, and never answered".into(), ..base };
+    };
+    let (what, message_id, detail) = match answer {
+        Answer::Accepted { id } => ("accepted", id.to_string(), String::new()),
+        Answer::Failed { code, detail } => ("failed", String::new(), format!("{code} {detail}").trim().to_owned()),
+        Answer::NotNow { kind, detail } => (kind.name(), String::new(), detail.to_string()),
+        Answer::NoAnswer => ("no_answer", String::new(), String::new()),
+        Answer::NotSent => ("not_sent", String::new(), String::new()),
+        Answer::Suppressed => ("suppressed", String::new(), String::new()),
+        Answer::Expired => ("expired", String::new(), String::new()),
+    };
+    Event { what: what.into(), part: part + 1, message_id, detail, ..base }
+}
+
+fn plus(number: Msisdn) -> String {
+    format!("+{}", number.digits())
+}

@@ -1,0 +1,328 @@
+//! One lane read from the store: what each of its recipients came to, folded over the windows it was in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::model::account::{Account, LongMessage, ReceiptRules};
+use crate::model::answer::Answer;
+use crate::model::code::Code;
+use crate::model::id::LaneKey;
+use crate::model::ledger::Ledger;
+use crate::model::outcome::{Fold, Outcome};
+use crate::model::pack::Manifest;
+use crate::model::receipt::{Delivery, Report, Rung, delivery, stands};
+use crate::model::time::Timestamp;
+use crate::model::window::{Answered, all_parts};
+use crate::ports::receipts::MatchedReport;
+use crate::ports::windows::StoredWindow;
+use crate::ports::{StoreError, Stores};
+
+/// Windows read at once: each holds up to 2,000 recipients.
+const WINDOWS_PER_PAGE: usize = 32;
+/// Reports read at once.
+pub const REPORTS_PER_PAGE: usize = 4_096;
+/// Different protocol details kept for a lane; a provider that invents texts must not fill memory.
+const DETAILS_MAX: usize = 512;
+
+/// A recipient while its lane is read; small, so that a whole lane fits in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Person {
+    /// The fold over its windows.
+    pub fold: Fold,
+    /// The last account it was declared for, as an index into [`Lane::accounts`]; meaningless while `declared` is `None`.
+    pub account: u16,
+    /// What the protocol said when it refused, as an index into [`Lane::details`].
+    detail: u16,
+    /// When its last window was declared.
+    pub declared: Option<Timestamp>,
+    /// Whether it is in a window that is still open: its end is not known, even if the lane was closed.
+    pub in_flight: bool,
+}
+
+/// Something that happened to a recipient in a window; kept only when history is asked for.
+#[derive(Clone, Debug)]
+pub struct WindowEvent {
+    /// The recipient's place.
+    pub seq: u32,
+    /// When the window was declared, or judged.
+    pub at: Timestamp,
+    /// The account, as an index into [`Lane::accounts`].
+    pub account: u16,
+    /// The part and its answer; `None` when the window was judged and nobody had answered.
+    pub answered: Option<(u8, Answer)>,
+}
+
+/// A lane as the store has it.
+pub struct Lane {
+    /// Which lane.
+    pub key: LaneKey,
+    /// Its ledger, read before the windows: what is closed in it is complete in them.
+    pub ledger: Option<Ledger>,
+    /// Its manifest.
+    pub manifest: Option<Arc<Manifest>>,
+    /// Its recipients by place, struck-out ones included.
+    pub people: Vec<Person>,
+    /// Accounts that its windows name.
+    pub accounts: Vec<String>,
+    rules: Vec<AccountRules>,
+    /// Protocol details; the first is empty.
+    pub details: Vec<Box<str>>,
+    /// Segments taken, by account; those of `payload` are not in it.
+    pub segments: Vec<u64>,
+    /// Messages taken whole by accounts that split themselves: their segments are known from the pack alone.
+    pub payload: Vec<(u32, u16)>,
+    /// What happened, by place and then by time, when it was asked for.
+    pub events: Vec<WindowEvent>,
+}
+
+impl Lane {
+    /// Reads a lane; with `history` its events too.
+    pub async fn load(
+        stores: &Stores,
+        accounts: &BTreeMap<String, Account>,
+        key: LaneKey,
+        history: bool,
+    ) -> Result<Lane, StoreError> {
+        let ledger = stores.ledgers.load(key).await?.map(|stored| stored.row);
+        let manifest = stores.manifests.get(key).await?;
+        let len = manifest.as_ref().map_or(0, |manifest| manifest.len());
+        let mut lane = Lane {
+            key,
+            ledger,
+            manifest,
+            people: vec![Person::default(); len as usize],
+            accounts: vec![],
+            rules: vec![],
+            details: vec!["".into()],
+            segments: vec![],
+            payload: vec![],
+            events: vec![],
+        };
+        let mut from = 0;
+        loop {
+            let page = stores.windows.list(key, from, WINDOWS_PER_PAGE).await?;
+            let Some(last) = page.last().map(|window| window.key.window) else { break };
+            for window in &page {
+                lane.fold_window(window, accounts, history);
+            }
+            from = last + 1;
+        }
+        lane.mark_in_flight(stores).await?;
+        lane.events.sort_by_key(|event| event.seq);
+        Ok(lane)
+    }
+
+    /// Where a recipient ends, and why when it failed.
+    pub fn outcome(&self, seq: u32) -> (Outcome, Option<Code>) {
+        if self.manifest.as_ref().is_some_and(|manifest| manifest.is_struck(seq)) {
+            return (Outcome::Duplicate, None);
+        }
+        match self.people.get(seq as usize) {
+            Some(person) => person.fold.outcome(self.is_closed() && !person.in_flight),
+            None => (Outcome::Open, None),
+        }
+    }
+
+    /// Whether the lane was fenced for good.
+    pub fn is_closed(&self) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.closed)
+    }
+
+    /// Whether nothing will happen in the lane any more but by late answers and receipts.
+    pub fn is_done(&self) -> bool {
+        self.ledger.as_ref().is_some_and(Ledger::is_done)
+    }
+
+    /// The account a recipient was last declared for.
+    pub fn account_of(&self, person: &Person) -> Option<&str> {
+        person.declared.and_then(|_| self.accounts.get(usize::from(person.account))).map(String::as_str)
+    }
+
+    /// What the protocol said when it refused a recipient; empty when it said nothing.
+    pub fn detail_of(&self, person: &Person) -> &str {
+        self.details.get(usize::from(person.detail)).map_or("", |detail| detail)
+    }
+
+    /// Takes in a recipient's reports: settles what was uncertain, and says what they mean together. `reports` may be
+    /// empty. `None` for a recipient that no account took.
+    pub fn take_reports(
+        &mut self,
+        accounts: &BTreeMap<String, Account>,
+        seq: u32,
+        reports: &[MatchedReport],
+        now: Timestamp,
+    ) -> Option<Delivery> {
+        let closed = self.is_closed();
+        let person = self.people.get(seq as usize)?;
+        let index = match (person.declared, reports.first()) {
+            (Some(_), _) => person.account,
+            (None, Some(report)) => self.account_index(accounts, &report.account),
+            (None, None) => return None,
+        };
+        let rules = self.rules.get(usize::from(index))?;
+        let person = self.people.get_mut(seq as usize)?;
+        let ended = closed && !person.in_flight;
+        if !reports.is_empty() && person.fold.outcome(ended).0 == Outcome::Uncertain {
+            let before = person.fold.accepted_parts();
+            settle_by_receipts(&mut person.fold, reports, rules.receipts.one_per_message);
+            let taken = (person.fold.accepted_parts() & !before).count_ones();
+            if rules.payload {
+                self.payload.push((seq, index));
+            } else {
+                self.segments[usize::from(index)] += u64::from(taken);
+            }
+        }
+        if person.fold.outcome(ended).0 != Outcome::Accepted {
+            return None;
+        }
+        let receipts = &rules.receipts;
+        let waited = !receipts.wanted || person.declared.is_some_and(|at| now >= at.plus(receipts.wait));
+        let standing = standing(reports, receipts.one_per_message);
+        Some(delivery(person.fold.parts, &standing, receipts.one_per_message, receipts.acceptd_is_final, waited))
+    }
+
+    fn account_index(&mut self, accounts: &BTreeMap<String, Account>, name: &str) -> u16 {
+        let at = self.accounts.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.accounts.push(name.to_owned());
+            self.segments.push(0);
+            self.rules.push(AccountRules::of(accounts, name));
+            self.accounts.len() - 1
+        });
+        u16::try_from(at).unwrap_or(u16::MAX)
+    }
+
+    fn detail_index(&mut self, detail: &str) -> u16 {
+        let at = self.details.iter().position(|known| &**known == detail).unwrap_or_else(|| {
+            if self.details.len() < DETAILS_MAX {
+                self.details.push(detail.into());
+            } else if self.details.len() == DETAILS_MAX {
+                self.details.push("another detail".into());
+            }
+            self.details.len() - 1
+        });
+        u16::try_from(at).unwrap_or(0)
+    }
+
+    fn fold_window(&mut self, stored: &StoredWindow, accounts: &BTreeMap<String, Account>, history: bool) {
+        if let Some(row) = &stored.row {
+            let account = self.account_index(accounts, &row.window.account);
+            for answered in &row.answers {
+                self.fold_answer(answered, account, row.window.declared_at, history);
+            }
+        }
+        let Some(judgement) = &stored.judgement else { return };
+        let account = self.account_index(accounts, &judgement.window.account);
+        // The declarer's own answers, however late, win over the judgement.
+        let mut answered: HashMap<u32, (u32, u8)> = HashMap::new();
+        for answer in stored.row.iter().flat_map(|row| &row.answers) {
+            let bits = answered.entry(answer.seq).or_default();
+            *bits = (bits.0 | 1u32.checked_shl(u32::from(answer.part)).unwrap_or(0), answer.parts);
+        }
+        for &seq in &judgement.unanswered {
+            let whole = answered.get(&seq).is_some_and(|(bits, parts)| bits & all_parts(*parts) == all_parts(*parts));
+            let Some(person) = self.people.get_mut(seq as usize) else { continue };
+            if whole {
+                continue;
+            }
+            person.fold.unanswered();
+            person.account = account;
+            person.declared = Some(judgement.window.declared_at);
+            if history {
+                self.events.push(WindowEvent { seq, at: judgement.judged_at, account, answered: None });
+            }
+        }
+    }
+
+    fn fold_answer(&mut self, answered: &Answered, account: u16, at: Timestamp, history: bool) {
+        // A place or part that cannot be is a damaged row; what it says about others still counts.
+        if answered.seq as usize >= self.people.len() || answered.part >= 32 {
+            return;
+        }
+        let detail = match &answered.answer {
+            Answer::Failed { detail, .. } => Some(self.detail_index(detail)),
+            _ => None,
+        };
+        if matches!(answered.answer, Answer::Accepted { .. }) {
+            if self.rules[usize::from(account)].payload {
+                self.payload.push((answered.seq, account));
+            } else {
+                self.segments[usize::from(account)] += 1;
+            }
+        }
+        let person = &mut self.people[answered.seq as usize];
+        person.fold.answer(answered);
+        person.account = account;
+        person.declared = Some(at);
+        if let Some(detail) = detail {
+            person.detail = detail;
+        }
+        if history {
+            let answered_part = Some((answered.part, answered.answer.clone()));
+            self.events.push(WindowEvent { seq: answered.seq, at, account, answered: answered_part });
+        }
+    }
+
+    async fn mark_in_flight(&mut self, stores: &Stores) -> Result<(), StoreError> {
+        let open = self.ledger.as_ref().map(|ledger| ledger.open.clone()).unwrap_or_default();
+        for window in open {
+            if window.leg == 0 {
+                for person in self.people.iter_mut().take(window.to as usize).skip(window.from as usize) {
+                    person.in_flight = true;
+                }
+                continue;
+            }
+            let Some(pack) = stores.windows.retry(self.key, window.leg).await? else { continue };
+            for entry in pack.entries.iter().take(window.to as usize).skip(window.from as usize) {
+                if let Some(person) = self.people.get_mut(entry.seq as usize) {
+                    person.in_flight = true;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What counting must know of an account. One that is no longer configured has the default rules.
+#[derive(Clone, Debug, Default)]
+struct AccountRules {
+    receipts: ReceiptRules,
+    /// Whether it splits long messages itself, so that one answer stands for several segments.
+    payload: bool,
+}
+
+impl AccountRules {
+    fn of(accounts: &BTreeMap<String, Account>, name: &str) -> AccountRules {
+        accounts.get(name).map_or_else(AccountRules::default, |account| AccountRules {
+            receipts: account.receipts.clone(),
+            payload: account.capabilities.long_message == LongMessage::Payload,
+        })
+    }
+}
+
+/// A late receipt proves that the network took the part; one that stands for the whole message proves it for all parts.
+fn settle_by_receipts(fold: &mut Fold, reports: &[MatchedReport], one_per_message: bool) {
+    let highest = reports.iter().map(|report| report.part.part).max().unwrap_or(0);
+    if fold.parts == 0 && !one_per_message {
+        // Nobody answered, so the number of parts is known only as far as receipts go.
+        fold.parts = highest.saturating_add(1).min(32);
+    }
+    if one_per_message {
+        for part in 0..fold.parts.clamp(1, 32) {
+            fold.receipt(part);
+        }
+    } else {
+        for report in reports.iter().filter(|report| report.part.part < 32) {
+            fold.receipt(report.part.part);
+        }
+    }
+}
+
+/// The standing rung of each part; one for all parts when the account sends one receipt for the message.
+fn standing(reports: &[MatchedReport], one_per_message: bool) -> Vec<(u8, Rung)> {
+    let mut best: BTreeMap<u8, &Report> = BTreeMap::new();
+    for matched in reports {
+        let part = if one_per_message { 0 } else { matched.part.part };
+        best.entry(part).and_modify(|known| *known = stands(known, &matched.report)).or_insert(&matched.report);
+    }
+    best.into_iter().map(|(part, report)| (part, report.rung)).collect()
+}
