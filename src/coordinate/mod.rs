@@ -1,1 +1,22 @@
 //! The leader: one at a time, and its jobs.
+//!
+//! A coordinator takes the lease ([`leader`]) and, while it trusts it, runs the leader's jobs in rounds ([`scheduler`]):
+//! planning sources ([`planning`]), following preparation ([`prepare_tracker`]) and delivery ([`delivery_tracker`]), steering
+//! the store's write budget ([`throughput`]) and letting go of old data ([`sweeper`]). Jobs of other stages are handed in by
+//! the composer.
+//!
+//! Architecture invariant: the lease only keeps two leaders from wasting work. Every change a job makes is a compare-and-set
+//! or harmless when done twice, so two leaders at once do no harm.
+
+pub mod leader;
+pub mod scheduler;
+pub mod planning;
+pub mod prepare_tracker;
+pub mod delivery_tracker;
+pub mod throughput;
+pub mod sweeper;
+
+pub use delivery_tracker::DeliveryStatusTracker;
+pub use planning::Planning;
+pub use prepare_tracker::PrepareStatusTracker;
+pub use scheduler::JobScheduler;

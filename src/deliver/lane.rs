@@ -101,7 +101,7 @@ type Begun = (Versioned<Ledger>, Loader, Reading);
 /// Claims the lane, if the batch runs under this dispatch.
 async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Result<Begun, LaneEnd>, StoreError> {
     let reading = match ctx.readings.get(key.batch).await? {
-        Some(reading) if reading.is_running(task.number) => reading,
+        Some(reading) if reading.is_running(task.number) || reading.is_settling(task.number) => reading,
         Some(reading) if reading.row.task_number < task.number => {
             // The reading is older than the token: look again.
             ctx.readings.forget(key.batch);
@@ -116,10 +116,7 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
     let claimed = change(&*ctx.stores.ledgers, key, &*ctx.world.chance, |current| current.row.claim(worker, task.number)).await?;
     match claimed {
         Ok(held) => Ok(Ok((held, Loader::new(key, manifest, &ctx.stores), reading))),
-        Err(LedgerRefusal::Closed) => {
-            let closed = ctx.stores.ledgers.load(key).await?;
-            Ok(Err(if closed.is_some_and(|row| row.row.is_done()) { LaneEnd::Done } else { LaneEnd::OutOfDate }))
-        }
+        Err(LedgerRefusal::Closed) => Ok(Err(LaneEnd::Done)),
         Err(_) => Ok(Err(LaneEnd::OutOfDate)),
     }
 }
@@ -215,11 +212,16 @@ impl Lane {
             // The store does not answer: nothing is declared on an old reading.
             Err(_) => return Step::Wait(Duration::from_millis(100)),
         };
-        if !reading.is_running(self.task.number) || ledger.task_number != self.task.number {
+        let settling = reading.is_settling(self.task.number);
+        if !settling && !reading.is_running(self.task.number) || ledger.task_number != self.task.number {
             return Step::Leave(LaneEnd::OutOfDate);
         }
+        if settling && !ledger.closed {
+            // The fence is on its way.
+            return Step::Wait(Duration::from_millis(200));
+        }
         if ledger.closed {
-            // Fenced under this very dispatch: only open windows are left to settle.
+            // Only open windows are left to settle.
             return if self.mine.is_empty() { self.wait_or_leave() } else { Step::Wait(Duration::from_millis(200)) };
         }
         if self.mine.len() >= LANE_WINDOWS_MAX {

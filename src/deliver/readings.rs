@@ -33,6 +33,11 @@ impl Reading {
             && self.row.delivery.state == StepState::Running
             && self.row.task_number == task_number
     }
+
+    /// Whether the batch has ended under the dispatch `task_number`: nothing is declared, but open windows are settled.
+    pub fn is_settling(&self, task_number: u64) -> bool {
+        self.row.current_step == CurrentStep::Delivery && self.row.delivery.state.is_final() && self.row.task_number == task_number
+    }
 }
 
 /// Readings by batch.

@@ -58,6 +58,9 @@ pub struct SmsBatch {
     pub priority: u8,
     /// The column that holds the number; `None` finds it by its name.
     pub number_column: Option<String>,
+    /// How the source is to be read, in the source adapter's words; empty finds everything out.
+    #[serde(default)]
+    pub dialect: String,
     /// Region of numbers without a country code, as ISO 3166-1 alpha-2.
     pub default_region: String,
     /// A lane has at least this many recipients; 0 gives every batch 128 lanes.
@@ -338,6 +341,7 @@ pub(crate) mod tests {
             on_uncertain: OnUncertain::Hold,
             priority: 5,
             number_column: None,
+            dialect: String::new(),
             default_region: "CN".into(),
             min_recipients_per_lane: 5_000,
         }

@@ -199,9 +199,10 @@ impl Ledger {
         self.legs.iter().filter(|leg| leg.declared < leg.len).map(|leg| leg.due).min()
     }
 
-    /// The row after `worker` claims the lane for the dispatch `task_number`.
+    /// The row after `worker` claims the lane for the dispatch `task_number`. A lane that is fenced for good is claimed only
+    /// to settle the windows that are still open.
     pub fn claim(&self, worker: WorkerId, task_number: u64) -> Result<Ledger, LedgerRefusal> {
-        if self.closed {
+        if self.closed && self.open.is_empty() {
             return Err(LedgerRefusal::Closed);
         }
         if task_number < self.task_number {

@@ -27,4 +27,5 @@ pub mod task;
 pub mod text;
 pub mod time;
 pub mod turn;
+pub mod throughput;
 pub mod window;

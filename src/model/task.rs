@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::id::{BatchId, LaneKey, TaskCode};
+use super::lane::partition_of;
 use super::ledger::Ledger;
 use super::limits::SLICE_RECIPIENTS;
 
@@ -42,11 +43,11 @@ impl SmsBatchPartitionTask {
     /// Where the token stands, given the lane's ledger: done once the ledger is past its slice, the last slice once the
     /// whole lane is done.
     pub fn judge(&self, ledger: &Ledger) -> TaskStatus {
-        if ledger.task_number > self.task_code.number || ledger.closed {
-            return TaskStatus::OutOfDate;
-        }
         if ledger.is_done() {
             return TaskStatus::Done;
+        }
+        if ledger.task_number > self.task_code.number {
+            return TaskStatus::OutOfDate;
         }
         let last = self.slice + 1 >= slices(ledger.len);
         let end = (self.slice + 1).saturating_mul(SLICE_RECIPIENTS);
@@ -57,6 +58,19 @@ impl SmsBatchPartitionTask {
 /// How many tokens a lane of `len` places has: at least one.
 pub fn slices(len: u32) -> u32 {
     len.div_ceil(SLICE_RECIPIENTS).max(1)
+}
+
+/// The tokens of a lane that its ledger is not past, with their partition.
+pub fn tokens_of(task_code: TaskCode, key: LaneKey, ledger: &Ledger) -> Vec<(u8, SmsBatchPartitionTask)> {
+    let token = |slice| SmsBatchPartitionTask {
+        batch_primary_key: key.batch,
+        partition_key: key.lane,
+        slice,
+        task_code,
+        status: TaskStatus::Queued,
+    };
+    let waiting = |token: &SmsBatchPartitionTask| token.judge(ledger) != TaskStatus::Done;
+    (0..slices(ledger.len)).map(token).filter(waiting).map(|token| (partition_of(key.batch, key.lane), token)).collect()
 }
 
 /// A token of the preparation queue.

@@ -18,6 +18,7 @@ pub mod queue;
 pub mod rates;
 pub mod receipts;
 pub mod retention;
+pub mod budget;
 pub mod source;
 pub mod suppressions;
 pub mod tallies;

@@ -1,6 +1,7 @@
 //! What every role needs of a process.
 
 pub mod control;
+pub mod digest;
 pub mod job;
 pub mod lifecycle;
 pub mod logging;

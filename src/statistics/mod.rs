@@ -15,3 +15,5 @@ pub use explain::{BatchFacts, LiveAccount, explain_batch, explain_number, verdic
 pub use line::{Event, RecipientFilter, RecipientLine};
 pub use recipients::RecipientPages;
 pub use recount::recount;
+pub mod syncer;
+pub mod settle;

@@ -1,0 +1,232 @@
+//! The service behind the API and the command line.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::model::batch::{BatchRow, Command, SmsBatch};
+use crate::model::code::{Code, Fault};
+use crate::model::id::BatchId;
+use crate::model::state::{Refusal, StepState};
+use crate::model::step::CurrentStep;
+use crate::ports::batches::Listed;
+use crate::ports::control::{Cas, Versioned};
+use crate::ports::{StoreError, Stores, World};
+use crate::runtime::control::{change, create};
+use crate::runtime::digest::{digest, hex};
+
+/// Creates batches and carries out commands.
+#[derive(Clone)]
+pub struct SmsBatchService {
+    stores: Stores,
+    world: World,
+    /// Wakes the leader of this process, so that a command is followed at once.
+    wake: Arc<Notify>,
+}
+
+/// What came of a creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The batch.
+    pub batch: BatchId,
+    /// Whether it was there already, made by the same request.
+    pub existed: bool,
+}
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The batch.
+    pub batch: BatchId,
+    /// The dispatch after the command: whatever carries a smaller number does nothing any more.
+    pub task_code: String,
+    /// The step the batch is at, and its state.
+    pub current_step: CurrentStep,
+    /// The state of that step.
+    pub state: StepState,
+    /// Whether the command had been carried out before.
+    pub already: bool,
+    /// Recipients declared and not answered yet when the command was carried out.
+    pub in_flight: u64,
+    /// Recipients that were never declared.
+    pub undeclared: u64,
+}
+
+impl SmsBatchService {
+    /// A service over a store; `wake` is notified after each change.
+    pub fn new(stores: Stores, world: World, wake: Arc<Notify>) -> SmsBatchService {
+        SmsBatchService { stores, world, wake }
+    }
+
+    /// The id of the batch that `tenant` creates under `key`.
+    pub fn id_of(tenant: &str, key: &str) -> BatchId {
+        SmsBatch::generate_id(&digest([tenant.as_bytes(), key.as_bytes()]))
+    }
+
+    /// Creates a batch under an idempotency key, which names it: `batch_id` of the request is set here. The same key with
+    /// the same request finds the batch made before; with another request it is refused.
+    ///
+    /// # Errors
+    /// [`Code::InputInvalid`], [`Code::IdempotencyConflict`], or the store's.
+    pub async fn create(&self, key: &str, mut batch: SmsBatch) -> Result<Created, Fault> {
+        if key.is_empty() || key.len() > 200 {
+            return Err(Fault::new(Code::InputInvalid, "the idempotency key must have 1 to 200 characters"));
+        }
+        check(&batch)?;
+        batch.batch_id = SmsBatchService::id_of(&batch.tenant, key);
+        let id = batch.batch_id;
+        let request = serde_json::to_vec(&batch).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+        let request_digest = hex(&digest([request.as_slice()]));
+        let row = BatchRow::created(batch, request_digest.clone(), self.world.clock.now());
+        let created = create(&*self.stores.batches, id, &*self.world.chance, &row).await.map_err(fault)?;
+        self.wake.notify_one();
+        if created == Cas::Applied {
+            return Ok(Created { batch: id, existed: false });
+        }
+        let stored = self.load(id).await?;
+        if stored.row.request_digest != request_digest {
+            return Err(Fault::new(Code::IdempotencyConflict, format!("batch {id} was created with this key and another request")));
+        }
+        Ok(Created { batch: id, existed: true })
+    }
+
+    /// The row of a batch.
+    ///
+    /// # Errors
+    /// [`Code::BatchNotFound`], or the store's.
+    pub async fn load(&self, batch: BatchId) -> Result<Versioned<BatchRow>, Fault> {
+        let row = crate::runtime::control::load_row(&*self.stores.batches, batch, &*self.world.chance).await.map_err(fault)?;
+        row.ok_or_else(|| Fault::new(Code::BatchNotFound, format!("batch {batch}")))
+    }
+
+    /// Batches, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(&self, behind: Option<String>, limit: usize) -> Result<(Vec<Listed>, Option<String>), Fault> {
+        self.stores.batch_index.list(behind, limit).await.map_err(fault)
+    }
+
+    /// Asks for the preparation of a batch.
+    ///
+    /// # Errors
+    /// As for [`command`](SmsBatchService::command).
+    pub async fn entry_process(&self, batch: BatchId) -> Result<Answer, Fault> {
+        self.command(batch, Command::EntryProcess).await
+    }
+
+    /// Asks for the delivery of a sealed batch. With a plan hash, exactly that plan is approved.
+    ///
+    /// # Errors
+    /// [`Code::PlanChanged`] when the sealed plan has another hash; else as for [`command`](SmsBatchService::command).
+    pub async fn start(&self, batch: BatchId, approve: Option<&str>) -> Result<Answer, Fault> {
+        if let Some(hash) = approve {
+            let row = self.load(batch).await?.row;
+            let Some(sealed) = row.sealed else {
+                return Err(Fault::new(Code::NotAllowed, format!("batch {batch} is not sealed yet: there is no plan to approve")));
+            };
+            if sealed.plan_hash != hash {
+                let context = format!("{hash} was approved, the plan of batch {batch} is {}", sealed.plan_hash);
+                return Err(Fault::new(Code::PlanChanged, context));
+            }
+        }
+        self.command(batch, Command::Start).await
+    }
+
+    /// Carries out a command that is one event of the batch's step. Done before is no error.
+    ///
+    /// # Errors
+    /// [`Code::BatchNotFound`], [`Code::NotAllowed`] with the state, or the store's.
+    pub async fn command(&self, batch: BatchId, command: Command) -> Result<Answer, Fault> {
+        if matches!(command, Command::ChangeProvider | Command::Retry) {
+            return Err(Fault::new(Code::NotAllowed, "this command needs more than the batch's name"));
+        }
+        self.load(batch).await?;
+        let now = self.world.clock.now();
+        let changed = change(&*self.stores.batches, batch, &*self.world.chance, |row| row.row.command(command, now));
+        let (row, already) = match changed.await.map_err(fault)? {
+            Ok(row) => (row.row, false),
+            Err(Refusal::Already) => (self.load(batch).await?.row, true),
+            Err(refusal) => {
+                let state = self.load(batch).await?.row;
+                let context = format!("{refusal}: batch {batch} is {:?} {}", state.current_step, state.step().state.name());
+                return Err(Fault::new(Code::NotAllowed, context));
+            }
+        };
+        self.wake.notify_one();
+        if command == Command::Cancel {
+            self.fence(batch).await?;
+        }
+        self.answer(&row, already).await
+    }
+
+    /// Fences every lane: when this returns, nothing is declared any more.
+    async fn fence(&self, batch: BatchId) -> Result<(), Fault> {
+        for (key, _) in self.stores.ledgers.list(batch).await.map_err(fault)? {
+            loop {
+                let fenced = change(&*self.stores.ledgers, key, &*self.world.chance, |current| {
+                    if current.row.closed { Err(()) } else { Ok(current.row.fence_closed()) }
+                });
+                match fenced.await {
+                    Ok(_) => break,
+                    // Overtaken while unanswered: look again, the fence is what counts, not whose it is.
+                    Err(StoreError::Unknown(_)) => {}
+                    Err(error) => return Err(fault(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, row: &BatchRow, already: bool) -> Result<Answer, Fault> {
+        let batch = row.batch.batch_id;
+        let ledgers = self.stores.ledgers.list(batch).await.map_err(fault)?;
+        Ok(Answer {
+            batch,
+            task_code: row.task_code().to_string(),
+            current_step: row.current_step,
+            state: row.step().state,
+            already,
+            in_flight: ledgers.iter().map(|(_, ledger)| ledger.row.in_flight()).sum(),
+            undeclared: ledgers.iter().map(|(_, ledger)| ledger.row.undeclared()).sum(),
+        })
+    }
+}
+
+/// Checks what a request says, before anything is stored.
+fn check(batch: &SmsBatch) -> Result<(), Fault> {
+    let invalid = |what: &str| Err(Fault::new(Code::InputInvalid, what.to_owned()));
+    if batch.table_name.is_empty() {
+        return invalid("table_name must name a list of recipients");
+    }
+    if batch.content.is_empty() {
+        return invalid("content must hold a template");
+    }
+    if batch.content.len() > crate::model::limits::TEMPLATE_BYTES_MAX {
+        return invalid("content is longer than 64 KiB");
+    }
+    if !batch.ext_code.bytes().all(|byte| byte.is_ascii_digit()) || batch.ext_code.len() > 20 {
+        return invalid("ext_code must be up to 20 digits");
+    }
+    if batch.priority > 9 {
+        return invalid("priority goes from 0 to 9");
+    }
+    if batch.content_signature.contains(['【', '】']) {
+        return invalid("content_signature is given without its brackets 【】");
+    }
+    if let (Some(at), Some(limit)) = (batch.schedule_time, batch.not_after)
+        && limit < at
+    {
+        return invalid("not_after lies before schedule_time");
+    }
+    if batch.contains_url() && batch.link_base.is_empty() {
+        return invalid("link_base is needed when the template has a link");
+    }
+    Ok(())
+}
+
+/// A store's error as a fault.
+pub fn fault(error: StoreError) -> Fault {
+    Fault::new(error.code(), error.to_string())
+}

@@ -1,0 +1,168 @@
+//! Following delivery: sends again what does not move, completes fences, and closes the step.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::model::batch::BatchRow;
+use crate::model::id::{BatchId, LaneKey};
+use crate::model::ledger::Ledger;
+use crate::model::state::{StepEvent, StepState};
+use crate::model::step::CurrentStep;
+use crate::model::task::tokens_of;
+use crate::model::time::Timestamp;
+use crate::ports::control::Versioned;
+use crate::ports::queue::TaskSender;
+use crate::ports::{StoreError, Stores, World};
+use crate::runtime::control::change;
+use crate::runtime::job::Job;
+use crate::runtime::metrics;
+
+/// A lane that is not done and whose ledger did not move for so long gets its tokens again.
+const STILL: Duration = Duration::from_secs(30);
+
+/// What this term has seen of a lane.
+#[derive(Clone, Copy)]
+struct Seen {
+    version: u64,
+    since: Timestamp,
+}
+
+#[derive(Default)]
+struct Term {
+    lanes: BTreeMap<LaneKey, Seen>,
+    /// Whether the first round of the term is over: what was running before it began gets its tokens at once.
+    began: bool,
+}
+
+/// The job that follows deliveries. Safe to run twice at once.
+pub struct DeliveryStatusTracker {
+    stores: Stores,
+    world: World,
+    sender: Arc<dyn TaskSender>,
+    term: Mutex<Term>,
+}
+
+impl DeliveryStatusTracker {
+    /// A tracker that sends through `sender`.
+    pub fn new(stores: Stores, world: World, sender: Arc<dyn TaskSender>) -> DeliveryStatusTracker {
+        DeliveryStatusTracker { stores, world, sender, term: Mutex::default() }
+    }
+
+    /// Follows one batch. Returns whether its row changed.
+    async fn track(&self, row: &BatchRow, first_round: bool) -> Result<bool, StoreError> {
+        let ledgers = self.stores.ledgers.list(row.batch.batch_id).await?;
+        if ledgers.len() < usize::from(row.lanes) {
+            return Ok(false);
+        }
+        match row.delivery.state {
+            StepState::Running => {
+                if ledgers.iter().all(|(_, ledger)| ledger.row.is_done()) {
+                    return self.finish(row, &ledgers).await;
+                }
+                self.send_again(row, &ledgers, first_round).await;
+                Ok(false)
+            }
+            // An end that was not fenced to its end: whoever began it may be dead.
+            StepState::Canceled | StepState::CompletedSucceeded | StepState::CompletedFailed => {
+                fence(&self.stores, &self.world, &ledgers).await?;
+                // Open windows are still answered, and judged, by whoever has the lane.
+                self.send_again(row, &ledgers, first_round).await;
+                Ok(false)
+            }
+            // A paused lane's last window may be done, and the pause outlives everything there was to send.
+            StepState::Paused if ledgers.iter().all(|(_, ledger)| ledger.row.is_done()) => self.finish(row, &ledgers).await,
+            StepState::Initial | StepState::Ready | StepState::Paused => Ok(false),
+        }
+    }
+
+    /// Fences every lane, then closes the step: nothing can be declared behind its back.
+    async fn finish(&self, row: &BatchRow, ledgers: &[(LaneKey, Versioned<Ledger>)]) -> Result<bool, StoreError> {
+        fence(&self.stores, &self.world, ledgers).await?;
+        let now = self.world.clock.now();
+        let batch = row.batch.batch_id;
+        let closed =
+            change(&*self.stores.batches, batch, &*self.world.chance, |row| row.row.after(StepEvent::Succeed, None, now)).await?;
+        Ok(closed.is_ok())
+    }
+
+    async fn send_again(&self, row: &BatchRow, ledgers: &[(LaneKey, Versioned<Ledger>)], first_round: bool) {
+        let now = self.world.clock.now();
+        let mut tokens = Vec::new();
+        {
+            let mut term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, ledger) in ledgers {
+                if ledger.row.is_done() {
+                    term.lanes.remove(key);
+                    continue;
+                }
+                let known = term.lanes.get(key).copied();
+                let still = match known {
+                    Some(seen) if seen.version == ledger.version => now.since(seen.since) >= STILL,
+                    Some(_) => false,
+                    None => first_round,
+                };
+                if still || known.is_none_or(|seen| seen.version != ledger.version) {
+                    term.lanes.insert(*key, Seen { version: ledger.version, since: now });
+                }
+                if still {
+                    tokens.extend(tokens_of(row.task_code(), *key, &ledger.row));
+                }
+            }
+        }
+        if tokens.is_empty() {
+            return;
+        }
+        metrics::count(&metrics::DISPATCH_TOKENS, &["delivery"], tokens.len() as u64);
+        if let Err(error) = self.sender.send_delivery(tokens).await {
+            tracing::warn!(%error, "tokens could not be sent again; the next round tries");
+        }
+    }
+}
+
+/// Makes sure that nothing is ever declared again in these lanes.
+pub async fn fence(stores: &Stores, world: &World, ledgers: &[(LaneKey, Versioned<Ledger>)]) -> Result<(), StoreError> {
+    for (key, ledger) in ledgers {
+        if ledger.row.closed {
+            continue;
+        }
+        let fenced = change(&*stores.ledgers, *key, &*world.chance, |current| {
+            if current.row.closed { Err(()) } else { Ok(current.row.fence_closed()) }
+        });
+        // Somebody else's change in between is settled by looking again in the next round.
+        match fenced.await {
+            Ok(_) => {}
+            Err(StoreError::Unknown(what)) => return Err(StoreError::Unavailable(what)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[async_trait::async_trait]
+impl Job for DeliveryStatusTracker {
+    fn name(&self) -> &'static str {
+        "delivery_status_tracking"
+    }
+
+    async fn run_once(&self) -> Result<bool, StoreError> {
+        let first_round = !self.term.lock().unwrap_or_else(PoisonError::into_inner).began;
+        let mut changed = false;
+        let mut active: Vec<BatchId> = self.stores.batch_index.active().await?;
+        active.sort_unstable();
+        for batch in &active {
+            let Some(row) = self.stores.batches.load(*batch).await? else { continue };
+            if row.row.current_step == CurrentStep::Delivery {
+                changed |= self.track(&row.row, first_round).await?;
+            }
+        }
+        let mut term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
+        term.began = true;
+        term.lanes.retain(|key, _| active.binary_search(&key.batch).is_ok());
+        Ok(changed)
+    }
+
+    fn new_term(&self) {
+        *self.term.lock().unwrap_or_else(PoisonError::into_inner) = Term::default();
+    }
+}

@@ -1,0 +1,131 @@
+//! Planning: splits the source of a batch into ranges and stores the plan once.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::model::batch::{BatchRow, SmsBatch};
+use crate::model::code::Fault;
+use crate::model::id::{BatchId, RangeKey};
+use crate::model::lane::lanes_for;
+use crate::model::record::{RangeRow, SourcePlan};
+use crate::model::state::{StepEvent, StepState};
+use crate::model::step::CurrentStep;
+use crate::ports::source::{Source, SourceSpec};
+use crate::ports::{StoreError, Stores, World};
+use crate::runtime::control::{change, create};
+use crate::runtime::job::Job;
+use crate::runtime::task::Tasks;
+
+/// Checks a batch against the columns of its source, before anything is prepared.
+pub type Check = Arc<dyn Fn(&SmsBatch, &[String]) -> Result<(), Fault> + Send + Sync>;
+
+/// The job that plans. A large source takes seconds to look at, so each plan is a task of its own.
+pub struct Planning {
+    stores: Stores,
+    world: World,
+    source: Arc<dyn Source>,
+    check: Check,
+    range_records: u32,
+    busy: Arc<Mutex<BTreeSet<BatchId>>>,
+    tasks: Tasks,
+}
+
+impl Planning {
+    /// Plans batches of `source` into ranges of about `range_records`.
+    pub fn new(stores: Stores, world: World, source: Arc<dyn Source>, check: Check, range_records: u32, tasks: Tasks) -> Planning {
+        Planning { stores, world, source, check, range_records, busy: Arc::default(), tasks }
+    }
+}
+
+#[async_trait::async_trait]
+impl Job for Planning {
+    fn name(&self) -> &'static str {
+        "planning"
+    }
+
+    async fn run_once(&self) -> Result<bool, StoreError> {
+        for batch in self.stores.batch_index.active().await? {
+            let Some(row) = self.stores.batches.load(batch).await? else { continue };
+            let row = row.row;
+            if row.current_step != CurrentStep::Preparation || row.preparation.state != StepState::Ready {
+                continue;
+            }
+            if !self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(batch) {
+                continue;
+            }
+            let (stores, world, source, check) = (self.stores.clone(), self.world.clone(), self.source.clone(), self.check.clone());
+            let (busy, range_records) = (self.busy.clone(), self.range_records);
+            self.tasks.spawn("plan", async move {
+                if let Err(error) = plan(&stores, &world, &*source, &check, range_records, row).await {
+                    tracing::warn!(%batch, code = %error.code(), "a plan could not be stored; it is made again");
+                }
+                busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&batch);
+            });
+        }
+        Ok(false)
+    }
+}
+
+/// Plans one batch, or only starts it again when it was planned before.
+async fn plan(
+    stores: &Stores,
+    world: &World,
+    source: &dyn Source,
+    check: &Check,
+    range_records: u32,
+    row: BatchRow,
+) -> Result<(), StoreError> {
+    let (batch, now) = (row.batch.batch_id, world.clock.now());
+    if row.fingerprint.is_some() {
+        let started = change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Start, None, now)).await?;
+        log_refusal(batch, started.map(|_| ()));
+        return Ok(());
+    }
+    let spec = SourceSpec { table_name: row.batch.table_name.clone(), dialect: row.batch.dialect.clone() };
+    let planned = match source.plan(&spec, range_records).await {
+        Ok(plan) => check(&row.batch, &plan.columns).map(|()| plan),
+        Err(fault) => Err(fault),
+    };
+    let planned = match planned {
+        Ok(plan) => plan,
+        Err(fault) => {
+            tracing::warn!(%batch, %fault, "the batch cannot be prepared");
+            let reason = Some((fault.code, fault.context));
+            let failed =
+                change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Fail, reason.clone(), now)).await?;
+            log_refusal(batch, failed.map(|_| ()));
+            return Ok(());
+        }
+    };
+    for (range, plan) in planned.ranges.iter().enumerate() {
+        let key = RangeKey { batch, range: range as u32 };
+        create(&*stores.ranges, key, &*world.chance, &RangeRow::planned(plan.clone())).await?;
+    }
+    let started = change(&*stores.batches, batch, &*world.chance, |row| start(&row.row, &planned, now)).await?;
+    log_refusal(batch, started.map(|_| ()));
+    Ok(())
+}
+
+/// The row after its first dispatch, with what the plan found. A second leader's plan loses to the first.
+fn start(
+    row: &BatchRow,
+    plan: &SourcePlan,
+    now: crate::model::time::Timestamp,
+) -> Result<BatchRow, crate::model::state::Refusal> {
+    let mut next = row.after(StepEvent::Start, None, now)?;
+    if row.fingerprint.is_none() {
+        next.fingerprint = Some(plan.fingerprint.clone());
+        next.columns = plan.columns.clone();
+        next.dialect = plan.dialect.clone();
+        next.records = plan.records;
+        next.ranges = plan.ranges.len() as u32;
+        next.lanes = lanes_for(plan.records, row.batch.min_recipients_per_lane);
+    }
+    Ok(next)
+}
+
+fn log_refusal(batch: BatchId, changed: Result<(), crate::model::state::Refusal>) {
+    if let Err(refusal) = changed {
+        tracing::info!(%batch, %refusal, "the batch changed while it was planned");
+    }
+}

@@ -1,0 +1,51 @@
+//! The leader's rounds: every job once, in order, then a pause or a wake-up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::job::Job;
+
+/// Runs the jobs of a term.
+pub struct JobScheduler {
+    jobs: Vec<Arc<dyn Job>>,
+    every: Duration,
+    wake: Arc<Notify>,
+}
+
+impl JobScheduler {
+    /// A scheduler of these jobs, at least every `every`, and at once when `wake` is notified.
+    pub fn new(jobs: Vec<Arc<dyn Job>>, every: Duration, wake: Arc<Notify>) -> JobScheduler {
+        JobScheduler { jobs, every, wake }
+    }
+
+    /// Runs rounds until the term ends. A job that fails is tried again in the next round; it never keeps the others.
+    pub async fn term(&self, term: CancellationToken) {
+        for job in &self.jobs {
+            job.new_term();
+        }
+        while !term.is_cancelled() {
+            let mut changed = false;
+            for job in &self.jobs {
+                if term.is_cancelled() {
+                    return;
+                }
+                match job.run_once().await {
+                    Ok(more) => changed |= more,
+                    Err(error) => {
+                        tracing::warn!(job = job.name(), code = %error.code(), %error, "a job of the leader failed; the next round tries again");
+                    }
+                }
+            }
+            let pause = if changed { Duration::from_millis(5) } else { self.every };
+            tokio::select! {
+                biased;
+                () = term.cancelled() => return,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Steering the store's write budget: the leader looks at what writes of preparation met, and publishes what they may do.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::model::throughput::next_budget;
+use crate::ports::budget::Budget;
+use crate::ports::clock::Clock;
+use crate::ports::tallies::Tallies;
+use crate::ports::StoreError;
+use crate::runtime::job::Job;
+
+/// How often the budget is looked at.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// The job that steers the budget.
+#[doc(alias = "cosmosRUController")]
+pub struct StoreThroughput {
+    budget: Arc<dyn Budget>,
+    tallies: Arc<dyn Tallies>,
+    clock: Arc<dyn Clock>,
+    last: Mutex<Option<Duration>>,
+}
+
+impl StoreThroughput {
+    /// Steers this budget.
+    pub fn new(budget: Arc<dyn Budget>, tallies: Arc<dyn Tallies>, clock: Arc<dyn Clock>) -> StoreThroughput {
+        StoreThroughput { budget, tallies, clock, last: Mutex::new(None) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Job for StoreThroughput {
+    fn name(&self) -> &'static str {
+        "store_throughput"
+    }
+
+    async fn run_once(&self) -> Result<bool, StoreError> {
+        let now = self.clock.boot();
+        {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| now.saturating_sub(last) < EVERY) {
+                return Ok(false);
+            }
+            *last = Some(now);
+        }
+        let (_, delivering) = self.tallies.running();
+        self.budget.publish(next_budget(self.budget.current(), self.budget.load(), delivering > 0));
+        Ok(false)
+    }
+}

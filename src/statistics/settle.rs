@@ -1,0 +1,133 @@
+//! The job that settles batches: recounts what has ended from the store until every accepted recipient has a final receipt
+//! or has waited long enough.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::recount::recount;
+use super::syncer::StatisticsSyncer;
+use crate::model::account::Account;
+use crate::model::batch::BatchRow;
+use crate::model::id::BatchId;
+use crate::model::outcome::{OUTCOMES, Outcome};
+use crate::model::report::Settlement;
+use crate::model::state::StepState;
+use crate::model::step::CurrentStep;
+use crate::model::time::Timestamp;
+use crate::ports::tallies::Tally;
+use crate::ports::{StoreError, Stores, World};
+use crate::runtime::control::change;
+use crate::runtime::job::Job;
+use crate::runtime::metrics;
+
+/// The first pause between two recounts of a batch, and the longest: a recount reads the batch's whole history.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// When a batch is recounted next.
+#[derive(Clone, Copy)]
+struct Next {
+    at: Timestamp,
+    pause: Duration,
+    receipts: u64,
+}
+
+/// The job.
+#[doc(alias = "msg_callback_statistic")]
+pub struct MsgCallbackStatistic {
+    stores: Stores,
+    world: World,
+    accounts: BTreeMap<String, Account>,
+    syncer: StatisticsSyncer,
+    next: Mutex<BTreeMap<BatchId, Next>>,
+}
+
+impl MsgCallbackStatistic {
+    /// Settles batches sent through these accounts.
+    pub fn new(stores: Stores, world: World, accounts: BTreeMap<String, Account>, syncer: StatisticsSyncer) -> MsgCallbackStatistic {
+        MsgCallbackStatistic { stores, world, accounts, syncer, next: Mutex::default() }
+    }
+
+    /// Whether a batch is to be recounted now: at growing pauses, and soon after the last receipts came in.
+    fn is_due(&self, batch: BatchId, accepted: u64, now: Timestamp) -> bool {
+        let receipts = self.syncer.read(batch).into_iter().find(|(tally, _)| *tally == Tally::FinalReceipts).map_or(0, |(_, n)| n);
+        let mut all = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(next) = all.get_mut(&batch) else {
+            all.insert(batch, Next { at: now.plus(PAUSE.0), pause: PAUSE.0, receipts });
+            return true;
+        };
+        // All that were accepted seem to have their receipts, and none has come since the last look: likely the end.
+        let complete = accepted > 0 && receipts >= accepted && receipts != next.receipts;
+        if now < next.at && !complete {
+            return false;
+        }
+        let pause = (next.pause * 3 / 2).min(PAUSE.1);
+        *next = Next { at: now.plus(pause), pause, receipts };
+        true
+    }
+
+    async fn settle(&self, row: BatchRow) -> Result<bool, StoreError> {
+        let (batch, now) = (row.batch.batch_id, self.world.clock.now());
+        let settlement = recount(&self.stores, &row, &self.accounts, now).await?;
+        metrics::set(&metrics::STATISTICS_DIFFERENCE, &[], settlement.unaccounted() as f64);
+        if settlement.unaccounted() != 0 {
+            tracing::error!(%batch, difference = %settlement.unaccounted(), "records are not accounted for");
+        }
+        let settled = settlement.settled;
+        let stored = change(&*self.stores.batches, batch, &*self.world.chance, |current| {
+            // A retry may have opened the batch again meanwhile: then this count is of the past.
+            if current.row.task_number != row.task_number || !current.row.step().state.is_final() {
+                return Err(());
+            }
+            let mut next = current.row.clone();
+            next.settlement = Some(settlement.clone());
+            Ok(next)
+        });
+        let stored = stored.await?.is_ok();
+        if settled && stored {
+            self.publish(&settlement);
+            self.syncer.clear_all_keys(batch);
+            self.next.lock().unwrap_or_else(PoisonError::into_inner).remove(&batch);
+        }
+        Ok(settled && stored)
+    }
+
+    fn publish(&self, settlement: &Settlement) {
+        for outcome in OUTCOMES {
+            metrics::count(&metrics::STATISTICS_OUTCOMES, &[outcome.name()], settlement.of(outcome));
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Job for MsgCallbackStatistic {
+    fn name(&self) -> &'static str {
+        "msg_callback_statistic"
+    }
+
+    async fn run_once(&self) -> Result<bool, StoreError> {
+        let (mut preparing, mut delivering, mut changed) = (0, 0, false);
+        let mut ended = Vec::new();
+        let active = self.stores.batch_index.active().await?;
+        for batch in &active {
+            let Some(row) = self.stores.batches.load(*batch).await? else { continue };
+            let row = row.row;
+            match (row.current_step, row.step().state) {
+                (CurrentStep::Preparation, StepState::Running) => preparing += 1,
+                (CurrentStep::Delivery, StepState::Running) => delivering += 1,
+                (CurrentStep::Delivery, state) if state.is_final() => ended.push(row),
+                _ => {}
+            }
+        }
+        self.syncer.sync_running(preparing, delivering);
+        let now = self.world.clock.now();
+        for row in ended {
+            let accepted = row.settlement.as_ref().map_or(0, |settlement| settlement.of(Outcome::Accepted));
+            if self.is_due(row.batch.batch_id, accepted, now) {
+                changed |= self.settle(row).await?;
+            }
+        }
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).retain(|batch, _| active.contains(batch));
+        Ok(changed)
+    }
+}
