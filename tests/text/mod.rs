@@ -1,1 +1,3 @@
 //! Texts: segment counting against counters that this project did not write.
+
+mod oracle;

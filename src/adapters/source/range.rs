@@ -1,0 +1,145 @@
+//! Reading one range: its bytes, its records, and at the end the proof that they are the planned ones.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Take};
+use std::path::{Path, PathBuf};
+
+use super::dialect::{Dialect, Format, encoding_name};
+use super::fields::CsvFields;
+use super::json_fields;
+use super::plan::framing;
+use super::records::{Cut, Raw, Records};
+use super::{cannot_open, cannot_read, changed};
+use crate::model::code::{Code, Fault};
+use crate::model::limits::RECORD_BYTES_MAX;
+use crate::model::record::{RangePlan, Record, RowFault, SourcePlan};
+use crate::ports::source::RangeReader;
+
+/// Reads the records of one range.
+///
+/// Reading blocks: a chunk of 256 KiB at a time from a local file that was read a moment ago for the plan, tens of
+/// microseconds from the page cache. Handing each chunk to another thread would cost more than that, and would make a
+/// simulated run depend on the threads' order.
+pub(super) struct FileRange {
+    path: PathBuf,
+    records: Records<Take<File>>,
+    rows: Rows,
+    range: RangePlan,
+    count: u64,
+    checked: bool,
+}
+
+impl FileRange {
+    /// Opens a range of a text. `original` is what faults name.
+    pub fn open(
+        text: &Path,
+        original: &Path,
+        dialect: &Dialect,
+        plan: &SourcePlan,
+        range: &RangePlan,
+    ) -> Result<FileRange, Fault> {
+        let mut file = File::open(text).map_err(|error| cannot_open(text, &error))?;
+        file.seek(SeekFrom::Start(range.from)).map_err(|error| cannot_read(&error))?;
+        let bytes = file.take(range.to.saturating_sub(range.from));
+        let parser = match dialect.format {
+            Format::Csv => Parser::Csv(CsvFields::new(dialect.delimiter)),
+            Format::JsonLines => Parser::JsonLines,
+        };
+        Ok(FileRange {
+            path: original.to_path_buf(),
+            records: Records::new(bytes, framing(dialect), range.from, range.first_line),
+            rows: Rows {
+                parser,
+                columns: plan.columns.clone(),
+                encoding: encoding_name(dialect.encoding),
+                end: plan.ranges.last().map_or(range.to, |last| last.to),
+            },
+            range: range.clone(),
+            count: 0,
+            checked: false,
+        })
+    }
+
+    /// At the end of the range: whether its bytes are those that were planned.
+    fn check(&mut self) -> Result<(), Fault> {
+        if self.checked {
+            return Ok(());
+        }
+        let found = (self.records.offset(), self.records.take_hash(), self.count);
+        if found != (self.range.to, self.range.content, self.range.records) {
+            return Err(changed(&self.path));
+        }
+        self.checked = true;
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl RangeReader for FileRange {
+    async fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
+        let left = usize::try_from(self.range.records - self.count.min(self.range.records)).unwrap_or(usize::MAX);
+        let mut records = Vec::with_capacity(limit.min(left).min(4_096));
+        while records.len() < limit.max(1) {
+            match self.records.next().map_err(|error| cannot_read(&error))? {
+                Some(raw) => {
+                    let (line, fields) = (raw.line, self.rows.fields(&raw));
+                    records.push(Record { record: self.range.first_record + self.count, line, fields });
+                    self.count += 1;
+                }
+                None => {
+                    self.check()?;
+                    break;
+                }
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// Makes fields of records.
+struct Rows {
+    parser: Parser,
+    columns: Vec<String>,
+    encoding: String,
+    /// Where the whole text ends.
+    end: u64,
+}
+
+enum Parser {
+    Csv(CsvFields),
+    JsonLines,
+}
+
+impl Rows {
+    fn fields(&mut self, raw: &Raw<'_>) -> Result<Vec<String>, RowFault> {
+        let bytes = raw.bytes.map_err(|cut| self.cut(cut, raw.offset))?;
+        if memchr::memchr(0, bytes).is_some() {
+            return Err(row_fault(Code::RowNotText, "has a NUL byte".to_string()));
+        }
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| row_fault(Code::RowNotText, format!("is not valid {}", self.encoding)))?;
+        match &mut self.parser {
+            Parser::Csv(fields) => fields.split(text, raw.quoted, self.columns.len()).map_err(|found| {
+                let field = if found == 1 { "field" } else { "fields" };
+                row_fault(Code::RowMalformed, format!("has {found} {field}, the header has {}", self.columns.len()))
+            }),
+            Parser::JsonLines => {
+                json_fields::values(text, &self.columns).map_err(|json_fields::Unusable(why)| row_fault(Code::RowMalformed, why))
+            }
+        }
+    }
+
+    /// A quote that is open at the end of a range was open for more than a megabyte, unless the text ends before that: so the
+    /// reason does not depend on where the ranges end.
+    fn cut(&self, cut: Cut, offset: u64) -> RowFault {
+        if cut == Cut::TooLong || offset + (RECORD_BYTES_MAX as u64) < self.end {
+            row_fault(Code::RowTooLarge, format!("is longer than {RECORD_BYTES_MAX} bytes"))
+        } else {
+            row_fault(Code::RowMalformed, "a quote is opened and never closed".to_string())
+        }
+    }
+}
+
+fn row_fault(code: Code, detail: String) -> RowFault {
+    RowFault { code, detail }
+}

@@ -1,0 +1,247 @@
+//! Copies of sources that cannot be read by ranges as they are: standard input, compressed files, other encodings.
+//!
+//! A copy is named by its content, written under a temporary name, synced and then renamed: it is either whole or not there,
+//! and whoever needs the same one finds it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use encoding_rs::{DecoderResult, UTF_8};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::dialect::{Compression, Dialect, encoding_name};
+use super::records::CHUNK_BYTES;
+use crate::model::code::{Code, Fault};
+use crate::model::record::Fingerprint;
+
+/// Copies a stream that can be read only once, such as standard input, and returns the copy's path: a `table_name` for a
+/// batch. The same content always gives the same path. Blocking; bounded memory.
+pub fn spool(mut reader: impl Read, spool_dir: &Path) -> Result<PathBuf, Fault> {
+    let mut copy = Copy::begin(spool_dir)?;
+    let mut hash = Xxh3::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = read(&mut reader, &mut chunk)
+            .map_err(|error| Fault::new(Code::SourceBroken, format!("the input cannot be read: {error}")))?;
+        if count == 0 {
+            break;
+        }
+        hash.update(&chunk[..count]);
+        copy.write(&chunk[..count])?;
+    }
+    copy.finish(&format!("input-{:032x}", hash.digest128()))
+}
+
+/// Removes what killed processes left half-written. Call it once, by the process that holds the data folder.
+pub fn sweep(spool_dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(spool_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(HALF_WRITTEN) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The plain UTF-8 copy of a file of the dialect, made if it is not there. `fingerprint` names the original's content, which is
+/// checked while it is read. More than `expanded_max` bytes are refused. What cannot be decoded becomes the byte FF, which no
+/// UTF-8 has, so that its row is rejected where it stands.
+pub(super) fn converted(
+    original: &Path,
+    fingerprint: &Fingerprint,
+    dialect: &Dialect,
+    spool_dir: &Path,
+    expanded_max: u64,
+) -> Result<PathBuf, Fault> {
+    if let Some(copy) = existing(fingerprint, dialect, spool_dir) {
+        return Ok(copy);
+    }
+    let file = File::open(original).map_err(|error| super::cannot_open(original, &error))?;
+    let mut hashed = Hashed { input: file, hash: Xxh3::new(), bytes: 0 };
+    let mut copy = Copy::begin(spool_dir)?;
+    {
+        let mut input = expanded(&mut hashed, dialect.compression)?;
+        let mut text = Transcoder::new(dialect);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let count = read(&mut input, &mut chunk).map_err(|error| broken(original, &error))?;
+            let written = text.convert(&chunk[..count], count == 0);
+            if copy.bytes + written.len() as u64 > expanded_max {
+                let context = format!("{} expands to more than {expanded_max} bytes", original.display());
+                return Err(Fault::new(Code::SourceBroken, context));
+            }
+            copy.write(written)?;
+            if count == 0 {
+                break;
+            }
+        }
+    }
+    if (hashed.hash.digest(), hashed.bytes) != (fingerprint.content, fingerprint.size) {
+        return Err(super::changed(original));
+    }
+    copy.finish(&name_of(fingerprint, dialect))
+}
+
+/// The copy that [`converted`] made before.
+pub(super) fn existing(fingerprint: &Fingerprint, dialect: &Dialect, spool_dir: &Path) -> Option<PathBuf> {
+    let path = spool_dir.join(name_of(fingerprint, dialect));
+    path.exists().then_some(path)
+}
+
+fn name_of(fingerprint: &Fingerprint, dialect: &Dialect) -> String {
+    let (encoding, compression) = (encoding_name(dialect.encoding), dialect.compression);
+    format!("text-{:016x}-{}-{compression}-{encoding}", fingerprint.content, fingerprint.size)
+}
+
+/// The first bytes of a file as they are behind its compression.
+pub(super) fn expanded_sample(original: &Path, compression: Compression, bytes: usize) -> Result<Vec<u8>, Fault> {
+    let file = File::open(original).map_err(|error| super::cannot_open(original, &error))?;
+    let mut sample = Vec::with_capacity(bytes);
+    expanded(file, compression)?.take(bytes as u64).read_to_end(&mut sample).map_err(|error| broken(original, &error))?;
+    Ok(sample)
+}
+
+fn expanded<'a>(input: impl Read + 'a, compression: Compression) -> Result<Box<dyn Read + 'a>, Fault> {
+    Ok(match compression {
+        Compression::Plain => Box::new(input),
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(CHUNK_BYTES, input))),
+        Compression::Zstd => Box::new(
+            zstd::stream::read::Decoder::new(input)
+                .map_err(|error| Fault::new(Code::Internal, format!("zstd does not start: {error}")))?,
+        ),
+    })
+}
+
+fn broken(path: &Path, error: &io::Error) -> Fault {
+    Fault::new(Code::SourceBroken, format!("{} cannot be read: {error}", path.display()))
+}
+
+pub(super) fn read(input: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Hashes what is read.
+pub(super) struct Hashed<R> {
+    pub input: R,
+    pub hash: Xxh3,
+    pub bytes: u64,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(chunk)?;
+        self.hash.update(&chunk[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+}
+
+/// Turns text of any encoding into UTF-8, piece by piece.
+struct Transcoder {
+    decoder: Option<encoding_rs::Decoder>,
+    text: Vec<u8>,
+}
+
+impl Transcoder {
+    fn new(dialect: &Dialect) -> Transcoder {
+        // UTF-8 stays as it is, with what is wrong in it. A byte order mark becomes UTF-8's, which the planner passes over.
+        let decoder = (dialect.encoding != UTF_8).then(|| dialect.encoding.new_decoder_without_bom_handling());
+        Transcoder { decoder, text: vec![] }
+    }
+
+    fn convert(&mut self, bytes: &[u8], last: bool) -> &[u8] {
+        self.text.clear();
+        let Some(decoder) = &mut self.decoder else {
+            self.text.extend_from_slice(bytes);
+            return &self.text;
+        };
+        let mut from = 0;
+        let mut at = 0;
+        self.text.resize(3 * bytes.len() + 64, 0);
+        loop {
+            let (result, read, written) = decoder.decode_to_utf8_without_replacement(&bytes[from..], &mut self.text[at..], last);
+            from += read;
+            at += written;
+            match result {
+                DecoderResult::InputEmpty => break,
+                DecoderResult::OutputFull => self.text.resize(2 * self.text.len(), 0),
+                DecoderResult::Malformed(..) => {
+                    if at == self.text.len() {
+                        self.text.resize(2 * at, 0);
+                    }
+                    self.text[at] = 0xFF;
+                    at += 1;
+                }
+            }
+        }
+        &self.text[..at]
+    }
+}
+
+const HALF_WRITTEN: &str = ".half";
+
+/// A file of the spool folder while it is written. Dropped before its end, it goes.
+struct Copy {
+    folder: PathBuf,
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    done: bool,
+}
+
+impl Copy {
+    fn begin(folder: &Path) -> Result<Copy, Fault> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        fs::create_dir_all(folder).map_err(|error| cannot_write(folder, &error))?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{}-{number}{HALF_WRITTEN}", std::process::id()));
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
+        let file = file.map_err(|error| cannot_write(&path, &error))?;
+        Ok(Copy { folder: folder.to_path_buf(), path, file, bytes: 0, done: false })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.bytes += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    fn finish(mut self, name: &str) -> Result<PathBuf, Fault> {
+        let path = self.folder.join(name);
+        self.file
+            .sync_all()
+            .and_then(|()| fs::rename(&self.path, &path))
+            .and_then(|()| File::open(&self.folder)?.sync_all())
+            .map_err(|error| cannot_write(&path, &error))?;
+        self.done = true;
+        Ok(path)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if !self.done {
+            // What cannot be removed now is swept at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Fault {
+    let code = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::StoreFull,
+        _ => Code::StoreUnavailable,
+    };
+    Fault::new(code, format!("{} cannot be written: {error}", path.display()))
+}
