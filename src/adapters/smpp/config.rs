@@ -261,7 +261,8 @@ mod tests {
 
     #[test]
     fn a_configuration_is_read_and_its_password_is_not_printed() {
-        let text = "host='smsc.example'\npassword='geheim'\nenquire_link=2.5\n[vendor_status]\n'0x401'='throttled'\n'1026'='permanent'";
+        let text =
+            "host='smsc.example'\npassword='geheim'\nenquire_link=2.5\n[vendor_status]\n'0x401'='throttled'\n'1026'='permanent'";
         let config: SmppConfig = toml::from_str(text).expect("it is valid");
         assert_eq!(config.enquire_link, Duration::from_millis(2_500));
         assert_eq!(config.class(0x401), Class::NotNow(NotNow::Throttled));

@@ -131,9 +131,7 @@ async fn bind(core: &Core, role: Role, io: &mut dyn Io) -> Result<BytesMut, Faul
     io.flush().await.map_err(|error| down(error.to_string()))?;
     let mut input = BytesMut::with_capacity(16 * 1024);
     loop {
-        while let Some(frame) =
-            next_frame(&mut input, core.config.max_command_length).map_err(|error| down(error.to_string()))?
-        {
+        while let Some(frame) = next_frame(&mut input, core.config.max_command_length).map_err(|error| down(error.to_string()))? {
             match frame.command {
                 command if command == wanted && frame.status == 0 => return Ok(input),
                 command if command == wanted || command == GENERIC_NACK => {

@@ -218,14 +218,8 @@ mod tests {
     #[test]
     fn message_ids_are_read_whatever_the_smsc_sends() {
         let long = [b'7'; 100];
-        let cases: [(&[u8], &str); 6] = [
-            (b"abc\0", "abc"),
-            (b"abc", "abc"),
-            (b"", ""),
-            (b"\0", ""),
-            (b"a\xE9\0", "aé"),
-            (&long, &"7".repeat(64)),
-        ];
+        let cases: [(&[u8], &str); 6] =
+            [(b"abc\0", "abc"), (b"abc", "abc"), (b"", ""), (b"\0", ""), (b"a\xE9\0", "aé"), (&long, &"7".repeat(64))];
         for (octets, id) in cases {
             assert_eq!(&*message_id(octets), id);
         }

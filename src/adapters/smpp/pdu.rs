@@ -47,6 +47,9 @@ pub const INVALID_COMMAND: u32 = 0x03;
 /// Status of a submit on a session that is not bound (ESME_RINVBNDSTS).
 pub const INVALID_BIND_STATE: u32 = 0x04;
 
+/// `esm_class` of a message that begins with a header (SMPP 3.4, 5.2.12).
+const UDH_INDICATOR: u8 = 0x40;
+
 /// The longest `short_message`; what is longer travels as `message_payload` (SMPP 3.4, 4.4.1).
 const SHORT_MESSAGE_MAX: usize = 254;
 
@@ -107,6 +110,8 @@ impl Template {
         let refuse = |what: &str| Fault::new(Code::ConfigInvalid, format!("smpp account {}: {what}", account.name));
         let mut submit = SubmitSm::default();
         submit.service_type = ServiceType::new(text(&config.service_type).ok_or_else(|| refuse("service_type"))?);
+        // The codec's own default is 0x08, a delivery acknowledgement.
+        submit.esm_class = EsmClass::from(0);
         submit.source_addr_ton = Ton::from(config.source_ton);
         submit.source_addr_npi = Npi::from(config.source_npi);
         submit.source_addr = text(&config.source_addr).ok_or_else(|| refuse("source_addr"))?;
@@ -172,7 +177,7 @@ impl Template {
                 LongMessage::Payload => {}
             }
             if !body.is_empty() {
-                submit.esm_class = EsmClass::default().with_udhi_indicator();
+                submit.esm_class = EsmClass::from(UDH_INDICATOR);
             }
         }
         body.extend_from_slice(octets);

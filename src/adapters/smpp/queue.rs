@@ -39,17 +39,24 @@ impl Ticket {
         let mut answers = Vec::new();
         for message in messages {
             let parts = text::split(&message.text, long).parts;
-            answers.extend(asked(&message, parts).map(|part| Answered { seq: message.seq, part, parts, answer: Answer::NotSent }));
+            answers.extend(asked(&message, parts).map(|part| Answered {
+                seq: message.seq,
+                part,
+                parts,
+                answer: Answer::NotSent,
+            }));
         }
         self.answer(answers);
     }
 }
 
-/// The parts of a message that were asked for, when it has `parts`.
+/// The parts of a message that were asked for, when it has `parts`. One that asks only for parts it does not have (its text
+/// split into more on another account) gives the first of these, so that it is never left without an answer.
 pub fn asked(message: &Submit, parts: u8) -> impl Iterator<Item = u8> + use<> {
     let wanted = if message.parts == 0 { u32::MAX } else { message.parts };
-    let wanted = wanted & all_parts(parts);
-    (0..parts.min(32)).filter(move |part| wanted & 1 << part != 0)
+    let there = wanted & all_parts(parts);
+    let given = if there == 0 { 1 << wanted.trailing_zeros() } else { there };
+    (0..32).filter(move |part| given & 1 << part != 0)
 }
 
 struct Waiting {

@@ -226,7 +226,11 @@ mod tests {
         ];
         for (text, (id, rung, done, error)) in cases {
             let report = report(&text_receipt(text), Timestamp(9));
-            assert_eq!((report.message_id.as_str(), report.rung, report.done, report.error.as_str()), (id, rung, done, error), "{text}");
+            assert_eq!(
+                (report.message_id.as_str(), report.rung, report.done, report.error.as_str()),
+                (id, rung, done, error),
+                "{text}"
+            );
             assert_eq!(report.number, Some(Msisdn(4_915_112_345_678)));
         }
     }
@@ -263,7 +267,9 @@ mod tests {
 
     #[test]
     fn senders_that_are_no_number_give_none() {
-        for (address, expected) in [("+4915112345678", Some(4_915_112_345_678)), ("004477", Some(4_477)), ("Bank", None), ("", None)] {
+        for (address, expected) in
+            [("+4915112345678", Some(4_915_112_345_678)), ("004477", Some(4_477)), ("Bank", None), ("", None)]
+        {
             assert_eq!(number(address), expected.map(Msisdn), "{address}");
         }
     }
