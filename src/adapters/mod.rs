@@ -4,6 +4,7 @@ pub mod embedded;
 pub mod http;
 pub mod memory;
 pub mod rows;
+pub mod secure;
 pub mod smpp;
 pub mod source;
 pub mod system;

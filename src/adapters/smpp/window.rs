@@ -1,0 +1,228 @@
+//! What one session has handed over and not heard of yet.
+//!
+//! Every part that enters leaves with exactly one answer: by the SMSC's word, by time, or when the window is dropped with
+//! its session. What lies in the write buffer and was not begun is told apart from what the connection took: the first was
+//! never sent, the second nobody can know of.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use tokio::time::Instant;
+
+use super::queue::Ticket;
+use crate::model::answer::Answer;
+use crate::model::window::Answered;
+
+/// The largest sequence number (SMPP 3.4, 5.1.4).
+pub const SEQUENCE_MAX: u32 = 0x7FFF_FFFF;
+
+/// A part that was handed over.
+pub struct Part {
+    /// Where its answer goes.
+    pub ticket: Arc<Ticket>,
+    /// The recipient's place in its lane.
+    pub seq: u32,
+    /// Which part.
+    pub part: u8,
+    /// How many there are.
+    pub parts: u8,
+}
+
+/// A PDU in the write buffer: its octets that are not written yet.
+struct Unwritten {
+    sequence: Option<u32>,
+    left: usize,
+    begun: bool,
+}
+
+/// The window of one session, with its write buffer.
+pub struct Window {
+    room: usize,
+    outstanding: HashMap<u32, Part, BuildHasherDefault<SequenceHasher>>,
+    /// Sequence numbers in the order they were written, with those that are answered still among them.
+    order: VecDeque<(u32, Instant)>,
+    /// The next sequence number.
+    next: u32,
+    /// What waits to be written.
+    pub out: BytesMut,
+    unwritten: VecDeque<Unwritten>,
+    /// Answers of this turn, by chunk.
+    answers: Vec<(Arc<Ticket>, Vec<Answered>)>,
+}
+
+impl Window {
+    /// A window with room for `room` parts, whose first sequence number is `first`.
+    pub fn new(room: u32, first: u32) -> Window {
+        Window {
+            room: room as usize,
+            outstanding: HashMap::default(),
+            order: VecDeque::new(),
+            next: first.clamp(1, SEQUENCE_MAX),
+            out: BytesMut::with_capacity(64 * 1024),
+            unwritten: VecDeque::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// Parts that may be added now.
+    pub fn room(&self) -> usize {
+        self.room.saturating_sub(self.outstanding.len())
+    }
+
+    /// Parts without an answer.
+    pub fn len(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// The next sequence number that is not in use.
+    pub fn sequence(&mut self) -> u32 {
+        loop {
+            let sequence = self.next;
+            self.next = if sequence == SEQUENCE_MAX { 1 } else { sequence + 1 };
+            if !self.outstanding.contains_key(&sequence) {
+                return sequence;
+            }
+        }
+    }
+
+    /// Adds a part whose PDU of `length` octets was just put into the write buffer.
+    pub fn add(&mut self, sequence: u32, part: Part, length: usize, now: Instant) {
+        self.outstanding.insert(sequence, part);
+        self.order.push_back((sequence, now));
+        self.unwritten.push_back(Unwritten { sequence: Some(sequence), left: length, begun: false });
+    }
+
+    /// Counts a PDU of another kind that was just put into the write buffer.
+    pub fn add_other(&mut self, length: usize) {
+        self.unwritten.push_back(Unwritten { sequence: None, left: length, begun: false });
+    }
+
+    /// The connection took so many octets.
+    pub fn written(&mut self, mut octets: usize) {
+        while octets > 0
+            && let Some(front) = self.unwritten.front_mut()
+        {
+            let step = front.left.min(octets);
+            octets -= step;
+            front.left -= step;
+            front.begun = true;
+            if front.left == 0 {
+                self.unwritten.pop_front();
+            }
+        }
+    }
+
+    /// The SMSC's answer to a PDU. `false` when nothing waits for it: it came too late, or was never asked for.
+    pub fn answer(&mut self, sequence: u32, answer: Answer) -> bool {
+        let Some(part) = self.outstanding.remove(&sequence) else { return false };
+        self.give(part, answer);
+        true
+    }
+
+    /// Takes back what was not begun to be written, when any of it may no longer be sent: nothing is handed over after its
+    /// time because the connection was slow.
+    pub fn withdraw(&mut self, may_send: impl Fn(&Ticket) -> bool) {
+        let late = |unwritten: &Unwritten, outstanding: &HashMap<u32, Part, _>| {
+            let part = unwritten.sequence.and_then(|sequence| outstanding.get(&sequence));
+            !unwritten.begun && part.is_some_and(|part| !may_send(&part.ticket))
+        };
+        if self.unwritten.iter().any(|unwritten| late(unwritten, &self.outstanding)) {
+            self.withdraw_all();
+        }
+    }
+
+    /// Takes back all submits that were not begun to be written; other PDUs stay in the write buffer.
+    pub fn withdraw_all(&mut self) {
+        let mut kept = BytesMut::new();
+        for unwritten in std::mem::take(&mut self.unwritten) {
+            let octets = self.out.split_to(unwritten.left.min(self.out.len()));
+            match unwritten.sequence {
+                Some(sequence) if !unwritten.begun => {
+                    if let Some(part) = self.outstanding.remove(&sequence) {
+                        self.give(part, Answer::NotSent);
+                    }
+                }
+                _ => {
+                    kept.extend_from_slice(&octets);
+                    self.unwritten.push_back(unwritten);
+                }
+            }
+        }
+        self.out = kept;
+    }
+
+    /// Answers what was written before `limit` and is still without an answer.
+    pub fn expire(&mut self, limit: Instant) {
+        while let Some(&(sequence, at)) = self.order.front() {
+            if at > limit && self.outstanding.contains_key(&sequence) {
+                break;
+            }
+            self.order.pop_front();
+            if let Some(part) = self.outstanding.remove(&sequence) {
+                self.give(part, Answer::NoAnswer);
+            }
+        }
+        // One PDU that is never answered must not keep all that were answered behind it.
+        if self.order.len() > 4 * self.outstanding.len() + 1_024 {
+            let outstanding = &self.outstanding;
+            self.order.retain(|(sequence, _)| outstanding.contains_key(sequence));
+        }
+    }
+
+    /// When everything in the window must be answered as unknown: a write failed, and nobody knows how much of the buffer
+    /// the other side got.
+    pub fn lose(&mut self) {
+        self.unwritten.clear();
+        self.out.advance(self.out.len());
+        self.order.clear();
+        for (_, part) in std::mem::take(&mut self.outstanding) {
+            self.give(part, Answer::NoAnswer);
+        }
+        self.hand_back();
+    }
+
+    /// Keeps an answer for [`Window::hand_back`].
+    pub fn give(&mut self, part: Part, answer: Answer) {
+        let answered = Answered { seq: part.seq, part: part.part, parts: part.parts, answer };
+        match self.answers.iter_mut().rev().find(|(ticket, _)| Arc::ptr_eq(ticket, &part.ticket)) {
+            Some((_, answers)) => answers.push(answered),
+            None => self.answers.push((part.ticket, vec![answered])),
+        }
+    }
+
+    /// Hands the answers of this turn back, one batch a chunk.
+    pub fn hand_back(&mut self) {
+        for (ticket, answers) in self.answers.drain(..) {
+            ticket.answer(answers);
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.withdraw_all();
+        self.lose();
+    }
+}
+
+/// Sequence numbers are our own and grow by one: multiplying by an odd constant spreads them well enough.
+#[derive(Default)]
+struct SequenceHasher(u64);
+
+impl Hasher for SequenceHasher {
+    fn write(&mut self, octets: &[u8]) {
+        for &octet in octets {
+            self.0 = (self.0 << 8) ^ u64::from(octet);
+        }
+    }
+
+    fn write_u32(&mut self, sequence: u32) {
+        self.0 = u64::from(sequence).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
