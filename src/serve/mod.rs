@@ -1,1 +1,15 @@
-//! HTTP for programs and the local socket for the command line.
+//! HTTP for programs and the local socket for the command line: one surface, whoever asks.
+//!
+//! A process that holds the data folder serves it on a socket in the folder. When no process does, the command line opens
+//! the folder and calls the same router in its own process, so there is one set of answers.
+//!
+//! Architecture invariant: no adapter is named here. What only a composer knows comes in through [`fleet`].
+
+pub mod client;
+pub mod fleet;
+pub mod guard;
+pub mod listing;
+pub mod problem;
+pub mod router;
+pub mod socket;
+pub mod views;

@@ -7,12 +7,14 @@
 
 pub mod explain;
 pub mod line;
+pub mod progress;
 pub mod recipients;
 pub mod recount;
 pub mod walk;
 
 pub use explain::{BatchFacts, LiveAccount, explain_batch, explain_number, verdict};
 pub use line::{Event, RecipientFilter, RecipientLine};
+pub use progress::{Progress, progress};
 pub use recipients::RecipientPages;
 pub use recount::recount;
 pub mod syncer;

@@ -1,0 +1,147 @@
+//! Recipients as a stream of lines, in bounded memory: JSON Lines or CSV.
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream;
+
+use super::guard;
+use crate::model::code::{Code, Fault};
+use crate::statistics::{RecipientLine, RecipientPages};
+
+/// How recipients are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line, history included.
+    #[default]
+    Jsonl,
+    /// One line a recipient, for spreadsheets; the history is one field.
+    Csv,
+}
+
+impl Format {
+    /// Reads `jsonl` or `csv`.
+    pub fn from_word(word: &str) -> Result<Format, Fault> {
+        match word.to_ascii_lowercase().as_str() {
+            "jsonl" | "json" | "ndjson" => Ok(Format::Jsonl),
+            "csv" => Ok(Format::Csv),
+            _ => Err(Fault::new(Code::InputInvalid, format!("format {word:?} is not jsonl or csv"))),
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Format::Jsonl => "application/x-ndjson",
+            Format::Csv => "text/csv; charset=utf-8",
+        }
+    }
+}
+
+/// The columns of the CSV form.
+const COLUMNS: [&str; 12] = [
+    "number",
+    "record",
+    "line",
+    "outcome",
+    "code",
+    "detail",
+    "delivery",
+    "account",
+    "message_ids",
+    "segments",
+    "history",
+    "text",
+];
+
+/// Streams a listing. An error in the middle breaks the stream off, so that nobody takes half a list for a whole one.
+pub fn respond(pages: RecipientPages, format: Format) -> Response {
+    let state = (pages, format == Format::Csv);
+    let body = stream::try_unfold(state, move |(mut pages, header)| async move {
+        if header {
+            let mut first = String::new();
+            guard::line(&mut first, COLUMNS);
+            return Ok(Some((Bytes::from(first), (pages, false))));
+        }
+        match pages.next().await {
+            Ok(Some(lines)) => Ok(Some((Bytes::from(written(&lines, format)), (pages, false)))),
+            Ok(None) => Ok(None),
+            Err(error) => {
+                tracing::error!(code = %error.code(), %error, "a listing of recipients broke off");
+                Err(error)
+            }
+        }
+    });
+    ([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(body)).into_response()
+}
+
+/// Lines in a format.
+pub fn written(lines: &[RecipientLine], format: Format) -> String {
+    let mut text = String::with_capacity(lines.len() * 160);
+    for line in lines {
+        match format {
+            Format::Jsonl => {
+                text.push_str(&serde_json::to_string(line).unwrap_or_default());
+                text.push('\n');
+            }
+            Format::Csv => csv_line(&mut text, line),
+        }
+    }
+    text
+}
+
+fn csv_line(text: &mut String, line: &RecipientLine) {
+    let history: Vec<String> = line
+        .history
+        .iter()
+        .map(|event| format!("{} {} {} {}", event.at, event.what, event.message_id, event.detail).trim_end().to_owned())
+        .collect();
+    guard::line(
+        text,
+        [
+            line.number.as_str(),
+            &line.record.to_string(),
+            &line.line.to_string(),
+            line.outcome.name(),
+            line.code.map_or("", Code::as_str),
+            &line.detail,
+            line.delivery.map_or("", |delivery| delivery.name()),
+            line.account.as_deref().unwrap_or(""),
+            &line.message_ids.join(" "),
+            &line.segments.to_string(),
+            &history.join(" | "),
+            line.text.as_deref().unwrap_or(""),
+        ],
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::outcome::Outcome;
+    use crate::statistics::Event;
+
+    #[test]
+    fn a_recipient_is_one_line_in_both_formats() {
+        let line = RecipientLine {
+            number: "=cmd".into(),
+            record: 3,
+            line: 5,
+            outcome: Outcome::Failed,
+            code: Some(Code::ProviderRefused),
+            detail: "0x0000000B".into(),
+            delivery: None,
+            account: Some("a".into()),
+            message_ids: vec![],
+            segments: 1,
+            text: None,
+            history: vec![Event { at: "T".into(), what: "failed".into(), ..Event::default() }],
+        };
+        let csv = written(std::slice::from_ref(&line), Format::Csv);
+        assert_eq!(csv, "'=cmd,3,5,failed,SF-5001,0x0000000B,,a,,1,T failed,\r\n");
+        assert_eq!(csv.matches(',').count(), COLUMNS.len() - 1);
+        let json = written(std::slice::from_ref(&line), Format::Jsonl);
+        assert_eq!(serde_json::from_str::<RecipientLine>(&json).expect("it reads back"), line);
+        assert_eq!(json.lines().count(), 1);
+    }
+}

@@ -1,0 +1,59 @@
+//! Errors as problem documents (RFC 9457), with the same code that the log line and the command line show.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::model::code::{Code, Fault};
+use crate::ports::StoreError;
+
+/// A problem document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A name of the kind of problem (RFC 9457, 3.1.1).
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The code's meaning.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What was wrong and where.
+    pub detail: String,
+    /// The code.
+    pub code: Code,
+    /// What to do about it.
+    pub advice: String,
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Problem {
+        Problem {
+            kind: format!("urn:smsfleet:problem:{}", fault.code),
+            title: fault.code.meaning().to_owned(),
+            status: fault.code.http_status(),
+            detail: fault.context,
+            code: fault.code,
+            advice: fault.code.advice().to_owned(),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Problem {
+        Fault::new(error.code(), error.to_string()).into()
+    }
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Fault {
+        Fault::new(problem.code, problem.detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string(&self).unwrap_or_default();
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
