@@ -1,1 +1,10 @@
-//! From records to sealed lanes: ranges, read, render, pack, store, seal.
+//! Preparation: from a range of records to packs, and from packs to manifests.
+//!
+//! Architecture invariant: nothing here knows where records come from or how rows are stored, and nothing is random but the
+//! nonces of control rows: the same range read twice makes the same packs (but for the numbers of short links).
+
+pub mod column;
+pub mod number;
+pub mod plan;
+pub mod syntax;
+pub mod template;
