@@ -1,8 +1,8 @@
 //! What every role needs of a process.
 
 pub mod control;
+pub mod job;
 pub mod metrics;
+pub mod offsets;
 pub mod retry;
 pub mod task;
-pub mod job;
-pub mod offsets;
