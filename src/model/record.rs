@@ -195,6 +195,16 @@ impl RangeRow {
         })
     }
 
+    /// The row after `attempt` stopped before its end, so that the next attempt need not wait for it to look dead; `None`
+    /// when it no longer holds the range.
+    pub fn release(&self, attempt: u32) -> Option<RangeRow> {
+        (self.attempt == attempt && self.state == RangeState::Claimed).then(|| RangeRow {
+            progress: 0,
+            state: RangeState::Waiting,
+            ..self.clone()
+        })
+    }
+
     /// The row after `attempt` ended with `state`, or `None` when it no longer holds the range.
     pub fn finish(&self, attempt: u32, state: RangeState, now: Timestamp) -> Option<RangeRow> {
         (self.attempt == attempt && self.state == RangeState::Claimed).then(|| RangeRow {
@@ -222,5 +232,15 @@ mod tests {
         let finished = second.finish(2, done, Timestamp(1_001)).expect("the holder finishes");
         assert_eq!(finished.claim(WorkerId(3), Timestamp(99_999), 1_000), None);
         assert_eq!(finished.beat(2, 1, Timestamp(2)), None);
+        assert_eq!(finished.release(2), None);
+    }
+
+    #[test]
+    fn a_released_range_is_claimed_at_once_under_a_new_attempt() {
+        let claimed = RangeRow::planned(RangePlan::default()).claim(WorkerId(1), Timestamp(0), 1_000).expect("claimed");
+        assert_eq!(claimed.claim(WorkerId(1), Timestamp(9_000), 1_000), None, "it holds it already");
+        assert_eq!(claimed.release(2), None);
+        let next = claimed.release(1).and_then(|row| row.claim(WorkerId(1), Timestamp(1), 1_000)).expect("claimed again");
+        assert_eq!(next.attempt, 2);
     }
 }

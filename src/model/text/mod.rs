@@ -14,11 +14,16 @@ use super::pack::LinkSpot;
 /// without brackets and is left out when it is empty, when the provider adds it, or when the body begins with it already.
 pub fn compose(body: &str, link: Option<(&LinkSpot, &str)>, signature: &str, add_signature: bool) -> String {
     let mut text = String::with_capacity(body.len() + signature.len() + 40);
-    if add_signature && !signature.is_empty() {
-        let placed = format!("【{signature}】");
-        if !body.trim_start().starts_with(&placed) {
-            text.push_str(&placed);
-        }
+    compose_into(&mut text, body, link, signature, add_signature);
+    text
+}
+
+/// [`compose`] behind what `text` holds already: preparation counts millions of texts in one buffer.
+pub fn compose_into(text: &mut String, body: &str, link: Option<(&LinkSpot, &str)>, signature: &str, add_signature: bool) {
+    if add_signature && !signature.is_empty() && !begins_with_signature(body, signature) {
+        text.push('【');
+        text.push_str(signature);
+        text.push('】');
     }
     match link {
         Some((spot, base)) if body.is_char_boundary(spot.at as usize) => {
@@ -30,5 +35,9 @@ pub fn compose(body: &str, link: Option<(&LinkSpot, &str)>, signature: &str, add
         }
         _ => text.push_str(body),
     }
-    text
+}
+
+fn begins_with_signature(body: &str, signature: &str) -> bool {
+    let inner = body.trim_start().strip_prefix('【').and_then(|rest| rest.strip_prefix(signature));
+    inner.is_some_and(|rest| rest.starts_with('】'))
 }

@@ -1,0 +1,173 @@
+//! The seal: what each lane will send, written once.
+//!
+//! A lane is sealed from the numbers of the winning packs alone. Packs never change, so whoever seals a lane twice makes the
+//! same manifest, and only the first is kept.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::tools::{End, Tools, is_wanted};
+use crate::model::id::{LaneKey, RangeKey, TaskCode};
+use crate::model::ledger::Ledger;
+use crate::model::pack::{Manifest, ManifestPack, PackHead, PackKey, SealEntry, SealTotals, strikes};
+use crate::model::record::{RangeRow, RangeState};
+use crate::ports::StoreError;
+use crate::ports::control::{Cas, Versioned};
+use crate::runtime::control::{create, load_row};
+
+/// Heads of packs read at once.
+const HEADS_AT_ONCE: usize = 8;
+
+/// Seals the lanes `from..=to` of a batch whose ranges are all done, one after the other.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when a row cannot be read, or a pack is missing.
+pub async fn seal_lanes(
+    tools: &Tools,
+    task_code: TaskCode,
+    from: u8,
+    to: u8,
+    stop: &CancellationToken,
+) -> Result<End, StoreError> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(End::Stopped),
+        end = seal_all(tools, task_code, from, to) => end,
+    }
+}
+
+async fn seal_all(tools: &Tools, task_code: TaskCode, from: u8, to: u8) -> Result<End, StoreError> {
+    let mut ranges: Option<Vec<Winner>> = None;
+    for lane in from..=to {
+        let batch = match load_row(&*tools.batches, task_code.batch, &*tools.world.chance).await? {
+            Some(batch) if is_wanted(&batch.row, task_code) => batch.row,
+            _ => return Ok(End::OutOfDate),
+        };
+        if u16::from(lane) >= batch.lanes {
+            return Ok(End::OutOfDate);
+        }
+        let winners = match &mut ranges {
+            Some(winners) => winners,
+            None => {
+                let rows = tools.patiently("reading ranges", || tools.ranges.list(task_code.batch)).await?;
+                match winners_of(&rows).filter(|winners| winners.len() == batch.ranges as usize) {
+                    Some(winners) => ranges.insert(winners),
+                    None => {
+                        tracing::warn!(batch = %task_code.batch, "a seal was asked for before all ranges are done");
+                        return Ok(End::OutOfDate);
+                    }
+                }
+            }
+        };
+        seal_lane(tools, LaneKey { batch: task_code.batch, lane }, winners).await?;
+    }
+    Ok(End::Done)
+}
+
+/// The attempt that won a range, and its packs in each lane.
+struct Winner {
+    range: u32,
+    attempt: u32,
+    packs: Vec<u32>,
+}
+
+/// The winners in the order of the ranges; `None` while a range is not done.
+fn winners_of(rows: &[(RangeKey, Versioned<RangeRow>)]) -> Option<Vec<Winner>> {
+    let mut winners = vec![];
+    for (key, row) in rows {
+        match &row.row.state {
+            RangeState::Done(totals) => {
+                winners.push(Winner { range: key.range, attempt: row.row.attempt, packs: totals.packs.clone() });
+            }
+            RangeState::Waiting | RangeState::Claimed | RangeState::Failed(_) => return None,
+        }
+    }
+    winners.sort_unstable_by_key(|winner| winner.range);
+    Some(winners)
+}
+
+async fn seal_lane(tools: &Tools, lane: LaneKey, winners: &[Winner]) -> Result<(), StoreError> {
+    // The ledger is made last: with it the lane is sealed.
+    if load_row(&*tools.ledgers, lane, &*tools.world.chance).await?.is_some() {
+        return Ok(());
+    }
+    let keys = winners.iter().flat_map(|winner| {
+        let packs = winner.packs.get(usize::from(lane.lane)).copied().unwrap_or(0);
+        (0..packs).map(|n| PackKey { lane, range: winner.range, attempt: winner.attempt, n })
+    });
+    let keys: Vec<PackKey> = keys.collect();
+    let heads = stream::iter(keys.into_iter().map(|key| async move {
+        let head = tools.patiently("reading packs", || tools.packs.head(key)).await?;
+        let missing = || StoreError::Corrupt(format!("pack {} of range {} in lane {lane} is missing", key.n, key.range));
+        Ok::<_, StoreError>((key, head.ok_or_else(missing)?))
+    }));
+    let mut sealing = Sealing::default();
+    let mut heads = heads.buffered(HEADS_AT_ONCE);
+    while let Some((key, head)) = heads.try_next().await? {
+        sealing.add(key, &head);
+    }
+    let manifest = sealing.manifest();
+    let len = match tools.patiently("writing manifests", || tools.manifests.put(lane, &manifest)).await? {
+        Cas::Applied => manifest.len(),
+        Cas::Refused => stored_len(tools, lane, &manifest).await?,
+    };
+    create(&*tools.ledgers, lane, &*tools.world.chance, &Ledger::sealed(len)).await?;
+    Ok(())
+}
+
+/// The length of the manifest that is there already: the one that counts.
+async fn stored_len(tools: &Tools, lane: LaneKey, mine: &Manifest) -> Result<u32, StoreError> {
+    let stored = tools.patiently("reading manifests", || tools.manifests.get(lane)).await?;
+    let stored = stored.ok_or_else(|| StoreError::Corrupt(format!("the manifest of lane {lane} is refused and missing")))?;
+    if stored.hash != mine.hash {
+        // Cannot happen while packs and winners never change; what was written first is what people were shown.
+        tracing::error!(%lane, "a lane was sealed differently before");
+    }
+    Ok(stored.len())
+}
+
+/// A lane on its way to its manifest.
+#[derive(Default)]
+struct Sealing {
+    packs: Vec<ManifestPack>,
+    entries: Vec<SealEntry>,
+    segments: Vec<u8>,
+    ucs2: Vec<bool>,
+    hash: Xxh3,
+}
+
+impl Sealing {
+    fn add(&mut self, key: PackKey, head: &PackHead) {
+        let first_seq = self.segments.len() as u32;
+        let count = head.numbers.len() as u32;
+        self.packs.push(ManifestPack { range: key.range, attempt: key.attempt, n: key.n, first_seq, count });
+        for (place, (&number, &record)) in head.numbers.iter().zip(&head.records).enumerate() {
+            self.entries.push(SealEntry { number, record, seq: first_seq + place as u32 });
+            self.hash.update(&number.to_le_bytes());
+            self.hash.update(&record.to_le_bytes());
+        }
+        self.segments.extend_from_slice(&head.segments);
+        self.ucs2.extend_from_slice(&head.ucs2);
+    }
+
+    fn manifest(mut self) -> Manifest {
+        let strikes = strikes(&mut self.entries);
+        let mut totals = SealTotals { duplicates: strikes.len() as u64, ..SealTotals::default() };
+        let mut struck = strikes.iter().copied().peekable();
+        for (seq, (&segments, &ucs2)) in self.segments.iter().zip(&self.ucs2).enumerate() {
+            if struck.next_if_eq(&(seq as u32)).is_some() {
+                self.hash.update(&(seq as u32).to_le_bytes());
+                continue;
+            }
+            totals.recipients += 1;
+            totals.segments += u64::from(segments);
+            if ucs2 {
+                totals.ucs2 += 1;
+            } else {
+                totals.gsm7 += 1;
+            }
+        }
+        Manifest { packs: self.packs, strikes, totals, hash: self.hash.digest() }
+    }
+}
