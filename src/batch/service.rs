@@ -86,7 +86,10 @@ impl SmsBatchService {
         }
         let stored = self.load(id).await?;
         if stored.row.request_digest != request_digest {
-            return Err(Fault::new(Code::IdempotencyConflict, format!("batch {id} was created with this key and another request")));
+            return Err(Fault::new(
+                Code::IdempotencyConflict,
+                format!("batch {id} was created with this key and another request"),
+            ));
         }
         Ok(Created { batch: id, existed: true })
     }
@@ -124,7 +127,10 @@ impl SmsBatchService {
         if let Some(hash) = approve {
             let row = self.load(batch).await?.row;
             let Some(sealed) = row.sealed else {
-                return Err(Fault::new(Code::NotAllowed, format!("batch {batch} is not sealed yet: there is no plan to approve")));
+                return Err(Fault::new(
+                    Code::NotAllowed,
+                    format!("batch {batch} is not sealed yet: there is no plan to approve"),
+                ));
             };
             if sealed.plan_hash != hash {
                 let context = format!("{hash} was approved, the plan of batch {batch} is {}", sealed.plan_hash);

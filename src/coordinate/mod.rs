@@ -8,13 +8,13 @@
 //! Architecture invariant: the lease only keeps two leaders from wasting work. Every change a job makes is a compare-and-set
 //! or harmless when done twice, so two leaders at once do no harm.
 
+pub mod delivery_tracker;
 pub mod leader;
-pub mod scheduler;
 pub mod planning;
 pub mod prepare_tracker;
-pub mod delivery_tracker;
-pub mod throughput;
+pub mod scheduler;
 pub mod sweeper;
+pub mod throughput;
 
 pub use delivery_tracker::DeliveryStatusTracker;
 pub use planning::Planning;

@@ -32,7 +32,14 @@ pub struct Planning {
 
 impl Planning {
     /// Plans batches of `source` into ranges of about `range_records`.
-    pub fn new(stores: Stores, world: World, source: Arc<dyn Source>, check: Check, range_records: u32, tasks: Tasks) -> Planning {
+    pub fn new(
+        stores: Stores,
+        world: World,
+        source: Arc<dyn Source>,
+        check: Check,
+        range_records: u32,
+        tasks: Tasks,
+    ) -> Planning {
         Planning { stores, world, source, check, range_records, busy: Arc::default(), tasks }
     }
 }
@@ -53,7 +60,8 @@ impl Job for Planning {
             if !self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(batch) {
                 continue;
             }
-            let (stores, world, source, check) = (self.stores.clone(), self.world.clone(), self.source.clone(), self.check.clone());
+            let (stores, world, source, check) =
+                (self.stores.clone(), self.world.clone(), self.source.clone(), self.check.clone());
             let (busy, range_records) = (self.busy.clone(), self.range_records);
             self.tasks.spawn("plan", async move {
                 if let Err(error) = plan(&stores, &world, &*source, &check, range_records, row).await {
@@ -92,7 +100,8 @@ async fn plan(
             tracing::warn!(%batch, %fault, "the batch cannot be prepared");
             let reason = Some((fault.code, fault.context));
             let failed =
-                change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Fail, reason.clone(), now)).await?;
+                change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Fail, reason.clone(), now))
+                    .await?;
             log_refusal(batch, failed.map(|_| ()));
             return Ok(());
         }

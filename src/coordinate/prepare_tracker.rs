@@ -67,7 +67,8 @@ impl PrepareStatusTracker {
             return Ok((vec![], true));
         }
         let wanted = self.unqueued(&ranges, now);
-        let all_done = ranges.len() == row.ranges as usize && ranges.iter().all(|(_, range)| matches!(range.row.state, RangeState::Done(_)));
+        let all_done =
+            ranges.len() == row.ranges as usize && ranges.iter().all(|(_, range)| matches!(range.row.state, RangeState::Done(_)));
         if !all_done {
             return Ok((wanted, false));
         }
@@ -92,7 +93,9 @@ impl PrepareStatusTracker {
     /// Whether a range that is not done should be sent (again).
     fn wants(&self, range: &RangeRow, sent: Option<Timestamp>, now: Timestamp) -> bool {
         match (&range.state, sent) {
-            (RangeState::Claimed, _) => now.since(range.heart_beat) >= HEART_BEAT_DEAD && sent.is_none_or(|at| now.since(at) >= SENT_AGAIN),
+            (RangeState::Claimed, _) => {
+                now.since(range.heart_beat) >= HEART_BEAT_DEAD && sent.is_none_or(|at| now.since(at) >= SENT_AGAIN)
+            }
             (_, None) => true,
             (_, Some(at)) => now.since(at) >= SENT_AGAIN,
         }
@@ -101,7 +104,8 @@ impl PrepareStatusTracker {
     /// Sends seal tasks for lanes without a ledger; when every lane has one, closes the step. Returns whether it did.
     async fn seal(&self, row: &BatchRow, ranges: Vec<RangeRow>) -> Result<bool, StoreError> {
         let batch = row.batch.batch_id;
-        let sealed: std::collections::BTreeSet<u8> = self.stores.ledgers.list(batch).await?.into_iter().map(|(key, _)| key.lane).collect();
+        let sealed: std::collections::BTreeSet<u8> =
+            self.stores.ledgers.list(batch).await?.into_iter().map(|(key, _)| key.lane).collect();
         if sealed.len() < usize::from(row.lanes) {
             let messages: u64 = ranges.iter().map(|range| totals(range).map_or(0, |totals| totals.messages)).sum();
             return self.send_seals(row, messages, &sealed).await;
@@ -114,7 +118,12 @@ impl PrepareStatusTracker {
         Ok(closed.is_ok())
     }
 
-    async fn send_seals(&self, row: &BatchRow, messages: u64, sealed: &std::collections::BTreeSet<u8>) -> Result<bool, StoreError> {
+    async fn send_seals(
+        &self,
+        row: &BatchRow,
+        messages: u64,
+        sealed: &std::collections::BTreeSet<u8>,
+    ) -> Result<bool, StoreError> {
         let per_lane = (messages / u64::from(row.lanes.max(1))).max(1);
         let tasks = self.unqueued_seals(row, per_lane, sealed);
         self.send(tasks).await;

@@ -54,7 +54,9 @@ impl Sweeper {
                 let ended = listed.row.step().ended.filter(|_| listed.row.is_over());
                 let Some(ended) = ended else { continue };
                 let age = now.since(ended);
-                for (kind, keep) in [(Kind::Texts, self.keep.texts), (Kind::History, self.keep.history), (Kind::Batch, self.keep.batch)] {
+                for (kind, keep) in
+                    [(Kind::Texts, self.keep.texts), (Kind::History, self.keep.history), (Kind::Batch, self.keep.batch)]
+                {
                     let known = |state: &State| state.dropped.contains(&(listed.batch, kind));
                     if age < keep || known(&self.state.lock().unwrap_or_else(PoisonError::into_inner)) {
                         continue;

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::throughput::next_budget;
+use crate::ports::StoreError;
 use crate::ports::budget::Budget;
 use crate::ports::clock::Clock;
 use crate::ports::tallies::Tallies;
-use crate::ports::StoreError;
 use crate::runtime::job::Job;
 
 /// How often the budget is looked at.

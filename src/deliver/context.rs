@@ -34,8 +34,15 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A worker with a fresh name.
-    pub fn new(stores: Stores, world: World, routes: Routes, rates: Arc<dyn Rates>, tallies: Arc<dyn Tallies>) -> Arc<Delivery> {
+    /// A worker with a fresh name, whose tasks belong to `tasks`.
+    pub fn new(
+        stores: Stores,
+        world: World,
+        routes: Routes,
+        rates: Arc<dyn Rates>,
+        tallies: Arc<dyn Tallies>,
+        tasks: Tasks,
+    ) -> Arc<Delivery> {
         Arc::new(Delivery {
             worker: WorkerId(world.chance.next()),
             readings: Readings::new(stores.batches.clone(), world.clock.clone()),
@@ -45,7 +52,7 @@ impl Delivery {
             routes,
             rates,
             tallies,
-            tasks: Tasks::default(),
+            tasks,
         })
     }
 }

@@ -36,7 +36,9 @@ impl Reading {
 
     /// Whether the batch has ended under the dispatch `task_number`: nothing is declared, but open windows are settled.
     pub fn is_settling(&self, task_number: u64) -> bool {
-        self.row.current_step == CurrentStep::Delivery && self.row.delivery.state.is_final() && self.row.task_number == task_number
+        self.row.current_step == CurrentStep::Delivery
+            && self.row.delivery.state.is_final()
+            && self.row.task_number == task_number
     }
 }
 

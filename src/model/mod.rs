@@ -25,7 +25,7 @@ pub mod state;
 pub mod step;
 pub mod task;
 pub mod text;
+pub mod throughput;
 pub mod time;
 pub mod turn;
-pub mod throughput;
 pub mod window;

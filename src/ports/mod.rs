@@ -7,6 +7,7 @@
 //! `tests/conformance`.
 
 pub mod batches;
+pub mod budget;
 pub mod clock;
 pub mod control;
 pub mod lease;
@@ -18,7 +19,6 @@ pub mod queue;
 pub mod rates;
 pub mod receipts;
 pub mod retention;
-pub mod budget;
 pub mod source;
 pub mod suppressions;
 pub mod tallies;

@@ -1,7 +1,8 @@
 //! The composers: which stages run in a process, over which adapters.
 
-pub mod edges;
-pub mod coordinator;
 pub mod config;
 pub mod config_load;
+pub mod coordinator;
+pub mod edges;
+pub mod fleet;
 pub mod reach;

@@ -17,5 +17,5 @@ pub use line::{Event, RecipientFilter, RecipientLine};
 pub use progress::{Progress, progress};
 pub use recipients::RecipientPages;
 pub use recount::recount;
-pub mod syncer;
 pub mod settle;
+pub mod syncer;

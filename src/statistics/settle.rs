@@ -44,13 +44,19 @@ pub struct MsgCallbackStatistic {
 
 impl MsgCallbackStatistic {
     /// Settles batches sent through these accounts.
-    pub fn new(stores: Stores, world: World, accounts: BTreeMap<String, Account>, syncer: StatisticsSyncer) -> MsgCallbackStatistic {
+    pub fn new(
+        stores: Stores,
+        world: World,
+        accounts: BTreeMap<String, Account>,
+        syncer: StatisticsSyncer,
+    ) -> MsgCallbackStatistic {
         MsgCallbackStatistic { stores, world, accounts, syncer, next: Mutex::default() }
     }
 
     /// Whether a batch is to be recounted now: at growing pauses, and soon after the last receipts came in.
     fn is_due(&self, batch: BatchId, accepted: u64, now: Timestamp) -> bool {
-        let receipts = self.syncer.read(batch).into_iter().find(|(tally, _)| *tally == Tally::FinalReceipts).map_or(0, |(_, n)| n);
+        let receipts =
+            self.syncer.read(batch).into_iter().find(|(tally, _)| *tally == Tally::FinalReceipts).map_or(0, |(_, n)| n);
         let mut all = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(next) = all.get_mut(&batch) else {
             all.insert(batch, Next { at: now.plus(PAUSE.0), pause: PAUSE.0, receipts });
