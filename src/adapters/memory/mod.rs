@@ -1,1 +1,12 @@
 //! Ports in memory: the embedded fleet's queue, lock and counters, and what tests run on.
+//!
+//! Everything here behaves the same on every run: ordered maps, tokio's clock, no threads.
+
+pub mod store;
+
+pub mod queue;
+
+pub mod lease;
+pub mod tallies;
+
+pub mod clock;
