@@ -1,4 +1,14 @@
-//! Ports in memory: the embedded fleet's queue, lock and counters, and what tests run on.
+//! Ports in memory: the embedded fleet's queue, lock, rates and counters, and what tests run on.
+//!
+//! Everything here behaves the same on every run: ordered maps, tokio's clock, no threads.
 
-pub mod budget;
+pub mod store;
+
+pub mod queue;
+
+pub mod lease;
 pub mod rates;
+pub mod budget;
+pub mod tallies;
+
+pub mod clock;

@@ -1,1 +1,26 @@
 //! How rows are written: a version byte, then the row. Shared by every store adapter.
+//!
+//! Control rows are JSON behind a fixed head, so that people can read them and fields may be added at any depth. Data rows
+//! are postcard, large ones compressed and checksummed. Each stored form is a struct of its own, apart from the model's, so
+//! that a change of the model cannot change what is on disk without anybody noticing; the golden bytes in the tests hold
+//! the forms in place.
+//!
+//! Version N reads what N + 1 adds: fields behind the last one of a data row, any field of a control row. A row of an older
+//! form than the oldest known is an error, never a guess.
+//!
+//! Architecture invariant: no store is named here. The functions are pure; they run on whoever calls, in parallel.
+
+pub mod key;
+
+pub mod control;
+pub mod frame;
+
+pub mod manifest;
+pub mod pack;
+pub mod reject;
+
+pub mod receipt;
+pub mod window;
+
+pub mod code;
+pub mod column;

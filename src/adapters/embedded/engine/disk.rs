@@ -1,0 +1,154 @@
+//! What lies under the database: a file, or in tests a disk that is small, loses what was not synced, or fails.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes at places. Each call means what the system call of its name means.
+pub trait Disk: std::fmt::Debug + Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Fills `out` from `offset` on.
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Sets the length; new bytes are zero.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Returns when everything written is on the disk.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Writes at `offset`.
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+}
+
+/// Opens the disk, and opens it again after a full one refused a write.
+pub trait Disks: Send + Sync {
+    /// Opens it.
+    fn open(&self) -> io::Result<Box<dyn Disk>>;
+
+    /// Bytes that can still be written.
+    fn free_bytes(&self) -> u64;
+}
+
+/// A file of a folder, perhaps with a limit on its length.
+#[derive(Debug)]
+pub struct FileDisks {
+    path: PathBuf,
+    max_bytes: Arc<AtomicU64>,
+}
+
+impl FileDisks {
+    /// The file at `path`, which never grows beyond `max_bytes`; the limit may be changed while it is in use.
+    pub fn new(path: &Path, max_bytes: Arc<AtomicU64>) -> FileDisks {
+        FileDisks { path: path.to_owned(), max_bytes }
+    }
+}
+
+impl Disks for FileDisks {
+    fn open(&self) -> io::Result<Box<dyn Disk>> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.path)?;
+        Ok(Box::new(FileDisk { file, max_bytes: self.max_bytes.clone() }))
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let length = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        let allowed = self.max_bytes.load(Ordering::Relaxed).saturating_sub(length);
+        let folder = self.path.parent().unwrap_or(&self.path);
+        // A file system that does not tell is taken to have room: the write itself will say.
+        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        allowed.min(free)
+    }
+}
+
+#[derive(Debug)]
+struct FileDisk {
+    file: File,
+    max_bytes: Arc<AtomicU64>,
+}
+
+impl Disk for FileDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if len > self.len()? && len > self.max_bytes.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the store has reached its configured size"));
+        }
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+}
+
+/// Where the last failure of a disk happened: decides whether a write was lost cleanly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Growing or writing found no room: nothing that was committed is touched.
+    NoRoom,
+    /// Anything else, a failed sync above all: what is on the disk is not known any more.
+    Lost,
+}
+
+/// Hands a [`Disk`] to redb and remembers how it failed.
+#[derive(Debug)]
+pub(super) struct Watched {
+    disk: Box<dyn Disk>,
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+impl Watched {
+    pub(super) fn new(disk: Box<dyn Disk>) -> (Watched, Arc<Mutex<Option<Failure>>>) {
+        let failure = Arc::new(Mutex::new(None));
+        (Watched { disk, failure: failure.clone() }, failure)
+    }
+
+    fn note<T>(&self, result: io::Result<T>, growing: bool) -> io::Result<T> {
+        if let Err(error) = &result {
+            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let failure = if full && growing { Failure::NoRoom } else { Failure::Lost };
+            let mut last = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            // A lost write stays lost, whatever fails after it.
+            if *last != Some(Failure::Lost) {
+                *last = Some(failure);
+            }
+        }
+        result
+    }
+}
+
+impl ::redb::StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.note(self.disk.len(), false)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.note(self.disk.read(offset, out), false)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.note(self.disk.set_len(len), true)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.note(self.disk.sync(), false)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.note(self.disk.write(offset, data), true)
+    }
+}

@@ -1,0 +1,212 @@
+//! The engine on a disk: redb, one writer thread with group commit, reads on the caller.
+//!
+//! Every commit is synced before anybody hears of it. A disk that is full refuses the write and nothing else happens: the
+//! database is opened again, since redb keeps refusing after any failed write. A sync that fails, or any other failure of
+//! the disk, ends the engine: what is on the disk is not known any more, and only a start from the disk can tell.
+
+use std::io::ErrorKind;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::disk::{Disks, Failure, Watched};
+use super::writer::{Job, Writer, last_commit};
+use super::{Batch, Engine, Order, Reader, Room, Table, Visit, Written};
+use crate::model::code::{Code, Fault};
+use crate::ports::StoreError;
+
+pub(super) type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// How the engine uses memory and disk.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Bytes of pages kept in memory.
+    pub cache_bytes: usize,
+    /// Data is refused while less than this is free, so that control rows can still be written.
+    pub min_free_bytes: u64,
+}
+
+/// The open database and how its disk failed last.
+pub(super) struct Opened {
+    pub(super) database: Arc<Database>,
+    pub(super) failure: Arc<Mutex<Option<Failure>>>,
+}
+
+pub(super) type Slot = RwLock<Option<Opened>>;
+
+/// See the file's first sentence.
+pub struct RedbEngine {
+    slot: Arc<Slot>,
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    failed: CancellationToken,
+    disks: Arc<dyn Disks>,
+    min_free_bytes: u64,
+}
+
+impl RedbEngine {
+    /// Opens the database, repairing it after a crash, and starts the writer thread.
+    pub fn open(disks: Arc<dyn Disks>, options: EngineOptions) -> Result<RedbEngine, Fault> {
+        RedbEngine::start(disks, options).map_err(|error| open_fault(&error))
+    }
+
+    fn start(disks: Arc<dyn Disks>, options: EngineOptions) -> Result<RedbEngine, redb::Error> {
+        let opened = open(&*disks, options.cache_bytes)?;
+        let number = last_commit(&opened.database)?;
+        let slot = Arc::new(RwLock::new(Some(opened)));
+        let failed = CancellationToken::new();
+        let (jobs, queue) = mpsc::channel();
+        let writer = Writer::new(slot.clone(), disks.clone(), options.cache_bytes, failed.clone(), number);
+        let thread = std::thread::Builder::new()
+            .name("smsfleet-store".into())
+            .spawn(move || writer.run(queue))
+            .map_err(|error| redb::Error::Io(error))?;
+        Ok(RedbEngine {
+            slot,
+            jobs: Mutex::new(Some(jobs)),
+            thread: Mutex::new(Some(thread)),
+            failed,
+            disks,
+            min_free_bytes: options.min_free_bytes,
+        })
+    }
+
+    /// Cancelled when the disk failed: nothing is written any more, and the process should end.
+    pub fn failed(&self) -> CancellationToken {
+        self.failed.clone()
+    }
+
+    /// Writes what is queued, closes the database and waits for the writer thread.
+    pub fn close(&self) {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A writer that panicked has told so through `failed`.
+            let _ = thread.join();
+        }
+        drop(self.slot.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Refuses early what would find no room, with a margin for the copies of pages that a commit makes.
+    fn room_for(&self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.room == Room::Control {
+            return Ok(());
+        }
+        let (free, needed) = (self.disks.free_bytes(), self.min_free_bytes.saturating_add(batch.bytes() as u64));
+        if free < needed { Err(StoreError::Full(format!("{free} bytes are free, {needed} are needed"))) } else { Ok(()) }
+    }
+}
+
+impl Drop for RedbEngine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[async_trait::async_trait]
+impl Engine for RedbEngine {
+    fn read(&self) -> Result<Box<dyn Reader + '_>, StoreError> {
+        let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
+        let opened = slot.as_ref().ok_or_else(closed)?;
+        let transaction = opened.database.begin_read().map_err(|error| read_error(&error.into()))?;
+        Ok(Box::new(RedbReader { transaction }))
+    }
+
+    async fn write(&self, batch: Batch) -> Result<Written, StoreError> {
+        if self.failed.is_cancelled() {
+            return Err(StoreError::Unavailable("the disk failed; restart".into()));
+        }
+        self.room_for(&batch)?;
+        let (answer, answered) = oneshot::channel();
+        {
+            let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            jobs.as_ref().ok_or_else(closed)?.send(Job { batch, answer }).map_err(|_| closed())?;
+        }
+        answered.await.unwrap_or_else(|_| Err(StoreError::Unknown("the writer ended".into())))
+    }
+}
+
+struct RedbReader {
+    transaction: ReadTransaction,
+}
+
+impl RedbReader {
+    /// A table that was never written does not exist yet and reads as empty.
+    fn table(&self, table: Table) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+        match self.transaction.open_table(rows(table)) {
+            Ok(rows) => Ok(Some(rows)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(read_error(&error.into())),
+        }
+    }
+}
+
+impl Reader for RedbReader {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(rows) = self.table(table)? else { return Ok(None) };
+        let row = rows.get(key).map_err(|error| read_error(&error.into()))?;
+        Ok(row.map(|row| row.value().to_vec()))
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>, order: Order, visit: &mut Visit) -> Result<(), StoreError> {
+        if to.is_some_and(|to| to <= from) {
+            return Ok(());
+        }
+        let Some(rows) = self.table(table)? else { return Ok(()) };
+        let range = match to {
+            Some(to) => rows.range::<&[u8]>(from..to),
+            None => rows.range::<&[u8]>(from..),
+        };
+        let mut range = range.map_err(|error| read_error(&error.into()))?;
+        loop {
+            let next = match order {
+                Order::Up => range.next(),
+                Order::Down => range.next_back(),
+            };
+            let Some(next) = next else { return Ok(()) };
+            let (key, value) = next.map_err(|error| read_error(&error.into()))?;
+            if !visit(key.value(), value.value())? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+pub(super) fn rows(table: Table) -> Rows {
+    TableDefinition::new(table.name())
+}
+
+pub(super) fn open(disks: &dyn Disks, cache_bytes: usize) -> Result<Opened, redb::DatabaseError> {
+    let (backend, failure) = Watched::new(disks.open()?);
+    let database = Database::builder().set_cache_size(cache_bytes).create_with_backend(backend)?;
+    Ok(Opened { database: Arc::new(database), failure })
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the store is closed".into())
+}
+
+fn open_fault(error: &redb::Error) -> Fault {
+    let code = match error {
+        redb::Error::UpgradeRequired(_) => Code::StoreFormat,
+        redb::Error::Corrupted(_) => Code::StoreCorrupt,
+        redb::Error::Io(io) => match io.kind() {
+            ErrorKind::InvalidData => Code::StoreCorrupt,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Code::StoreFull,
+            _ => Code::StoreUnavailable,
+        },
+        _ => Code::StoreUnavailable,
+    };
+    Fault::new(code, format!("the database cannot be opened: {error}"))
+}
+
+fn read_error(error: &redb::Error) -> StoreError {
+    match error {
+        redb::Error::Corrupted(how) => StoreError::Corrupt(how.clone()),
+        other => StoreError::Unavailable(other.to_string()),
+    }
+}

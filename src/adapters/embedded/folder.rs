@@ -1,0 +1,83 @@
+//! The data folder: its lock, its files, its format.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::model::code::{Code, Fault};
+
+/// A folder that this process alone uses.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Unlocked when it is dropped, and by the system when the process ends, however it ends.
+    _lock: File,
+}
+
+impl Folder {
+    /// Creates the folder if there is none and locks it. [`Code::FolderInUse`] names the process that holds it.
+    pub fn open(path: &Path) -> Result<Folder, Fault> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| fault(path, &error))?;
+        let mut lock = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join("lock"))
+            .map_err(|error| fault(path, &error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
+            Err(TryLockError::Error(error)) => return Err(fault(path, &error)),
+        }
+        // Only whoever wants the folder reads the number; without it the message is shorter, nothing else.
+        let _ = write_pid(&mut lock);
+        let spool = path.join("spool");
+        DirBuilder::new().recursive(true).mode(0o700).create(&spool).map_err(|error| fault(&spool, &error))?;
+        Ok(Folder { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("smsfleet.redb")
+    }
+
+    /// Where the mark is left.
+    pub fn mark(&self) -> PathBuf {
+        self.path.join("mark")
+    }
+
+    /// Where standard input is kept until it is read.
+    pub fn spool(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
+    /// Takes other users' rights away from the database: it holds numbers and texts.
+    pub fn hide_database(&self) -> Result<(), Fault> {
+        let path = self.database();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).map_err(|error| fault(&path, &error))
+    }
+}
+
+fn in_use(path: &Path, lock: &mut File) -> Fault {
+    let mut holder = String::new();
+    let named = lock.read_to_string(&mut holder).is_ok() && !holder.is_empty() && holder.bytes().all(|b| b.is_ascii_digit());
+    let by = if named { format!("process {holder}") } else { "another process".to_owned() };
+    Fault::new(Code::FolderInUse, format!("{} is in use by {by}", path.display()))
+}
+
+fn write_pid(lock: &mut File) -> std::io::Result<()> {
+    lock.set_len(0)?;
+    lock.seek(SeekFrom::Start(0))?;
+    write!(lock, "{}", std::process::id())
+}
+
+/// What a file system error is to people.
+pub(super) fn fault(path: &Path, error: &std::io::Error) -> Fault {
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::StoreFull,
+        _ => Code::StoreUnavailable,
+    };
+    Fault::new(code, format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,180 @@
+//! The receipt index: from an account's message id to a part of a recipient, as sorted runs.
+//!
+//! New entries go into a table in memory, where they are found at once, and into a log row of the same commit as the
+//! answers they belong to. A full table becomes a sorted run, which takes the place of its log rows; eight runs of a size
+//! become one. Looking up an id reads one small block of each run, so the cost of an entry and of a lookup hardly grows
+//! with the number of messages, and writing is nearly all sequential, which a tree of ids could not offer.
+
+pub mod entry;
+mod merge;
+mod runs;
+mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::entry::{Entry, hash_id, hash_number, with_hash};
+use self::state::{Batches, State};
+use super::engine::{Batch, Engine, Table};
+use crate::adapters::rows::frame::VERSION;
+use crate::adapters::rows::key::KeyBuilder;
+use crate::model::id::{BatchId, Msisdn};
+use crate::model::time::Timestamp;
+use crate::ports::StoreError;
+use crate::ports::receipts::{IndexEntry, PartKey};
+
+/// Full tables that may wait to be written: bounds the memory when the disk cannot follow.
+const FROZEN_MAX: usize = 4;
+
+/// Sizes of the index.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexOptions {
+    /// Entries in memory before they become a run.
+    pub memtable_entries: usize,
+    /// Runs of a tier before they are merged.
+    pub merge_runs: usize,
+}
+
+impl Default for IndexOptions {
+    fn default() -> IndexOptions {
+        IndexOptions { memtable_entries: 1 << 17, merge_runs: 8 }
+    }
+}
+
+/// See the folder's first sentence.
+pub struct Index {
+    engine: Arc<dyn Engine>,
+    options: IndexOptions,
+    state: Mutex<State>,
+    /// Held by whoever changes the runs.
+    maintaining: tokio::sync::Mutex<()>,
+}
+
+/// Entries that were remembered and are on their way to the disk.
+pub struct Noted {
+    batches: Vec<BatchId>,
+    /// Whether there is something for [`Index::maintain`] to do.
+    pub is_full: bool,
+}
+
+impl Index {
+    /// Remembers entries, to be found at once, and adds to `batch` what makes them durable. `at` is when they were sent.
+    pub fn note(&self, entries: &[IndexEntry], at: Timestamp, batch: &mut Batch) -> Result<Noted, StoreError> {
+        let mut noted = Noted { batches: vec![], is_full: false };
+        if entries.is_empty() {
+            return Ok(noted);
+        }
+        let mut state = self.lock();
+        if state.frozen.len() >= FROZEN_MAX {
+            return Err(StoreError::Unavailable("the receipt index is behind".into()));
+        }
+        let mut short = Vec::with_capacity(entries.len());
+        let mut last: Option<(BatchId, u32)> = None;
+        for entry in entries {
+            let id = entry.part.recipient.lane.batch;
+            let number = match last {
+                Some((known, number)) if known == id => number,
+                _ => {
+                    let (number, is_stored) = state.batches.number_of(id);
+                    if !is_stored && !noted.batches.contains(&id) {
+                        let row = KeyBuilder::new().u8(VERSION).u32(number).done();
+                        *batch = std::mem::take(batch).put(Table::BatchNumber, KeyBuilder::new().batch(id).done(), row);
+                        noted.batches.push(id);
+                    }
+                    last = Some((id, number));
+                    number
+                }
+            };
+            short.push(Batches::entry(number, entry));
+        }
+        let log = state.remember(&short, at, self.options.memtable_entries);
+        noted.is_full = !state.frozen.is_empty();
+        drop(state);
+        *batch = std::mem::take(batch).put(Table::IndexLog, KeyBuilder::new().u64(log).done(), runs::log_row(&short, at));
+        Ok(noted)
+    }
+
+    /// Takes in that what [`note`](Index::note) added is durable.
+    pub fn stored(&self, noted: Noted) {
+        let mut state = self.lock();
+        for batch in noted.batches {
+            let (number, _) = state.batches.number_of(batch);
+            state.batches.stored(batch, number);
+        }
+    }
+
+    /// See [`crate::ports::receipts::ReceiptIndex::find`].
+    pub fn find(&self, account: &str, ids: &[(String, Option<Msisdn>)]) -> Result<Vec<Vec<PartKey>>, StoreError> {
+        let mut wanted: Vec<Wanted> = ids
+            .iter()
+            .enumerate()
+            .map(|(at, (id, number))| Wanted { hash: hash_id(account, id), number: number.map(hash_number), at })
+            .collect();
+        // In the order of the blocks, so that ids in one block share its reading.
+        wanted.sort_unstable_by_key(|wanted| wanted.hash);
+        loop {
+            let mut found: Vec<Vec<Entry>> = vec![vec![]; ids.len()];
+            let (runs, generation) = {
+                let state = self.lock();
+                for wanted in &wanted {
+                    found[wanted.at].extend(state.with_hash(wanted.hash).filter(|entry| wanted.takes(entry)));
+                }
+                (state.runs.clone(), state.generation)
+            };
+            let reader = self.engine.read()?;
+            for run in &runs {
+                let mut block: (Option<u32>, Vec<u8>) = (None, vec![]);
+                for wanted in &wanted {
+                    let number = run.block_of(wanted.hash);
+                    if block.0 != Some(number) {
+                        let bytes = reader.get(Table::IndexBlock, &runs::block_key(run.id, number))?.unwrap_or_default();
+                        block = (Some(number), bytes);
+                    }
+                    found[wanted.at].extend(with_hash(runs::body(&block.1)?, wanted.hash).filter(|entry| wanted.takes(entry)));
+                }
+            }
+            let state = self.lock();
+            // A merge that ended meanwhile may have taken blocks away under this reading.
+            if state.generation == generation {
+                return Ok(found.iter().map(|entries| parts(&state.batches, entries)).collect());
+            }
+        }
+    }
+
+    /// Lets a batch's entries be found no more.
+    pub fn forget(&self, batch: BatchId) {
+        self.lock().batches.forget(batch);
+    }
+
+    /// Runs, and the entries in all of them; for tests and for people who watch.
+    pub fn runs(&self) -> (usize, u64) {
+        let state = self.lock();
+        (state.runs.len(), state.runs.iter().map(|run| run.entries).sum())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Wanted {
+    hash: u64,
+    number: Option<u32>,
+    at: usize,
+}
+
+impl Wanted {
+    fn takes(&self, entry: &Entry) -> bool {
+        self.number.is_none_or(|number| number == entry.number)
+    }
+}
+
+/// A window that was written twice has its entries twice: each part is named once, where it is newest.
+fn parts(batches: &Batches, entries: &[Entry]) -> Vec<PartKey> {
+    let mut parts: Vec<PartKey> = Vec::with_capacity(entries.len());
+    for part in entries.iter().filter_map(|entry| batches.part_of(entry)) {
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
+    parts
+}

@@ -1,0 +1,214 @@
+//! Runs on the disk: opening the index, writing a full table as a run, letting runs go.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use super::entry::{ENTRY_BYTES, Entry, entries};
+use super::state::{Run, State, block_of};
+use super::{Index, IndexOptions};
+use crate::adapters::embedded::engine::{Batch, Engine, Op, Order, Reader, Table};
+use crate::adapters::rows::frame::{VERSION, corrupt, read_small, small};
+use crate::adapters::rows::key::{KeyBuilder, KeyReader};
+use crate::model::time::Timestamp;
+use crate::ports::StoreError;
+
+/// Entries in a block, about: a block then fills a page of the database.
+const BLOCK_ENTRIES: u64 = 128;
+/// Rows deleted in one commit.
+pub(super) const DELETES_PER_COMMIT: usize = 2_048;
+
+impl Index {
+    /// Reads the list of runs and the log; takes away blocks of runs that were never finished.
+    pub async fn open(engine: Arc<dyn Engine>, options: IndexOptions) -> Result<Index, StoreError> {
+        let mut state = State::default();
+        let mut runs = Vec::new();
+        {
+            let reader = engine.read()?;
+            reader.scan(Table::BatchNumber, &[], None, Order::Up, &mut |key, row| {
+                let mut row = KeyReader(row);
+                row.u8()?;
+                state.batches.stored(KeyReader(key).batch()?, row.u32()?);
+                Ok(true)
+            })?;
+            reader.scan(Table::IndexRun, &[], None, Order::Up, &mut |key, row| {
+                let id = KeyReader(key).u64()?;
+                let (tier, bits, entries, newest) = read_small("index run", row)?;
+                runs.push(Run { id, tier, bits, entries, newest: Timestamp(newest) });
+                Ok(true)
+            })?;
+            reader.scan(Table::IndexLog, &[], None, Order::Up, &mut |key, row| {
+                state.next_log = KeyReader(key).u64()? + 1;
+                let at = KeyReader(row.get(1..).unwrap_or_default()).time()?;
+                for entry in entries(row.get(LOG_HEAD..).unwrap_or_default()) {
+                    state.memtable.insert(entry, at);
+                }
+                Ok(true)
+            })?;
+        }
+        state.next_run = runs.iter().map(|run| run.id + 1).max().unwrap_or(0);
+        let known: Vec<u64> = runs.iter().map(|run| run.id).collect();
+        state.set_runs(runs);
+        for id in unfinished(&*engine.read()?, &known)? {
+            state.next_run = state.next_run.max(id + 1);
+            drop_blocks(&*engine, id).await?;
+        }
+        Ok(Index { engine, options, state: Mutex::new(state), maintaining: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Does one piece of the index's own work: writes a full table as a run, or merges runs. `false` when there is none.
+    pub async fn maintain(&self) -> Result<bool, StoreError> {
+        let _only_one = self.maintaining.lock().await;
+        let oldest = self.lock().frozen.front().cloned();
+        let Some(full) = oldest else { return self.merge_some().await };
+        let (id, tier) = (self.next_run(), 0);
+        let run = Run { id, tier, bits: bits_for(full.len() as u64), entries: full.len() as u64, newest: full.newest };
+        let mut batch = Batch::data();
+        put_blocks(&mut batch, &run, full.sorted());
+        put_run(&mut batch, &run);
+        self.engine.read()?.scan(
+            Table::IndexLog,
+            &[],
+            Some(&KeyBuilder::new().u64(full.log_to).done()),
+            Order::Up,
+            &mut |key, _| {
+                batch.ops.push(Op::Delete(Table::IndexLog, key.to_vec()));
+                Ok(true)
+            },
+        )?;
+        self.engine.write(batch).await?;
+        let mut state = self.lock();
+        state.frozen.pop_front();
+        let mut runs = state.runs.clone();
+        runs.push(run);
+        state.set_runs(runs);
+        Ok(true)
+    }
+
+    /// Lets go of runs whose newest entry was sent before `before`, and of the entries in memory when all of them were.
+    pub async fn drop_before(&self, before: Timestamp) -> Result<(), StoreError> {
+        {
+            let mut state = self.lock();
+            if state.memtable.len() > 0 && state.memtable.newest < before {
+                state.freeze();
+            }
+        }
+        while !self.lock().frozen.is_empty() {
+            self.maintain().await?;
+        }
+        let _only_one = self.maintaining.lock().await;
+        let (old, kept): (Vec<Run>, Vec<Run>) = self.lock().runs.iter().cloned().partition(|run| run.newest < before);
+        if old.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::control();
+        for run in &old {
+            batch = batch.delete(Table::IndexRun, KeyBuilder::new().u64(run.id).done());
+        }
+        self.engine.write(batch).await?;
+        self.lock().set_runs(kept);
+        for run in &old {
+            drop_blocks(&*self.engine, run.id).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn next_run(&self) -> u64 {
+        let mut state = self.lock();
+        state.next_run += 1;
+        state.next_run - 1
+    }
+}
+
+/// Version, then when it was sent.
+const LOG_HEAD: usize = 1 + 8;
+
+/// The log row of some entries.
+pub(super) fn log_row(entries: &[Entry], at: Timestamp) -> Vec<u8> {
+    let mut row = Vec::with_capacity(LOG_HEAD + entries.len() * ENTRY_BYTES);
+    row.extend_from_slice(&KeyBuilder::new().u8(VERSION).time(at).done());
+    entries.iter().for_each(|entry| entry.write(&mut row));
+    row
+}
+
+/// The key of a block.
+pub(super) fn block_key(run: u64, block: u32) -> Vec<u8> {
+    KeyBuilder::new().u64(run).u32(block).done()
+}
+
+/// The entries of a block, behind its version.
+pub(super) fn body(block: &[u8]) -> Result<&[u8], StoreError> {
+    match block.split_first() {
+        None => Ok(&[]),
+        Some((&version, body)) if version >= VERSION && body.len() % ENTRY_BYTES == 0 => Ok(body),
+        Some(_) => Err(corrupt("index block", "its length or version is wrong")),
+    }
+}
+
+/// How many top bits number the blocks of a run of this size.
+pub(super) fn bits_for(entries: u64) -> u8 {
+    (entries / BLOCK_ENTRIES).max(1).ilog2() as u8
+}
+
+/// Adds the blocks of sorted entries; empty ones are left out.
+pub(super) fn put_blocks(batch: &mut Batch, run: &Run, sorted: impl Iterator<Item = Entry>) {
+    let mut block: Option<(u32, Vec<u8>)> = None;
+    for entry in sorted {
+        let number = block_of(entry.hash, run.bits);
+        match &mut block {
+            Some((open, bytes)) if *open == number => entry.write(bytes),
+            _ => {
+                if let Some((number, bytes)) = block.take() {
+                    batch.ops.push(Op::Put(Table::IndexBlock, block_key(run.id, number), bytes));
+                }
+                let mut bytes = Vec::with_capacity(1 + ENTRY_BYTES * BLOCK_ENTRIES as usize * 3 / 2);
+                bytes.push(VERSION);
+                entry.write(&mut bytes);
+                block = Some((number, bytes));
+            }
+        }
+    }
+    if let Some((number, bytes)) = block {
+        batch.ops.push(Op::Put(Table::IndexBlock, block_key(run.id, number), bytes));
+    }
+}
+
+/// Adds the row that makes a run's blocks count.
+pub(super) fn put_run(batch: &mut Batch, run: &Run) {
+    let row = small(&(run.tier, run.bits, run.entries, run.newest.0));
+    batch.ops.push(Op::Put(Table::IndexRun, KeyBuilder::new().u64(run.id).done(), row));
+}
+
+/// Deletes the blocks of a run that is in no list any more.
+pub(super) async fn drop_blocks(engine: &dyn Engine, run: u64) -> Result<(), StoreError> {
+    loop {
+        let mut batch = Batch::control();
+        engine.read()?.scan_prefix(Table::IndexBlock, &run.to_be_bytes(), &mut |key, _| {
+            batch.ops.push(Op::Delete(Table::IndexBlock, key.to_vec()));
+            Ok(batch.ops.len() < DELETES_PER_COMMIT)
+        })?;
+        let is_last = batch.ops.len() < DELETES_PER_COMMIT;
+        if !batch.ops.is_empty() {
+            engine.write(batch).await?;
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// Runs that have blocks and are not in the list: one look for each run, whatever its size.
+fn unfinished(reader: &dyn Reader, known: &[u64]) -> Result<Vec<u64>, StoreError> {
+    let (mut found, mut from) = (Vec::new(), Some(0u64));
+    while let Some(at) = from {
+        from = None;
+        reader.scan(Table::IndexBlock, &at.to_be_bytes(), None, Order::Up, &mut |key, _| {
+            let run = KeyReader(key).u64()?;
+            from = run.checked_add(1);
+            if !known.contains(&run) {
+                found.push(run);
+            }
+            Ok(false)
+        })?;
+    }
+    Ok(found)
+}

@@ -1,0 +1,63 @@
+//! Lists of batches: the active ones, and all by time of creation.
+
+use super::Keyed;
+use crate::adapters::embedded::engine::{Order, Table};
+use crate::adapters::rows::control::read;
+use crate::adapters::rows::key::{self, KeyReader};
+use crate::model::batch::BatchRow;
+use crate::model::id::BatchId;
+use crate::ports::StoreError;
+use crate::ports::batches::{BatchIndex, Listed};
+use crate::ports::control::Versioned;
+
+#[async_trait::async_trait]
+impl BatchIndex for Keyed {
+    async fn active(&self) -> Result<Vec<BatchId>, StoreError> {
+        let mut active = Vec::new();
+        self.engine.read()?.scan(Table::BatchActive, &[], None, Order::Up, &mut |key, _| {
+            active.push(KeyReader(key).batch()?);
+            Ok(true)
+        })?;
+        Ok(active)
+    }
+
+    async fn list(&self, behind: Option<String>, limit: usize) -> Result<(Vec<Listed>, Option<String>), StoreError> {
+        // A place that is none is taken as the end of the list: it can only come from outside.
+        let behind = match behind.as_deref().map(from_hex) {
+            None => None,
+            Some(Some(key)) => Some(key),
+            Some(None) => return Ok((vec![], None)),
+        };
+        let reader = self.engine.read()?;
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        // One more than asked for tells whether there is a next page.
+        reader.scan(Table::BatchCreated, &[], behind.as_deref(), Order::Down, &mut |key, _| {
+            keys.push(key.to_vec());
+            Ok(keys.len() <= limit)
+        })?;
+        let has_more = keys.len() > limit;
+        keys.truncate(limit);
+        let mut listed = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let mut fields = KeyReader(key);
+            fields.time()?;
+            let batch = fields.batch()?;
+            if let Some(bytes) = reader.get(Table::Batch, &key::batch(batch))? {
+                let row: Versioned<BatchRow> = read(Table::Batch.name(), &bytes)?;
+                listed.push(Listed { batch, row: row.row });
+            }
+        }
+        Ok((listed, if has_more { keys.last().map(|key| to_hex(key)) } else { None }))
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || text.len() % 2 != 0 {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}

@@ -1,0 +1,83 @@
+//! Answers, judgements and retry packs; the index entries of the answers go into the same commit.
+
+use super::Keyed;
+use crate::adapters::embedded::engine::{Batch, Order, Table};
+use crate::adapters::rows::key::{self, KeyBuilder, KeyReader};
+use crate::adapters::rows::window;
+use crate::model::id::{LaneKey, WindowKey};
+use crate::model::window::{Judgement, RetryPack, WindowRow};
+use crate::ports::StoreError;
+use crate::ports::receipts::IndexEntry;
+use crate::ports::windows::{StoredWindow, Windows};
+
+#[async_trait::async_trait]
+impl Windows for Keyed {
+    async fn put(&self, key: WindowKey, row: &WindowRow, index: Vec<IndexEntry>) -> Result<(), StoreError> {
+        let mut batch = Batch::data().put(Table::Window, key::window(key, false), window::write(row));
+        let noted = self.index.note(&index, row.window.declared_at, &mut batch)?;
+        let is_full = noted.is_full;
+        self.engine.write(batch).await?;
+        self.index.stored(noted);
+        match &self.maintainer {
+            _ if !is_full => {}
+            Some(maintainer) => maintainer(),
+            None => while self.index.maintain().await? {},
+        }
+        Ok(())
+    }
+
+    async fn put_judgement(&self, key: WindowKey, judgement: &Judgement) -> Result<(), StoreError> {
+        let row = window::write_judgement(judgement);
+        self.engine.write(Batch::data().put(Table::Window, key::window(key, true), row)).await?;
+        Ok(())
+    }
+
+    async fn get(&self, key: WindowKey) -> Result<Option<StoredWindow>, StoreError> {
+        let found = self.windows(key.lane, key.window, 1)?.pop();
+        Ok(found.filter(|stored| stored.key == key))
+    }
+
+    async fn list(&self, lane: LaneKey, from: u64, limit: usize) -> Result<Vec<StoredWindow>, StoreError> {
+        self.windows(lane, from, limit)
+    }
+
+    async fn put_retry(&self, lane: LaneKey, name: u64, pack: &RetryPack) -> Result<(), StoreError> {
+        self.engine.write(Batch::data().put(Table::Retry, retry_key(lane, name), window::write_retry(pack))).await?;
+        Ok(())
+    }
+
+    async fn retry(&self, lane: LaneKey, name: u64) -> Result<Option<RetryPack>, StoreError> {
+        let row = self.engine.read()?.get(Table::Retry, &retry_key(lane, name))?;
+        row.map(|bytes| window::read_retry(&bytes)).transpose()
+    }
+}
+
+impl Keyed {
+    /// A window's answers and its judgement stand side by side.
+    fn windows(&self, lane: LaneKey, from: u64, limit: usize) -> Result<Vec<StoredWindow>, StoreError> {
+        let mut found: Vec<StoredWindow> = Vec::new();
+        let (from, end) = (key::window(WindowKey { lane, window: from }, false), key::behind(&key::lane(lane)));
+        self.engine.read()?.scan(Table::Window, &from, end.as_deref(), Order::Up, &mut |key, bytes| {
+            let mut fields = KeyReader(key);
+            let key = WindowKey { lane: fields.lane()?, window: fields.u64()? };
+            if found.last().is_none_or(|last| last.key != key) {
+                if found.len() == limit {
+                    return Ok(false);
+                }
+                found.push(StoredWindow { key, row: None, judgement: None });
+            }
+            if let Some(stored) = found.last_mut() {
+                match fields.u8()? {
+                    0 => stored.row = Some(window::read(bytes)?),
+                    _ => stored.judgement = Some(window::read_judgement(bytes)?),
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+}
+
+fn retry_key(lane: LaneKey, name: u64) -> Vec<u8> {
+    KeyBuilder::new().lane(lane).u64(name).done()
+}

@@ -1,0 +1,163 @@
+//! The frame of a data row: version byte, then postcard; large rows compressed and with a checksum.
+
+use std::cell::RefCell;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::ports::StoreError;
+
+/// The version this program writes.
+pub const VERSION: u8 = 1;
+
+/// A block no larger than this once unpacked: a damaged length must not fill the memory.
+const BLOCK_BYTES_MAX: usize = 256 << 20;
+/// Below this, compressing gains nothing.
+const COMPRESS_FROM: usize = 256;
+/// Version, checksum, method, length.
+const BLOCK_HEAD: usize = 1 + 8 + 1 + 4;
+const PLAIN: u8 = 0;
+const ZSTD: u8 = 1;
+const ZSTD_LEVEL: i32 = 1;
+
+/// Writes a small row.
+pub fn small<T: Serialize>(row: &T) -> Vec<u8> {
+    postcard::to_extend(row, vec![VERSION]).expect("a row's fields can all be written")
+}
+
+/// Reads a small row; `what` names it in the error.
+pub fn read_small<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    let version = version_of(what, bytes)?;
+    parse(what, version, &bytes[1..])
+}
+
+/// Writes a large row: compressed where that helps, and with a checksum over everything behind it.
+pub fn block<T: Serialize>(row: &T) -> Vec<u8> {
+    let raw = postcard::to_stdvec(row).expect("a row's fields can all be written");
+    let length = u32::try_from(raw.len()).expect("a row stays far below four gigabytes");
+    let packed = if raw.len() < COMPRESS_FROM { None } else { compress(&raw).filter(|packed| packed.len() < raw.len()) };
+    let (method, body) = match &packed {
+        Some(packed) => (ZSTD, packed),
+        None => (PLAIN, &raw),
+    };
+    let mut bytes = Vec::with_capacity(BLOCK_HEAD + body.len());
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&[0; 8]);
+    bytes.push(method);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(body);
+    let checksum = xxh3_64(&bytes[9..]);
+    bytes[1..9].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// Reads a large row. Any damaged byte is [`StoreError::Corrupt`].
+pub fn read_block<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    let version = version_of(what, bytes)?;
+    if bytes.len() < BLOCK_HEAD {
+        return Err(corrupt(what, "it is too short"));
+    }
+    let mut checksum = [0; 8];
+    checksum.copy_from_slice(&bytes[1..9]);
+    if xxh3_64(&bytes[9..]) != u64::from_le_bytes(checksum) {
+        return Err(corrupt(what, "its checksum differs"));
+    }
+    let mut length = [0; 4];
+    length.copy_from_slice(&bytes[10..14]);
+    let (length, body) = (u32::from_le_bytes(length) as usize, &bytes[BLOCK_HEAD..]);
+    match bytes[9] {
+        PLAIN => parse(what, version, body),
+        ZSTD if length <= BLOCK_BYTES_MAX => {
+            let raw = decompress(body, length).ok_or_else(|| corrupt(what, "it cannot be unpacked"))?;
+            parse(what, version, &raw)
+        }
+        _ => Err(corrupt(what, "its compression is unknown")),
+    }
+}
+
+/// An error that says which kind of row is damaged and how, never what is in it.
+pub fn corrupt(what: &str, how: &str) -> StoreError {
+    StoreError::Corrupt(format!("{what}: {how}"))
+}
+
+fn version_of(what: &str, bytes: &[u8]) -> Result<u8, StoreError> {
+    match bytes.first() {
+        None => Err(corrupt(what, "it is empty")),
+        Some(&version) if version < VERSION => Err(corrupt(what, "its form is older than any this program knows")),
+        Some(&version) => Ok(version),
+    }
+}
+
+/// Fields that a later version added stand behind the ones known here.
+fn parse<T: DeserializeOwned>(what: &str, version: u8, bytes: &[u8]) -> Result<T, StoreError> {
+    let (row, rest) = postcard::take_from_bytes(bytes).map_err(|error| corrupt(what, &error.to_string()))?;
+    if version == VERSION && !rest.is_empty() { Err(corrupt(what, "it is too long")) } else { Ok(row) }
+}
+
+// A compressor's tables are made once for each thread: making them for each pack would cost more than compressing it.
+thread_local! {
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(raw: &[u8]) -> Option<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
+        }
+        slot.as_mut()?.compress(raw).ok()
+    })
+}
+
+fn decompress(packed: &[u8], length: usize) -> Option<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = zstd::bulk::Decompressor::new().ok();
+        }
+        slot.as_mut()?.decompress(packed, length).ok().filter(|raw| raw.len() == length)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_read_back_and_version_n_reads_what_n_plus_1_adds() {
+        let row = (7u32, "abc".to_owned());
+        let mut bytes = small(&row);
+        assert_eq!(bytes, [1, 7, 3, b'a', b'b', b'c'], "golden bytes");
+        assert_eq!(read_small("row", &bytes), Ok(row.clone()));
+        bytes.push(9);
+        assert!(read_small::<(u32, String)>("row", &bytes).is_err(), "the same version has nothing behind its fields");
+        bytes[0] = VERSION + 1;
+        assert_eq!(read_small("row", &bytes), Ok(row));
+        bytes[0] = 0;
+        assert!(matches!(read_small::<(u32, String)>("row", &bytes), Err(StoreError::Corrupt(_))));
+        assert!(read_small::<(u32, String)>("row", &[]).is_err());
+    }
+
+    #[test]
+    fn a_later_block_with_more_fields_is_read() {
+        let mut bytes = block(&(7u32, "abc".to_owned(), 5u8));
+        bytes[0] = VERSION + 1;
+        assert_eq!(read_block("row", &bytes), Ok((7u32, "abc".to_owned())));
+    }
+
+    #[test]
+    fn every_damaged_byte_of_a_block_is_noticed() {
+        for text in ["short".to_owned(), "a longer text ".repeat(100)] {
+            let good = block(&text);
+            assert_eq!(read_block("row", &good), Ok(text));
+            for at in 1..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 0x10;
+                assert!(matches!(read_block::<String>("row", &bad), Err(StoreError::Corrupt(_))), "byte {at}");
+            }
+            for length in 0..good.len() {
+                assert!(read_block::<String>("row", &good[..length]).is_err(), "cut at {length}");
+            }
+        }
+    }
+}

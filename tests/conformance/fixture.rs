@@ -1,0 +1,116 @@
+//! The stores that every suite runs over, and rows to fill them with.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use smsfleet::adapters::embedded::index::IndexOptions;
+use smsfleet::adapters::embedded::{EmbeddedStore, StoreOptions};
+use smsfleet::adapters::memory::store::MemoryStore;
+use smsfleet::adapters::system::SeededChance;
+use smsfleet::model::batch::{BatchRow, SmsBatch};
+use smsfleet::model::id::{BatchId, LaneKey, RecipientKey};
+use smsfleet::model::schedule::LateStart;
+use smsfleet::model::time::Timestamp;
+use smsfleet::model::window::OnUncertain;
+use smsfleet::ports::Stores;
+use smsfleet::ports::receipts::PartKey;
+
+/// A receipt index that makes and merges runs within a test.
+pub const SMALL_INDEX: IndexOptions = IndexOptions { memtable_entries: 64, merge_runs: 3 };
+
+/// A store under test that can be stopped and started.
+pub enum Subject {
+    Folder(tempfile::TempDir, Box<Option<EmbeddedStore>>),
+    Memory(MemoryStore),
+}
+
+impl Subject {
+    pub fn stores(&self) -> Stores {
+        match self {
+            Subject::Folder(_, store) => store.as_ref().as_ref().expect("it is open").stores(),
+            Subject::Memory(store) => store.stores(),
+        }
+    }
+
+    /// The store as the next process finds it.
+    pub async fn restarted(self) -> Subject {
+        match self {
+            Subject::Folder(folder, store) => {
+                drop(store);
+                let store = open(folder.path()).await;
+                Subject::Folder(folder, Box::new(Some(store)))
+            }
+            Subject::Memory(store) => Subject::Memory(store.reopen().expect("it opens again")),
+        }
+    }
+
+    /// Waits until the receipt index has nothing left to do.
+    pub async fn index_at_rest(&self) {
+        let index = match self {
+            Subject::Folder(_, store) => store.as_ref().as_ref().expect("it is open").index(),
+            Subject::Memory(store) => store.index(),
+        };
+        while index.maintain().await.expect("the index is kept up") {}
+    }
+}
+
+pub fn small_options() -> StoreOptions {
+    StoreOptions { index: SMALL_INDEX, cache_bytes: 4 << 20, min_free_bytes: 1 << 20, ..StoreOptions::default() }
+}
+
+pub async fn open(folder: &Path) -> EmbeddedStore {
+    EmbeddedStore::open(folder, small_options()).await.expect("the folder opens")
+}
+
+/// Runs a suite over both stores.
+pub fn over_both<F, Fut>(suite: F)
+where
+    F: Fn(Subject) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = open(folder.path()).await;
+        suite(Subject::Folder(folder, Box::new(Some(store)))).await;
+        suite(Subject::Memory(MemoryStore::with_index(Arc::new(SeededChance::from_seed(1)), SMALL_INDEX))).await;
+    });
+}
+
+pub fn lane(batch: u128, lane: u8) -> LaneKey {
+    LaneKey { batch: BatchId(batch), lane }
+}
+
+pub fn part(batch: u128, seq: u32) -> PartKey {
+    PartKey { recipient: RecipientKey { lane: lane(batch, 3), seq }, part: 0 }
+}
+
+pub fn batch_row(id: u128, created: i64) -> BatchRow {
+    let batch = SmsBatch {
+        batch_id: BatchId(id),
+        tenant: "t".into(),
+        table_name: "list.csv".into(),
+        campaign_id: String::new(),
+        campaign_name: String::new(),
+        marketing_program_id: String::new(),
+        task_id: String::new(),
+        content_id: String::new(),
+        content: "Hello".into(),
+        content_signature: String::new(),
+        url: None,
+        link_base: String::new(),
+        auto_trigger: true,
+        schedule_time: None,
+        not_after: None,
+        late_start: LateStart::Hold,
+        ext_code: "007".into(),
+        provider_type: "smpp".into(),
+        on_uncertain: OnUncertain::Hold,
+        priority: 5,
+        number_column: None,
+        default_region: "CN".into(),
+        min_recipients_per_lane: 5_000,
+    };
+    BatchRow::created(batch, "digest".into(), Timestamp(created))
+}
