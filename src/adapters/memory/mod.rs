@@ -6,9 +6,9 @@ pub mod store;
 
 pub mod queue;
 
+pub mod budget;
 pub mod lease;
 pub mod rates;
-pub mod budget;
 pub mod tallies;
 
 pub mod clock;

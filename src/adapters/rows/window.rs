@@ -133,14 +133,17 @@ pub fn read_judgement(bytes: &[u8]) -> Result<Judgement, StoreError> {
 
 /// Writes a retry pack.
 pub fn write_retry(pack: &RetryPack) -> Vec<u8> {
-    let entries: Vec<(u32, u8, u32)> = pack.entries.iter().map(|entry| (entry.seq, entry.tries, entry.parts)).collect();
+    let entries: Vec<(u32, u8, u32, u8)> =
+        pack.entries.iter().map(|entry| (entry.seq, entry.tries, entry.parts, entry.round)).collect();
     block(&(entries,))
 }
 
 /// Reads a retry pack.
 pub fn read_retry(bytes: &[u8]) -> Result<RetryPack, StoreError> {
-    let (entries,): (Vec<(u32, u8, u32)>,) = read_block(RETRY, bytes)?;
-    Ok(RetryPack { entries: entries.into_iter().map(|(seq, tries, parts)| RetryEntry { seq, tries, parts }).collect() })
+    let (entries,): (Vec<(u32, u8, u32, u8)>,) = read_block(RETRY, bytes)?;
+    Ok(RetryPack {
+        entries: entries.into_iter().map(|(seq, tries, parts, round)| RetryEntry { seq, tries, parts, round }).collect(),
+    })
 }
 
 /// The stored number of an answer's kind: part of the form, never given twice.
@@ -226,7 +229,7 @@ mod tests {
         assert_eq!(read(&write(&row())), Ok(row()));
         let judgement = Judgement { window: window(), judged_at: Timestamp(9), unanswered: vec![3, 1, 2] };
         assert_eq!(read_judgement(&write_judgement(&judgement)), Ok(judgement));
-        let retry = RetryPack { entries: vec![RetryEntry { seq: 7, tries: 1, parts: 3 }] };
+        let retry = RetryPack { entries: vec![RetryEntry { seq: 7, tries: 1, parts: 3, round: 2 }] };
         assert_eq!(read_retry(&write_retry(&retry)), Ok(retry));
     }
 
@@ -245,7 +248,7 @@ mod tests {
         ];
         assert_eq!(bytes[14..], golden.concat()[5..]);
         assert_eq!(
-            write_retry(&RetryPack { entries: vec![RetryEntry { seq: 300, tries: 1, parts: 3 }] })[14..],
+            write_retry(&RetryPack { entries: vec![RetryEntry { seq: 300, tries: 1, parts: 3, round: 0 }] })[14..],
             [1, 172, 2, 1, 3]
         );
     }
