@@ -10,6 +10,8 @@ pub mod line;
 pub mod progress;
 pub mod recipients;
 pub mod recount;
+pub mod settle;
+pub mod syncer;
 pub mod walk;
 
 pub use explain::{BatchFacts, LiveAccount, explain_batch, explain_number, verdict};
@@ -17,5 +19,8 @@ pub use line::{Event, RecipientFilter, RecipientLine};
 pub use progress::{Progress, progress};
 pub use recipients::RecipientPages;
 pub use recount::recount;
-pub mod settle;
-pub mod syncer;
+
+#[cfg(test)]
+pub(crate) mod fakes;
+#[cfg(test)]
+pub(crate) mod tests;
