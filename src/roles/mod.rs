@@ -4,5 +4,6 @@ pub mod config;
 pub mod config_load;
 pub mod coordinator;
 pub mod edges;
+pub mod embedded;
 pub mod fleet;
 pub mod reach;

@@ -1,0 +1,205 @@
+//! The embedded fleet: all roles in one process over one durable folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::config::{Config, Protocol};
+use super::coordinator;
+use super::edges::Edges;
+use super::fleet::{Ends, Fleet, Settings};
+use crate::adapters::embedded::{EmbeddedStore, StoreOptions};
+use crate::adapters::memory::budget::BudgetedPacks;
+use crate::adapters::memory::lease::MemoryLease;
+use crate::adapters::memory::queue::MemoryBroker;
+use crate::adapters::memory::rates::LocalRates;
+use crate::adapters::memory::tallies::MemoryTallies;
+use crate::adapters::smpp::SmppAccount;
+use crate::adapters::source::FileSource;
+use crate::adapters::system::{SeededChance, SystemClock};
+use crate::batch::SmsBatchService;
+use crate::coordinate::leader::Terms;
+use crate::coordinate::sweeper::Keep;
+use crate::model::code::{Code, Fault};
+use crate::model::limits::{RANGE_RECORDS, RANGE_TASKS_PER_PREPARER};
+use crate::ports::provider::{Provider, ReportSink, Reports, Route, Routes};
+use crate::ports::{Stores, World};
+use crate::prepare::tools::Settings as PrepareSettings;
+use crate::runtime::task::Tasks;
+
+/// How often the mark that tells a restored store is raised.
+const MARK_EVERY: Duration = Duration::from_secs(3);
+/// Batches of reports that wait for the intake.
+const REPORTS_WAITING: usize = 64;
+
+/// A folder that is open, whether or not a fleet runs over it.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<EmbeddedStore>,
+    /// Its ports.
+    pub stores: Stores,
+    /// Time and chance.
+    pub world: World,
+}
+
+impl Opened {
+    /// Opens the folder of a configuration, creating it if there is none.
+    ///
+    /// # Errors
+    /// [`Code::FolderInUse`], [`Code::StoreFormat`], or what the disk says.
+    pub async fn open(config: &Config) -> Result<Opened, Fault> {
+        let world = World { clock: Arc::new(SystemClock), chance: Arc::new(SeededChance::from_system()) };
+        let options = StoreOptions {
+            cache_bytes: (config.limits.store_cache_mb as usize) << 20,
+            chance: world.chance.clone(),
+            ..StoreOptions::default()
+        };
+        let store = Arc::new(EmbeddedStore::open(&config.data_dir, options).await?);
+        Ok(Opened { stores: store.stores(), store, world })
+    }
+
+    /// Refuses a store that is older than what this fleet has already done (rule 9).
+    ///
+    /// # Errors
+    /// [`Code::StoreStale`].
+    pub async fn check_mark(&self) -> Result<(), Fault> {
+        match self.stores.meta.check_mark().await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(differs)) => Err(Fault::new(Code::StoreStale, differs)),
+            Err(error) => Err(crate::batch::service::fault(error)),
+        }
+    }
+}
+
+/// A fleet that runs over a folder.
+pub struct Embedded {
+    /// The folder.
+    pub opened: Opened,
+    /// The edges.
+    pub edges: Edges,
+    /// Batches and commands.
+    pub service: SmsBatchService,
+    /// Cancelled when the disk failed: the process should end with an error.
+    pub failed: CancellationToken,
+    /// Where reports that come in over HTTP go.
+    pub reports: ReportSink,
+    broker: Arc<MemoryBroker>,
+    providers: Vec<Arc<dyn Provider>>,
+    fleet: Fleet,
+    marks: Tasks,
+    grace: Duration,
+}
+
+impl Embedded {
+    /// Opens the folder and starts all roles.
+    ///
+    /// # Errors
+    /// As for [`Opened::open`] and [`Opened::check_mark`]; or an account that can never work as it is configured.
+    pub async fn start(config: &Config) -> Result<Embedded, Fault> {
+        let opened = Opened::open(config).await?;
+        opened.check_mark().await?;
+        let world = opened.world.clone();
+        let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
+        let routes = routes(config, &world, &reports)?;
+        let providers = routes.values().map(|route| route.provider.clone()).collect();
+        let budgeted = BudgetedPacks::new(opened.stores.packs.clone());
+        let stores = Stores { packs: budgeted.clone(), ..opened.stores.clone() };
+        let broker = Arc::new(MemoryBroker::new());
+        let limits = routes.iter().map(|(name, route)| (name.clone(), route.account.rate));
+        let edges = Edges {
+            stores,
+            rates: Arc::new(LocalRates::new(limits, world.clock.boot())),
+            world,
+            source: Arc::new(FileSource::new(opened.store.spool())),
+            routes,
+            tallies: Arc::new(MemoryTallies::new()),
+            lease: Arc::new(MemoryLease::new()),
+            sender: broker.sender(),
+            budget: budgeted,
+            wake: Arc::new(Notify::new()),
+        };
+        let ends = Ends { prepare: broker.join_prepare(), delivery: broker.join_delivery(), reports: reports_in };
+        let settings = settings(config);
+        let fleet = Fleet::start(edges.clone(), ends, settings.clone());
+        let marks = Tasks::default();
+        let meta = opened.stores.meta.clone();
+        marks.spawn("mark", async move {
+            loop {
+                if let Err(error) = meta.raise_mark().await {
+                    tracing::warn!(code = %error.code(), "the mark of the store could not be raised");
+                }
+                tokio::time::sleep(MARK_EVERY).await;
+            }
+        });
+        let service = SmsBatchService::new(edges.stores.clone(), edges.world.clone(), edges.wake.clone());
+        let failed = opened.store.failed();
+        Ok(Embedded { opened, edges, service, failed, reports, broker, providers, fleet, marks, grace: settings.grace })
+    }
+
+    /// Tokens of preparation and delivery that wait, for people.
+    pub fn lag(&self) -> (u64, u64) {
+        self.broker.lag()
+    }
+
+    /// The delivery worker, to be looked at.
+    pub fn delivery(&self) -> &crate::deliver::Delivery {
+        &self.fleet.delivery
+    }
+
+    /// Stops from the source's end: nothing new is handed over, answers are waited for, accounts say good-bye, receipts are
+    /// stored to the last, and the folder is closed.
+    pub async fn stop(mut self) {
+        self.fleet.stop_working().await;
+        let closing = self.providers.iter().map(|provider| provider.close(self.grace));
+        futures::future::join_all(closing).await;
+        self.fleet.stop().await;
+        self.marks.abort_all();
+        self.opened.store.close();
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let day = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
+    let keep = Keep {
+        texts: day(config.retention.texts_days),
+        history: day(config.retention.history_days),
+        batch: day(config.retention.batch_days),
+        index: day(config.retention.index_days),
+    };
+    let mut prepare = PrepareSettings::default();
+    if config.limits.prepare_tasks > 0 {
+        prepare.tasks = config.limits.prepare_tasks as usize;
+    }
+    let coordinator = coordinator::Settings {
+        terms: Terms::default(),
+        every: Duration::from_millis(100),
+        range_records: RANGE_RECORDS,
+        range_tasks: prepare.tasks * RANGE_TASKS_PER_PREPARER,
+        keep,
+    };
+    Settings { coordinator, prepare, grace: config.limits.drain }
+}
+
+/// The accounts of a configuration, started.
+fn routes(config: &Config, world: &World, reports: &ReportSink) -> Result<Routes, Fault> {
+    let mut routes = BTreeMap::new();
+    for (name, wanted) in &config.accounts {
+        let account = wanted.account(name);
+        let (clock, chance) = (world.clock.clone(), world.chance.clone());
+        let provider: Arc<dyn Provider> = match wanted.protocol {
+            Protocol::Smpp => SmppAccount::start(account.clone(), wanted.smpp.clone(), reports.clone(), clock, chance)?,
+            Protocol::Http => return Err(Fault::new(Code::ConfigInvalid, format!("accounts.{name}: HTTP comes next"))),
+        };
+        routes.insert(name.clone(), Route { account, provider });
+    }
+    Ok(Arc::new(routes))
+}
+
+/// Whether a data folder exists: reading commands do not create one.
+pub fn exists(folder: &Path) -> bool {
+    folder.join("smsfleet.redb").exists()
+}
