@@ -1,2 +1,21 @@
-//! b
-fn main() {}
+//! The one benchmark binary: prints the figures of the README. `cargo bench` runs everything; `cargo bench -- delivery`
+//! runs the benches whose name contains the word, and a number behind it sets the number of recipients.
+
+mod delivery;
+mod support;
+
+fn main() {
+    let mut words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let size = words.iter().position(|word| word.parse::<u64>().is_ok()).map(|at| words.remove(at));
+    let size = size.and_then(|word| word.parse().ok());
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    if std::env::var_os("BENCH_LOG").is_some() {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    }
+    for (name, bench) in delivery::BENCHES {
+        if wanted(name) {
+            println!("\n{name}");
+            bench(size);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What the benches share: a list of recipients, a fleet over a temporary folder, a simulator beside it.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use smsfleet::adapters::secure::Secret;
+use smsfleet::batch::SmsBatchService;
+use smsfleet::model::batch::{BatchRow, SmsBatch};
+use smsfleet::model::id::BatchId;
+use smsfleet::model::schedule::LateStart;
+use smsfleet::model::window::OnUncertain;
+use smsfleet::roles::config::{AccountConfig, Config};
+use smsfleet::roles::embedded::Embedded;
+use smsfleet::simulator::Simulator;
+
+/// A runtime as the binary has it.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime starts")
+}
+
+/// Writes a list of `recipients` different Chinese mobile numbers with two short columns.
+pub fn list(folder: &Path, recipients: u64) -> PathBuf {
+    let path = folder.join(format!("list-{recipients}.csv"));
+    let mut file = BufWriter::new(std::fs::File::create(&path).expect("a temporary file"));
+    writeln!(file, "phone,name,code").expect("written");
+    for n in 0..recipients {
+        let mixed = (n * 7_919) % 100_000_000;
+        let block = n / 100_000_000;
+        writeln!(file, "+8613{}{mixed:08},name{n},{:06}", 8 - block, n % 999_983).expect("written");
+    }
+    file.flush().expect("written");
+    path
+}
+
+/// A configuration over `folder` with one SMPP account at `port`.
+pub fn config(folder: &Path, port: u16, change: impl FnOnce(&mut AccountConfig)) -> Config {
+    let mut account = AccountConfig { provider_type: "sim".into(), ..AccountConfig::default() };
+    account.smpp.port = port;
+    account.smpp.system_id = "smsfleet".into();
+    account.smpp.password = Secret::new("password");
+    account.smpp.binds = 4;
+    account.smpp.window = 500;
+    account.receipts.wait = Duration::from_secs(20);
+    change(&mut account);
+    Config { data_dir: folder.join("data"), accounts: [("sim".to_owned(), account)].into(), ..Config::default() }
+}
+
+/// A batch over a list.
+pub fn batch(list: &Path) -> SmsBatch {
+    SmsBatch {
+        batch_id: BatchId(0),
+        tenant: "bench".into(),
+        table_name: list.display().to_string(),
+        campaign_id: String::new(),
+        campaign_name: String::new(),
+        marketing_program_id: String::new(),
+        task_id: String::new(),
+        content_id: String::new(),
+        content: "Dear {{name}}, your parcel has arrived at the station. Your pickup code is {{code}}.".into(),
+        content_signature: String::new(),
+        url: None,
+        link_base: String::new(),
+        auto_trigger: false,
+        schedule_time: None,
+        not_after: None,
+        late_start: LateStart::Hold,
+        ext_code: String::new(),
+        provider_type: "sim".into(),
+        on_uncertain: OnUncertain::Hold,
+        priority: 5,
+        number_column: None,
+        dialect: String::new(),
+        default_region: "CN".into(),
+        min_recipients_per_lane: 5_000,
+    }
+}
+
+/// Waits until a batch is as `until` wants it; returns the row and how long that took.
+pub async fn wait(service: &SmsBatchService, id: BatchId, until: impl Fn(&BatchRow) -> bool) -> (BatchRow, Duration) {
+    let began = Instant::now();
+    loop {
+        let row = service.load(id).await.expect("the batch is there").row;
+        if until(&row) {
+            return (row, began.elapsed());
+        }
+        if began.elapsed() > Duration::from_secs(600) {
+            panic!("it does not come: {:?} {:?} {:?}", row.current_step, row.step(), row.settlement);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A fleet and a simulator, with a sealed batch.
+pub struct Bed {
+    /// The fleet.
+    pub fleet: Embedded,
+    /// The simulator.
+    pub simulator: Simulator,
+    /// The batch.
+    pub id: BatchId,
+    /// How long preparation took.
+    pub prepared_in: Duration,
+    _folder: tempfile::TempDir,
+}
+
+impl Bed {
+    /// Prepares and seals a batch of `recipients`.
+    pub async fn prepare(simulator: Simulator, recipients: u64, change: impl FnOnce(&mut AccountConfig)) -> Bed {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = simulator.smpp_addr().expect("it listens").port();
+        let list = list(folder.path(), recipients);
+        let fleet = Embedded::start(&config(folder.path(), port, change)).await.expect("the fleet starts");
+        let created = fleet.service.create("bench", batch(&list)).await.expect("created");
+        let began = Instant::now();
+        fleet.service.entry_process(created.batch).await.expect("begun");
+        wait(&fleet.service, created.batch, |row| row.sealed.is_some() || row.step().state.is_final()).await;
+        Bed { fleet, simulator, id: created.batch, prepared_in: began.elapsed(), _folder: folder }
+    }
+}
+
+/// Resident memory of this process, in megabytes.
+pub fn resident_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or("VmRSS: 0");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
