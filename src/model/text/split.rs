@@ -119,10 +119,10 @@ fn measure_beyond_ascii(text: &str, at: usize, mut septets: usize) -> (Encoding,
     (Encoding::Gsm7, septets)
 }
 
-/// UTF-16 units of a text, counted on its UTF-8 bytes: each byte that begins a character is one, and one more when the
-/// character takes four bytes, for then it is a surrogate pair.
+/// UTF-16 units of a text: one for each character, and one more for each that takes four bytes in UTF-8, for it is a surrogate
+/// pair.
 fn utf16_units(text: &str) -> usize {
-    text.bytes().map(|byte| usize::from(byte & 0xC0 != 0x80) + usize::from(byte >= 0xF0)).sum()
+    text.chars().count() + text.bytes().filter(|&byte| byte >= 0xF0).count()
 }
 
 /// Whether division counts the parts of a text: every character is one unit and none joins another. Says no when in doubt; it
@@ -134,8 +134,10 @@ fn fills_every_part(text: &str, encoding: Encoding, units: usize) -> bool {
         // EF B8 U+FE00 to U+FE3F.
         Encoding::Ucs2 => {
             let bytes = text.as_bytes();
-            let joins = |&byte: &u8| byte >= 0xF0 || matches!(byte, 0xCC | 0xCD | 0xE2);
-            !bytes.iter().any(joins) && !bytes.windows(2).any(|pair| pair == [0xEF, 0xB8])
+            // Without early ends, which would keep the compiler from looking at many bytes at once.
+            let begins = bytes.iter().fold(false, |found, &byte| found | (byte >= 0xF0) | matches!(byte, 0xCC | 0xCD | 0xE2));
+            let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
+            !(begins | pairs.fold(false, |found, (&one, &two)| found | ((one == 0xEF) & (two == 0xB8))))
         }
     }
 }
