@@ -1,6 +1,8 @@
 //! Files that are no lists, that change, that are copies; and what of it stays on disk.
 
-use smsfleet::adapters::source::{FileSource, spool, sweep};
+use std::time::{Duration, SystemTime};
+
+use smsfleet::adapters::source::{FileSource, expire, spool, sweep};
 use smsfleet::model::code::Code;
 use smsfleet::ports::source::{Source, SourceSpec};
 
@@ -111,6 +113,17 @@ async fn standard_input_becomes_a_file_that_stays_the_same() {
     sweep(&dir).expect("swept");
     assert_eq!(files_in(&dir).len(), 2);
     sweep(&folder.path().join("none")).expect("nothing to sweep");
+
+    // What is used stays, whenever it was made.
+    let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
+    for name in files_in(&dir) {
+        let file = std::fs::File::open(dir.join(name)).expect("opened");
+        file.set_modified(SystemTime::now() - 2 * hour).expect("made old");
+    }
+    source.open(&spec, &plan, &plan.ranges[0]).await.expect("used");
+    assert_eq!(expire(&dir, SystemTime::now() - hour).expect("expired"), 1);
+    assert!(path.exists());
+    assert_eq!(expire(&dir, SystemTime::now() + second).expect("expired"), 1);
 }
 
 #[tokio::test]
@@ -119,10 +132,10 @@ async fn a_copy_is_made_once_and_again_when_it_is_gone() {
     let place = Place::new(&zstd::encode_all(text.as_bytes(), 1).expect("zstd"), "");
     let plan = place.plan(10).await.expect("a plan");
     let [copy] = &files_in(&place.spool())[..] else { panic!("one copy") };
-    let made = std::fs::metadata(place.spool().join(copy)).and_then(|facts| facts.modified()).expect("a time");
+    let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(place.spool().join(copy)).expect("it is there"));
+    let made = inode();
     assert_eq!(place.plan(10).await.expect("the same plan"), plan);
-    let still = std::fs::metadata(place.spool().join(copy)).and_then(|facts| facts.modified()).expect("a time");
-    assert_eq!(made, still, "the second attempt finds it");
+    assert_eq!(made, inode(), "the second attempt finds it");
     std::fs::remove_dir_all(place.spool()).expect("removed");
     assert_eq!(place.read(&plan, 0, 10).await.expect("records").iter().map(shown).collect::<Vec<_>>(), ["2: 1|张三"]);
 }

@@ -4,6 +4,7 @@ use encoding_rs::{Encoding, GB18030, UTF_8, UTF_16BE, UTF_16LE};
 
 use super::dialect::{Compression, Format};
 use super::fields::csv_field_count;
+use super::json_fields;
 use super::records::{Framing, Records};
 use crate::model::code::{Code, Fault};
 
@@ -149,7 +150,7 @@ impl Census {
     }
 }
 
-/// The format of a UTF-8 text. `whole` says that the sample is the whole file.
+/// The format of a UTF-8 text, by its beginning.
 pub(super) fn format(sample: &[u8]) -> Result<Format, Fault> {
     let text = sample.trim_ascii_start();
     match text.first() {
@@ -159,8 +160,7 @@ pub(super) fn format(sample: &[u8]) -> Result<Format, Fault> {
             while let Some(line) = lines.next() {
                 // A line that the sample cuts off may be an object.
                 let cut_off = lines.peek().is_none() && sample.len() >= SAMPLE_BYTES;
-                object |= cut_off
-                    || serde_json::from_slice::<std::collections::BTreeMap<String, &serde_json::value::RawValue>>(line).is_ok();
+                object |= cut_off || std::str::from_utf8(line).is_ok_and(|line| json_fields::keys(line).is_some());
             }
             if object {
                 Ok(Format::JsonLines)

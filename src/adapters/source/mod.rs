@@ -21,7 +21,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-pub use spool::{spool, sweep};
+pub use spool::{expire, spool, sweep};
 
 use self::dialect::{Dialect, Wanted};
 use crate::model::code::{Code, Fault};
@@ -53,6 +53,14 @@ impl FileSource {
         self.expanded_max = bytes;
         self
     }
+
+    /// Keeps a text from expiring when it is one of the spool folder's.
+    fn note_use(&self, text: &Path) -> Result<(), Fault> {
+        if text.parent() == Some(&self.spool_dir) {
+            spool::touch(text).map_err(|error| cannot_open(text, &error))?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait::async_trait]
@@ -83,6 +91,7 @@ impl Source for FileSource {
                 }
             }
         };
+        self.note_use(&text)?;
         Ok(Box::new(range::FileRange::open(&text, &path, &dialect, plan, range)?))
     }
 }

@@ -66,13 +66,14 @@ fn look(
     range_records: u32,
 ) -> Result<Found, Fault> {
     let read_error = |error: io::Error| named(path)(cannot_read(&error));
-    let mut file = if dialect.is_readable_in_place() {
-        File::open(path).map_err(|error| cannot_open(path, &error))?
+    let text = if dialect.is_readable_in_place() {
+        path.to_path_buf()
     } else {
         fingerprint.content = hash_file(path).map_err(read_error)?;
-        let copy = spool::converted(path, fingerprint, dialect, &source.spool_dir, source.expanded_max)?;
-        File::open(&copy).map_err(|error| cannot_open(&copy, &error))?
+        spool::converted(path, fingerprint, dialect, &source.spool_dir, source.expanded_max)?
     };
+    source.note_use(&text)?;
+    let mut file = File::open(&text).map_err(|error| cannot_open(&text, &error))?;
     let mut sample = vec![];
     (&mut file).take(detect::SAMPLE_BYTES as u64).read_to_end(&mut sample).map_err(read_error)?;
     let text = sample.strip_prefix(MARK).unwrap_or(&sample);

@@ -355,4 +355,44 @@ mod tests {
             }
         }
     }
+
+    /// Gives a few bytes at a time, so that every place is once the end of what was read.
+    struct Trickle<'a>(&'a [u8], usize);
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+            let count = self.1.min(chunk.len()).min(self.0.len());
+            let (now, later) = self.0.split_at(count);
+            chunk[..count].copy_from_slice(now);
+            self.0 = later;
+            Ok(count)
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_ends_of_chunks_do_not_matter(text in "[a,\"\"\r\n ]{0,60}", count in 1usize..4, lines: bool) {
+            let framing = if lines { Framing::Lines } else { CSV };
+            let mut records = Records::new(Trickle(text.as_bytes(), count), framing, 0, 1);
+            let mut found = vec![];
+            while let Some(raw) = records.next().expect("memory is read") {
+                found.push((raw.offset, raw.line, raw.bytes.map(<[u8]>::to_vec)));
+            }
+            proptest::prop_assert_eq!(found, read(text.as_bytes(), framing));
+            proptest::prop_assert_eq!(records.take_hash(), xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
+        }
+
+        #[test]
+        fn a_range_that_ends_between_records_gives_the_same_records(text in "[a,\"\"\r\n]{0,60}", at in 0usize..30) {
+            let whole = read(text.as_bytes(), CSV);
+            let Some(&(border, line, _)) = whole.get(at) else { return Ok(()) };
+            let (before, behind) = text.as_bytes().split_at(border as usize);
+            let mut parts = read(before, CSV);
+            let mut records = Records::new(behind, CSV, border, line);
+            while let Some(raw) = records.next().expect("memory is read") {
+                parts.push((raw.offset, raw.line, raw.bytes.map(<[u8]>::to_vec)));
+            }
+            proptest::prop_assert_eq!(parts, whole);
+        }
+    }
 }

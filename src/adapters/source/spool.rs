@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use encoding_rs::{DecoderResult, UTF_8};
 use xxhash_rust::xxh3::Xxh3;
@@ -36,14 +37,36 @@ pub fn spool(mut reader: impl Read, spool_dir: &Path) -> Result<PathBuf, Fault> 
 
 /// Removes what killed processes left half-written. Call it once, by the process that holds the data folder.
 pub fn sweep(spool_dir: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(spool_dir) {
+    remove(spool_dir, |name, _| Ok(name.ends_with(HALF_WRITTEN)))
+}
+
+/// Removes copies that nothing was planned from or read from since `unused_since`; returns how many. They are whole lists of
+/// people, so they should not outlive their batches. A copy of a file is made again when it is needed; one of standard input
+/// cannot be, so keep it as long as its batch may still be prepared.
+pub fn expire(spool_dir: &Path, unused_since: SystemTime) -> io::Result<u64> {
+    let mut removed = 0;
+    remove(spool_dir, |name, facts| {
+        let expired = !name.ends_with(HALF_WRITTEN) && facts.modified()? < unused_since;
+        removed += u64::from(expired);
+        Ok(expired)
+    })?;
+    Ok(removed)
+}
+
+/// Notes that a copy is used, for [`expire`].
+pub(super) fn touch(copy: &Path) -> io::Result<()> {
+    File::open(copy)?.set_modified(SystemTime::now())
+}
+
+fn remove(folder: &Path, mut is_old: impl FnMut(&str, &fs::Metadata) -> io::Result<bool>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(HALF_WRITTEN) {
+        if is_old(&entry.file_name().to_string_lossy(), &entry.metadata()?)? {
             fs::remove_file(entry.path())?;
         }
     }
