@@ -22,6 +22,11 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// What the messages of a chunk share.
+    pub fn new(send_by: Duration, stop: CancellationToken, answers: mpsc::UnboundedSender<Vec<Answered>>) -> Ticket {
+        Ticket { send_by, stop, answers }
+    }
+
     /// Whether its messages may still be handed over at this time of the boot clock.
     pub fn may_send(&self, boot: Duration) -> bool {
         boot <= self.send_by && !self.stop.is_cancelled()
@@ -108,7 +113,7 @@ impl Queue {
                 }
                 if state.messages < self.room {
                     state.messages += chunk.messages.len();
-                    let ticket = Ticket { send_by: chunk.send_by, stop: chunk.stop, answers: chunk.answers };
+                    let ticket = Ticket::new(chunk.send_by, chunk.stop, chunk.answers);
                     state.chunks.push_back(Waiting { ticket: Arc::new(ticket), messages: chunk.messages.into() });
                     break;
                 }
@@ -121,7 +126,7 @@ impl Queue {
                 () = tokio::time::sleep(left) => true,
             };
             if expired {
-                let ticket = Ticket { send_by: chunk.send_by, stop: chunk.stop, answers: chunk.answers };
+                let ticket = Ticket::new(chunk.send_by, chunk.stop, chunk.answers);
                 ticket.not_sent(chunk.messages, self.long);
                 return Ok(());
             }

@@ -3,6 +3,7 @@
 mod chaos;
 mod receipts;
 mod server;
+mod tls;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
