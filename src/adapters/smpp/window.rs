@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use super::queue::Ticket;
+use crate::adapters::waiting::Ticket;
 use crate::model::answer::Answer;
 use crate::model::window::Answered;
 

@@ -1,10 +1,11 @@
-//! The chunks that wait for a session: one bounded queue that all sessions of an account take from.
+//! The chunks that wait for an account: one bounded queue that all its sessions take from.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::account::LongMessage;
@@ -224,6 +225,21 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How often messages are looked for whose time is over while no session takes any.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
+
+/// Answers what was stopped or is out of time, until the account closes.
+pub async fn sweep(queue: &Queue, clock: &dyn Clock, mut closing: watch::Receiver<Option<Instant>>) {
+    let mut tick = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            _ = closing.wait_for(Option::is_some) => return,
+            _ = tick.tick() => queue.sweep(clock.boot()),
+        }
     }
 }
 
