@@ -30,7 +30,12 @@ impl Ticket {
 
     /// Whether its messages may still be handed over at this time of the boot clock.
     pub fn may_send(&self, boot: Duration) -> bool {
-        boot <= self.send_by && !self.stop.is_cancelled()
+        self.in_time(boot) && !self.stop.is_cancelled()
+    }
+
+    /// Whether its time is not over, stopped or not.
+    pub fn in_time(&self, boot: Duration) -> bool {
+        boot <= self.send_by
     }
 
     /// Hands answers back. Nobody listening is no error: a window may have been given up.
