@@ -8,3 +8,5 @@ pub mod secure;
 pub mod smpp;
 pub mod source;
 pub mod system;
+pub mod vendor;
+pub mod waiting;

@@ -13,16 +13,14 @@ use super::config::SmppConfig;
 use super::connect;
 use super::core::{Core, Counters};
 use super::pdu::Template;
-use super::queue::Queue;
 use crate::adapters::secure;
+use crate::adapters::waiting::{self, Queue};
 use crate::model::account::Account;
 use crate::model::code::Fault;
 use crate::ports::clock::{Chance, Clock};
 use crate::ports::provider::{Chunk, Health, Provider, ReportSink};
 use crate::runtime::task;
 
-/// How often messages are looked for whose time is over while no session takes any.
-const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// How long sessions get beyond the grace period to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -68,7 +66,10 @@ impl SmppAccount {
             account,
             config,
         });
-        let mut tasks = vec![task::spawn("smpp sweep", sweep(core.clone()))];
+        let mut tasks = vec![task::spawn("smpp sweep", {
+            let core = core.clone();
+            async move { waiting::sweep(&core.queue, &*core.clock, core.closing.subscribe()).await }
+        })];
         for (index, role) in roles.into_iter().enumerate() {
             tasks.push(task::spawn("smpp session", connect::keep(core.clone(), index, role)));
         }
@@ -84,18 +85,6 @@ impl SmppAccount {
         self.core.queue.close();
         let deadline = Instant::now() + grace;
         self.core.closing.send_modify(|closing| *closing = Some(closing.map_or(deadline, |earlier| earlier.min(deadline))));
-    }
-}
-
-async fn sweep(core: Arc<Core>) {
-    let mut closing = core.closing.subscribe();
-    let mut tick = tokio::time::interval(SWEEP_EVERY);
-    loop {
-        tokio::select! {
-            biased;
-            _ = closing.wait_for(Option::is_some) => return,
-            _ = tick.tick() => core.queue.sweep(core.clock.boot()),
-        }
     }
 }
 

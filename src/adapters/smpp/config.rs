@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::adapters::secure::Secret;
-use crate::model::answer::{Class, NotNow, smpp_class};
+use crate::adapters::vendor::VendorClass;
+use crate::model::answer::{Class, smpp_class};
 use crate::model::code::{Code, Fault};
 use crate::model::schedule::seconds;
 
@@ -67,7 +68,7 @@ pub struct SmppConfig {
     #[serde(with = "seconds")]
     pub reconnect_max: Duration,
     /// What the SMSC's own status codes mean, such as `"0x00000401" = "throttled"`. Looked up before the standard's table.
-    pub vendor_status: BTreeMap<Status, StatusClass>,
+    pub vendor_status: BTreeMap<Status, VendorClass>,
     /// Octets of the longest PDU taken from the SMSC; a longer one ends the session.
     pub max_command_length: u32,
 }
@@ -152,32 +153,6 @@ impl<'de> Deserialize<'de> for Status {
     }
 }
 
-/// What a provider's own refusal means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StatusClass {
-    /// Over the rate: soon again.
-    Throttled,
-    /// No room, perhaps only for this handset: later again.
-    QueueFull,
-    /// A passing failure: again a few times.
-    Transient,
-    /// Never again.
-    Permanent,
-}
-
-impl StatusClass {
-    /// The class as the rest of the fleet knows it.
-    pub fn class(self) -> Class {
-        match self {
-            StatusClass::Throttled => Class::NotNow(NotNow::Throttled),
-            StatusClass::QueueFull => Class::NotNow(NotNow::QueueFull),
-            StatusClass::Transient => Class::NotNow(NotNow::Transient),
-            StatusClass::Permanent => Class::Permanent,
-        }
-    }
-}
-
 impl SmppConfig {
     /// Checks what serde cannot: lengths, characters and relations.
     pub fn check(&self) -> Result<(), Fault> {
@@ -258,6 +233,7 @@ impl Role {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::answer::NotNow;
 
     #[test]
     fn a_configuration_is_read_and_its_password_is_not_printed() {

@@ -9,7 +9,7 @@ use tokio_rustls::TlsConnector;
 
 use super::config::SmppConfig;
 use super::pdu::Template;
-use super::queue::Queue;
+use crate::adapters::waiting::Queue;
 use crate::model::account::Account;
 use crate::model::code::{Code, Fault};
 use crate::ports::clock::{Chance, Clock};

@@ -5,7 +5,7 @@
 //! better, and a later DELIVRD still wins; in an intermediate notification it stands for ENROUTE.
 
 use super::lenient::{Delivered, latin1};
-use crate::model::id::Msisdn;
+use crate::adapters::vendor::number;
 use crate::model::limits::MESSAGE_ID_MAX;
 use crate::model::receipt::{Ending, Report, Rung};
 use crate::model::time::Timestamp;
@@ -35,13 +35,6 @@ pub fn report(delivered: &Delivered, received: Timestamp) -> Report {
         raw: raw(text, delivered),
         received,
     }
-}
-
-/// The digits of an address as a number; `None` for a name or more digits than a number has.
-fn number(address: &str) -> Option<Msisdn> {
-    let digits = address.trim().trim_start_matches('+').trim_start_matches('0');
-    let plausible = (3..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    plausible.then(|| digits.parse().ok().map(Msisdn)).flatten()
 }
 
 fn decode(delivered: &Delivered) -> String {
@@ -187,6 +180,7 @@ fn seconds(date: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::id::Msisdn;
 
     fn text_receipt(text: &str) -> Delivered {
         Delivered { esm_class: 4, source: "4915112345678".into(), text: text.as_bytes().to_vec(), ..Delivered::default() }
@@ -263,15 +257,6 @@ mod tests {
         assert_eq!(report(&receipt, Timestamp(0)).message_id, "77");
         receipt.text = b"id:77 stat:DELIVRD text:\xE9t\xE9".to_vec();
         assert_eq!(report(&receipt, Timestamp(0)).raw, "id:77 stat:DELIVRD text:été");
-    }
-
-    #[test]
-    fn senders_that_are_no_number_give_none() {
-        for (address, expected) in
-            [("+4915112345678", Some(4_915_112_345_678)), ("004477", Some(4_477)), ("Bank", None), ("", None)]
-        {
-            assert_eq!(number(address), expected.map(Msisdn), "{address}");
-        }
     }
 
     proptest::proptest! {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use super::queue::Ticket;
+use crate::adapters::waiting::Ticket;
 use crate::model::answer::Answer;
 use crate::model::window::Answered;
 
@@ -224,5 +224,119 @@ impl Hasher for SequenceHasher {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    struct Rig {
+        window: Window,
+        ticket: Arc<Ticket>,
+        given: mpsc::UnboundedReceiver<Vec<Answered>>,
+    }
+
+    fn rig(room: u32, first: u32) -> Rig {
+        let (answers, given) = mpsc::unbounded_channel();
+        let ticket = Ticket::new(Duration::from_secs(1), CancellationToken::new(), answers);
+        Rig { window: Window::new(room, first), ticket: Arc::new(ticket), given }
+    }
+
+    impl Rig {
+        /// Adds a PDU of ten octets for each recipient.
+        fn add(&mut self, seqs: std::ops::Range<u32>, now: Instant) -> Vec<u32> {
+            seqs.map(|seq| {
+                let sequence = self.window.sequence();
+                self.window.out.extend_from_slice(&[seq as u8; 10]);
+                let part = Part { ticket: self.ticket.clone(), seq, part: 0, parts: 1 };
+                self.window.add(sequence, part, 10, now);
+                sequence
+            })
+            .collect()
+        }
+
+        fn write(&mut self, octets: usize) {
+            self.window.out.advance(octets);
+            self.window.written(octets);
+        }
+
+        fn given(&mut self) -> Vec<(u32, Answer)> {
+            self.window.hand_back();
+            let mut all = Vec::new();
+            while let Ok(answers) = self.given.try_recv() {
+                all.extend(answers.into_iter().map(|answered| (answered.seq, answered.answer)));
+            }
+            all.sort_by_key(|(seq, _)| *seq);
+            all
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_was_not_begun_is_withdrawn() {
+        let mut rig = rig(10, 1);
+        rig.add(0..3, Instant::now());
+        rig.window.out.extend_from_slice(b"other");
+        rig.window.add_other(5);
+        rig.add(3..4, Instant::now());
+        rig.write(13);
+        rig.window.withdraw(|_| true);
+        assert_eq!(rig.given(), [], "nothing is late");
+        rig.window.withdraw(|_| false);
+        assert_eq!(rig.given(), [(2, Answer::NotSent), (3, Answer::NotSent)]);
+        assert_eq!(&rig.window.out[..], [&[1u8; 7][..], b"other"].concat(), "the begun one and other PDUs go on");
+        rig.write(12);
+        assert_eq!(rig.window.len(), 2);
+        drop(rig.window);
+        let mut rest: Vec<_> = rig.given.try_recv().expect("dropping answers").into_iter().map(|a| (a.seq, a.answer)).collect();
+        rest.sort_by_key(|(seq, _)| *seq);
+        assert_eq!(rest, [(0, Answer::NoAnswer), (1, Answer::NoAnswer)]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_leaves_everything_in_doubt() {
+        let mut rig = rig(10, 1);
+        rig.add(0..3, Instant::now());
+        rig.write(10);
+        rig.window.lose();
+        assert_eq!(rig.given(), [0, 1, 2].map(|seq| (seq, Answer::NoAnswer)));
+        rig.window.withdraw_all();
+        assert_eq!((rig.given(), rig.window.len(), rig.window.out.len()), (vec![], 0, 0));
+    }
+
+    #[tokio::test]
+    async fn numbers_wrap_and_are_not_used_twice() {
+        let mut rig = rig(10, SEQUENCE_MAX - 1);
+        assert_eq!(rig.add(0..3, Instant::now()), [SEQUENCE_MAX - 1, SEQUENCE_MAX, 1]);
+        rig.window.next = SEQUENCE_MAX;
+        assert_eq!(rig.add(3..4, Instant::now()), [2], "the numbers in use are skipped");
+        assert!(!rig.window.answer(7, Answer::NoAnswer), "nobody waits for it");
+        assert!(rig.window.answer(1, Answer::NoAnswer));
+        assert!(!rig.window.answer(1, Answer::NoAnswer), "an answer counts once");
+        assert_eq!(rig.given(), [(2, Answer::NoAnswer)]);
+    }
+
+    #[tokio::test]
+    async fn time_runs_out_for_the_oldest_and_memory_stays_small() {
+        let mut rig = rig(10, 1);
+        let start = Instant::now();
+        rig.add(0..1, start);
+        for turn in 0..5_000 {
+            let now = start + Duration::from_millis(turn);
+            let sequence = rig.add(1..2, now)[0];
+            rig.window.answer(sequence, Answer::NotSent);
+            rig.window.expire(start - Duration::from_millis(1));
+            rig.write(if turn == 0 { 20 } else { 10 });
+        }
+        assert!(rig.window.order.len() < 1_100, "{}", rig.window.order.len());
+        rig.given();
+        rig.window.expire(start);
+        assert_eq!(rig.given(), [(0, Answer::NoAnswer)]);
+        assert_eq!(rig.window.room(), 10);
     }
 }

@@ -3,13 +3,15 @@
 mod chaos;
 mod receipts;
 mod server;
+mod tls;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use server::{accepted, all_answers, chunk, chunk_of, message, rig, within};
 
-use super::config::{BindMode, Status, StatusClass};
+use super::config::{BindMode, Status};
+use crate::adapters::vendor::VendorClass;
 use crate::model::account::LongMessage;
 use crate::model::answer::{Answer, NotNow};
 use crate::model::code::Code;
@@ -81,7 +83,7 @@ async fn refusals_mean_what_the_tables_say() {
         (NACK, 0x00, Answer::NoAnswer),
     ];
     let rig = rig(|config, _| {
-        config.vendor_status.insert(Status(0x401), StatusClass::Throttled);
+        config.vendor_status.insert(Status(0x401), VendorClass::Throttled);
     })
     .await;
     let mut peer = rig.bound().await;

@@ -1,10 +1,11 @@
-//! The chunks that wait for a session: one bounded queue that all sessions of an account take from.
+//! The chunks that wait for an account: one bounded queue that all its sessions take from.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::account::LongMessage;
@@ -22,9 +23,19 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// What the messages of a chunk share.
+    pub fn new(send_by: Duration, stop: CancellationToken, answers: mpsc::UnboundedSender<Vec<Answered>>) -> Ticket {
+        Ticket { send_by, stop, answers }
+    }
+
     /// Whether its messages may still be handed over at this time of the boot clock.
     pub fn may_send(&self, boot: Duration) -> bool {
-        boot <= self.send_by && !self.stop.is_cancelled()
+        self.in_time(boot) && !self.stop.is_cancelled()
+    }
+
+    /// Whether its time is not over, stopped or not.
+    pub fn in_time(&self, boot: Duration) -> bool {
+        boot <= self.send_by
     }
 
     /// Hands answers back. Nobody listening is no error: a window may have been given up.
@@ -108,7 +119,7 @@ impl Queue {
                 }
                 if state.messages < self.room {
                     state.messages += chunk.messages.len();
-                    let ticket = Ticket { send_by: chunk.send_by, stop: chunk.stop, answers: chunk.answers };
+                    let ticket = Ticket::new(chunk.send_by, chunk.stop, chunk.answers);
                     state.chunks.push_back(Waiting { ticket: Arc::new(ticket), messages: chunk.messages.into() });
                     break;
                 }
@@ -121,7 +132,7 @@ impl Queue {
                 () = tokio::time::sleep(left) => true,
             };
             if expired {
-                let ticket = Ticket { send_by: chunk.send_by, stop: chunk.stop, answers: chunk.answers };
+                let ticket = Ticket::new(chunk.send_by, chunk.stop, chunk.answers);
                 ticket.not_sent(chunk.messages, self.long);
                 return Ok(());
             }
@@ -219,6 +230,21 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How often messages are looked for whose time is over while no session takes any.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
+
+/// Answers what was stopped or is out of time, until the account closes.
+pub async fn sweep(queue: &Queue, clock: &dyn Clock, mut closing: watch::Receiver<Option<Instant>>) {
+    let mut tick = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            _ = closing.wait_for(Option::is_some) => return,
+            _ = tick.tick() => queue.sweep(clock.boot()),
+        }
     }
 }
 
