@@ -6,9 +6,8 @@ use smsfleet::model::account::ReceiptRules;
 use smsfleet::model::step::CurrentStep;
 use smsfleet::simulator::{Simulator, SimulatorConfig};
 
+use crate::Bench;
 use crate::support::{Bed, resident_mb, runtime, wait};
-
-type Bench = fn(Option<u64>);
 
 /// The benches of this file.
 pub const BENCHES: &[(&str, Bench)] = &[("delivery: no receipts", no_receipts), ("delivery: receipts", receipts)];

@@ -2,18 +2,22 @@
 //! runs the benches whose name contains the word, and a number behind it sets the number of recipients.
 
 mod delivery;
+mod prepare;
 mod support;
+
+/// A bench: takes the number of recipients, or `None` for its own.
+type Bench = fn(Option<u64>);
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let size = words.iter().position(|word| word.parse::<u64>().is_ok()).map(|at| words.remove(at));
     let size = size.and_then(|word| word.parse().ok());
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     if std::env::var_os("BENCH_LOG").is_some() {
         tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     }
-    for (name, bench) in delivery::BENCHES {
-        if wanted(name) {
+    let parts: &[(&str, Bench)] = &[("prepare: its parts", |_| prepare::run())];
+    for (name, bench) in parts.iter().chain(delivery::BENCHES) {
+        if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {
             println!("\n{name}");
             bench(size);
         }

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn the_number_column_is_named_or_known_by_its_name() {
-        let cases: &[(Option<&str>, &[&str], Result<usize, &str>)] = &[
+        type Case<'a> = (Option<&'a str>, &'a [&'a str], Result<usize, &'a str>);
+        let cases: &[Case<'_>] = &[
             (None, &["name", "phone"], Ok(1)),
             (None, &["Name", " Phone_Number "], Ok(1)),
             (None, &["MSISDN", "name"], Ok(0)),

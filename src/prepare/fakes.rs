@@ -1,5 +1,8 @@
 //! Small stand-ins for the ports, for the tests of this stage: they behave, and they can be made to misbehave.
 
+// A poisoned lock means that a test has failed already.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -115,7 +115,7 @@ async fn recipe(tools: &Tools, row: &BatchRow, plan: &RangePlan) -> Result<Recip
 
 /// Opens the range, and tries again while the fault is one that may pass.
 async fn open(tools: &Tools, row: &BatchRow, plan: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
-    let spec = SourceSpec { table_name: row.batch.table_name.clone(), dialect: row.dialect.clone() };
+    let spec = SourceSpec { table_name: row.batch.table_name.clone(), dialect: row.batch.dialect.clone() };
     let source_plan = SourcePlan {
         fingerprint: row.fingerprint.clone().unwrap_or_default(),
         dialect: row.dialect.clone(),

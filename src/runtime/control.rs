@@ -196,6 +196,7 @@ impl<'a> Waiting<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // A poisoned lock means that a test has failed already.
 mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
