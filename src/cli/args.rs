@@ -1,0 +1,361 @@
+//! The command line as it is typed. `--help` is the first documentation anybody reads, so every flag says what it does.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::model::schedule::LateStart;
+use crate::model::window::OnUncertain;
+
+/// The exit codes, as `--help` and the README show them.
+pub const EXIT_CODES: &str = "Exit codes:
+  0  all settled: every recipient that was to be sent was taken, and its receipt came or was waited for
+  1  some recipients failed or are uncertain, or are not settled yet
+  2  the input was refused: nothing was sent because of it
+  3  it could not run: the data folder, the configuration's files or the network";
+
+const EXAMPLES: &str = "Examples:
+  smsfleet quickstart                                   watch ten thousand messages go through a simulated provider
+  smsfleet check-config --reference > smsfleet.toml     begin a configuration
+  smsfleet send --recipients list.csv --template 'Hello {{name}}' --account main --dry-run
+  smsfleet report 3f9a2c11                              the first digits of a batch id are enough";
+
+/// Sends batches of text messages to millions of people and accounts for every one of them.
+#[derive(Debug, Parser)]
+#[command(name = "smsfleet", version, about, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), propagate_version = true)]
+#[command(arg_required_else_help = true)]
+pub struct Cli {
+    /// What holds for all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of all commands.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Global {
+    /// The folder that holds everything durable [default: smsfleet-data]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// The configuration [default: ./smsfleet.toml, else smsfleet.toml in the data folder]
+    #[arg(long, global = true, value_name = "FILE", env = "SMSFLEET_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// More log lines: -v info, -vv debug, -vvv trace
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No log lines but errors, and no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// No colours
+    #[arg(long, global = true, env = "NO_COLOR", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_color: bool,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Send ten thousand messages through a simulated provider and see the report
+    #[command(after_help = "Everything is real and durable but the provider. Nothing leaves this machine.")]
+    Quickstart(QuickstartArgs),
+    /// Send one batch, through to its report; run it again after a kill and it goes on
+    #[command(after_help = SEND_HELP)]
+    Send(Box<SendArgs>),
+    /// Keep the fleet running: unfinished batches go on and receipts are taken in
+    Serve,
+    /// List batches, newest first
+    Batches,
+    /// Print a batch's report, counted from the store
+    Report {
+        /// The batch: its id, or the first digits of it
+        batch: String,
+    },
+    /// Stream every recipient of a batch with its history
+    #[command(after_help = "Example: smsfleet recipients 3f9a2c11 --status failed,uncertain --format csv > open.csv")]
+    Recipients(RecipientsArgs),
+    /// Say what happened to a number, or what limits a batch
+    Explain {
+        /// The batch: its id, or the first digits of it
+        batch: String,
+        /// A number with its country code, such as +8613800138000
+        #[arg(allow_hyphen_values = true)]
+        number: Option<String>,
+    },
+    /// Begin nothing new of a batch
+    Pause {
+        /// The batch
+        batch: String,
+    },
+    /// Go on with a paused batch
+    Resume {
+        /// The batch
+        batch: String,
+    },
+    /// End a batch: what was not sent stays unsent
+    Cancel {
+        /// The batch
+        batch: String,
+    },
+    /// Add numbers to, or remove them from, the list of those who get nothing
+    Suppress(SuppressArgs),
+    /// Run the provider simulator on its own (SMPP 3.4 and HTTP)
+    #[command(after_help = "Prints a JSON report of what it received when it is stopped with Ctrl-C.")]
+    SimulateProvider(SimulateArgs),
+    /// Check the configuration and print what is in force, without secrets
+    CheckConfig(CheckArgs),
+    /// Make a restored or copied data folder usable: what may have been sent since becomes uncertain
+    Recover {
+        /// The moment of the backup, such as 2024-05-01T12:00:00Z
+        #[arg(long, value_name = "TIME")]
+        since: String,
+    },
+    /// Print version, commit and formats
+    Version,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const SEND_HELP: &str = "A batch is named by an idempotency key. Without --key the key is made from the list's path and all options, so
+the same command, run again, goes on with the same batch or prints its report; it never sends twice.
+
+Examples:
+  smsfleet send --recipients list.csv --template 'Hello {{name}}' --account main
+  zcat list.csv.gz | smsfleet send --recipients - --template-file text.txt --account main --dry-run
+  smsfleet send --recipients list.csv --template 'Hello {{name}}' --account main --approve 5d2c…
+
+Ctrl-C once ends in order: nothing new is handed over, answers are waited for. Twice ends at once.";
+
+/// What `send` is told.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SendArgs {
+    /// The list: CSV or JSON Lines, also gzip or zstd; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub recipients: PathBuf,
+    /// The text, with {{column}} or ${column} for each recipient's own values
+    #[arg(long, value_name = "TEXT", required_unless_present = "template_file", conflicts_with = "template_file")]
+    pub template: Option<String>,
+    /// The file that holds the text
+    #[arg(long, value_name = "FILE")]
+    pub template_file: Option<PathBuf>,
+    /// The account to send through, by its name in the configuration
+    #[arg(long, value_name = "NAME", conflicts_with = "provider_type")]
+    pub account: Option<String>,
+    /// The provider type to send through: any of its accounts
+    #[arg(long, value_name = "NAME")]
+    pub provider_type: Option<String>,
+    /// The signature, put before the text as 【…】
+    #[arg(long, value_name = "TEXT")]
+    pub signature: Option<String>,
+    /// The long link that the text names as itself, {{url}} or ${url}; each recipient gets a short one
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// What short codes are put behind, such as https://s.example/
+    #[arg(long, value_name = "URL")]
+    pub link_base: Option<String>,
+    /// Digits behind the sender's number; leading zeros count
+    #[arg(long, value_name = "DIGITS")]
+    pub ext_code: Option<String>,
+    /// The campaign's id
+    #[arg(long, value_name = "ID", default_value = "")]
+    pub campaign_id: String,
+    /// The campaign's name
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub campaign_name: String,
+    /// The programme the campaign belongs to
+    #[arg(long, value_name = "ID", default_value = "")]
+    pub program_id: String,
+    /// Your own number for this run
+    #[arg(long, value_name = "ID", default_value = "")]
+    pub task_id: String,
+    /// Your own number for the content
+    #[arg(long, value_name = "ID", default_value = "")]
+    pub content_id: String,
+    /// Not before this moment, such as 2024-05-01T09:00:00+02:00
+    #[arg(long, value_name = "TIME")]
+    pub schedule: Option<String>,
+    /// Not after this moment
+    #[arg(long, value_name = "TIME")]
+    pub not_after: Option<String>,
+    /// What happens to a start that was missed
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub late_start: Option<LateStartWord>,
+    /// What is done with recipients that were handed over and never answered
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub on_uncertain: Option<OnUncertainWord>,
+    /// 0 to 9; larger goes first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub priority: Option<u8>,
+    /// Region of numbers without a country code, such as CN
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+    /// The column that holds the number [default: found by its name]
+    #[arg(long, value_name = "NAME")]
+    pub number_column: Option<String>,
+    /// How the list is read where that cannot be found out, such as "delimiter=;" or "encoding=gb18030;header=no"
+    #[arg(long, value_name = "KEY=VALUE;…", default_value = "")]
+    pub dialect: String,
+    /// The idempotency key: the same key never makes a second batch
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Stop after the seal and print the plan: who would get what, and what it costs
+    #[arg(long, conflicts_with = "approve")]
+    pub dry_run: bool,
+    /// Send exactly the plan with this hash, and refuse if anything changed
+    #[arg(long, value_name = "HASH")]
+    pub approve: Option<String>,
+    /// Price of a segment for this run's estimate and report
+    #[arg(long, value_name = "PRICE")]
+    pub price: Option<f64>,
+    /// Stop waiting for receipts after this many seconds without a new one
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub wait_receipts: u64,
+}
+
+/// What `quickstart` is told.
+#[derive(Args, Clone, Debug)]
+pub struct QuickstartArgs {
+    /// Rows of the list
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub recipients: u32,
+}
+
+/// What `recipients` is told.
+#[derive(Args, Clone, Debug)]
+pub struct RecipientsArgs {
+    /// The batch: its id, or the first digits of it
+    pub batch: String,
+    /// Only these, with commas between: accepted, failed, uncertain, expired, canceled, rejected, duplicate, suppressed, open,
+    /// delivered, undelivered, pending, unknown
+    #[arg(long, value_name = "STATUS")]
+    pub status: Option<String>,
+    /// How they are written
+    #[arg(long, value_enum, default_value_t = FormatWord::Jsonl)]
+    pub format: FormatWord,
+    /// Show the texts too
+    #[arg(long)]
+    pub text: bool,
+}
+
+/// What `suppress` is told.
+#[derive(Args, Clone, Debug)]
+pub struct SuppressArgs {
+    /// A file with one number a line, with country codes; `-` is standard input
+    pub file: PathBuf,
+    /// Remove them instead
+    #[arg(long)]
+    pub remove: bool,
+}
+
+/// What `simulate-provider` is told.
+#[derive(Args, Clone, Debug)]
+pub struct SimulateArgs {
+    /// A TOML file with the simulator's behaviour; see --reference
+    #[arg(long, value_name = "FILE")]
+    pub behaviour: Option<PathBuf>,
+    /// Change one key, such as --set faults.rate=1000 or --set receipts.never_share=0.01
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print all keys with their defaults
+    #[arg(long)]
+    pub reference: bool,
+    /// Stop after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<u64>,
+}
+
+/// What `check-config` is told.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// The file [default: as for every command]
+    pub file: Option<PathBuf>,
+    /// Print all keys, explained, with their defaults
+    #[arg(long)]
+    pub reference: bool,
+}
+
+/// See [`LateStart`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LateStartWord {
+    /// Pause the batch; a person decides
+    Hold,
+    /// Send all the same
+    Send,
+    /// Cancel the batch
+    Cancel,
+}
+
+impl From<LateStartWord> for LateStart {
+    fn from(word: LateStartWord) -> LateStart {
+        match word {
+            LateStartWord::Hold => LateStart::Hold,
+            LateStartWord::Send => LateStart::Send,
+            LateStartWord::Cancel => LateStart::Cancel,
+        }
+    }
+}
+
+/// See [`OnUncertain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnUncertainWord {
+    /// List them; a late receipt may settle them
+    Hold,
+    /// Send again, knowing that some get it twice
+    Resend,
+    /// Ask the provider where the protocol can
+    Query,
+}
+
+impl From<OnUncertainWord> for OnUncertain {
+    fn from(word: OnUncertainWord) -> OnUncertain {
+        match word {
+            OnUncertainWord::Hold => OnUncertain::Hold,
+            OnUncertainWord::Resend => OnUncertain::Resend,
+            OnUncertainWord::Query => OnUncertain::Query,
+        }
+    }
+}
+
+/// How recipients are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatWord {
+    /// One JSON object a line, history included
+    Jsonl,
+    /// For spreadsheets
+    Csv,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_read() {
+        let send = ["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--account", "a", "--priority", "7", "--json"];
+        let cli = Cli::try_parse_from(send).expect("it is valid");
+        assert!(cli.global.json && matches!(&cli.command, Command::Send(args) if args.priority == Some(7)));
+        for wrong in [
+            &["smsfleet", "send", "--recipients", "l.csv"][..],
+            &["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--dry-run", "--approve", "y"],
+            &["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--priority", "10"],
+            &["smsfleet", "recipients", "abcd", "--format", "xml"],
+            &["smsfleet", "recover"],
+        ] {
+            assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+        let explain = Cli::try_parse_from(["smsfleet", "explain", "3f9a", "+8613800138000"]).expect("it is valid");
+        assert!(matches!(explain.command, Command::Explain { number: Some(_), .. }));
+    }
+}
