@@ -1,0 +1,254 @@
+//! Ports that wait, fail, answer late and lie, as real servers do.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use smsfleet::adapters::system::SeededChance;
+use smsfleet::model::id::{BatchId, LaneKey, RangeKey, WindowKey};
+use smsfleet::model::pack::{Manifest, PackHead, PackKey, SmsDeliveryPack};
+use smsfleet::model::window::{Judgement, RetryPack, WindowRow};
+use smsfleet::ports::clock::Chance;
+use smsfleet::ports::control::{Cas, ControlRows, Versioned};
+use smsfleet::ports::packs::{Manifests, Packs};
+use smsfleet::ports::receipts::IndexEntry;
+use smsfleet::ports::windows::{StoredWindow, Windows};
+use smsfleet::ports::{StoreError, Stores};
+use tokio::sync::watch;
+
+/// How often a fault fired, over a whole run.
+pub type Fired = Arc<Mutex<BTreeMap<&'static str, u64>>>;
+
+/// The troubles of one process: its own chance, its own gate.
+#[derive(Clone)]
+pub struct Trouble {
+    chance: Arc<SeededChance>,
+    /// True while the process is frozen: nothing passes its ports.
+    frozen: watch::Receiver<bool>,
+    /// Troubles in a thousand calls; shared by all processes, so that everything can heal.
+    pub per_mille: Arc<Mutex<u64>>,
+    fired: Fired,
+}
+
+enum Fate {
+    Fine,
+    Unavailable,
+    /// No answer, and it never happened.
+    Dropped,
+    /// No answer, and it happened.
+    Applied,
+    /// No answer, and it happens later.
+    Late(Duration),
+}
+
+impl Trouble {
+    pub fn new(seed: u64, frozen: watch::Receiver<bool>, per_mille: Arc<Mutex<u64>>, fired: Fired) -> Trouble {
+        Trouble { chance: Arc::new(SeededChance::from_seed(seed)), frozen, per_mille, fired }
+    }
+
+    /// Waits while the process is frozen.
+    pub async fn gate(&self) {
+        let mut frozen = self.frozen.clone();
+        while *frozen.borrow_and_update() {
+            if frozen.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// A short wait, sometimes only a yield, and the gate.
+    pub async fn wait(&self) {
+        match self.chance.next() % 8 {
+            0 => tokio::task::yield_now().await,
+            1 => tokio::time::sleep(Duration::from_millis(self.chance.next() % 40)).await,
+            _ => tokio::time::sleep(Duration::from_micros(self.chance.next() % 3_000)).await,
+        }
+        self.gate().await;
+    }
+
+    fn fate(&self) -> Fate {
+        let per_mille = *self.per_mille.lock().expect("not poisoned");
+        if self.chance.next() % 1_000 >= per_mille {
+            return Fate::Fine;
+        }
+        let (fate, name) = match self.chance.next() % 5 {
+            0 | 1 => (Fate::Unavailable, "store unavailable"),
+            2 => (Fate::Dropped, "timed out, not applied"),
+            3 => (Fate::Applied, "timed out, applied"),
+            _ => (Fate::Late(Duration::from_millis(50 + self.chance.next() % 3_000)), "timed out, applied late"),
+        };
+        self.fire(name);
+        fate
+    }
+
+    pub fn fire(&self, name: &'static str) {
+        *self.fired.lock().expect("not poisoned").entry(name).or_default() += 1;
+    }
+
+    /// One write with its fate. `call` may be called later than this returns.
+    async fn write<T, F, Fut>(&self, call: F) -> Result<T, StoreError>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, StoreError>> + Send,
+        T: Send,
+    {
+        self.wait().await;
+        let unknown = || Err(StoreError::Unknown("no answer".into()));
+        match self.fate() {
+            Fate::Fine => {
+                let answer = call().await;
+                self.wait().await;
+                answer
+            }
+            Fate::Unavailable => Err(StoreError::Unavailable("not now".into())),
+            Fate::Dropped => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                unknown()
+            }
+            Fate::Applied => {
+                let _ = call().await;
+                self.wait().await;
+                unknown()
+            }
+            Fate::Late(after) => {
+                tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    let _ = call().await;
+                });
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                unknown()
+            }
+        }
+    }
+
+    async fn read<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.wait().await;
+        if let Fate::Unavailable = self.fate() {
+            return Err(StoreError::Unavailable("not now".into()));
+        }
+        let answer = call.await;
+        self.gate().await;
+        answer
+    }
+
+    /// A store as this process meets it.
+    pub fn stores(&self, inner: &Stores) -> Stores {
+        let batches: Arc<dyn ControlRows<BatchId, _>> = inner.batches.clone();
+        let ranges: Arc<dyn ControlRows<RangeKey, _>> = inner.ranges.clone();
+        let ledgers: Arc<dyn ControlRows<LaneKey, _>> = inner.ledgers.clone();
+        Stores {
+            batches: Arc::new(Rows { inner: batches, trouble: self.clone() }),
+            ranges: Arc::new(Rows { inner: ranges, trouble: self.clone() }),
+            ledgers: Arc::new(Rows { inner: ledgers, trouble: self.clone() }),
+            packs: Arc::new(TroubledPacks(inner.packs.clone(), self.clone())),
+            manifests: Arc::new(TroubledManifests(inner.manifests.clone(), self.clone())),
+            windows: Arc::new(TroubledWindows(inner.windows.clone(), self.clone())),
+            ..inner.clone()
+        }
+    }
+}
+
+struct Rows<K, T> {
+    inner: Arc<dyn ControlRows<K, T>>,
+    trouble: Trouble,
+}
+
+#[async_trait::async_trait]
+impl<K, T> ControlRows<K, T> for Rows<K, T>
+where
+    K: Send + Sync + Copy + 'static,
+    T: Send + Sync + Clone + 'static,
+{
+    async fn load(&self, key: K) -> Result<Option<Versioned<T>>, StoreError> {
+        self.trouble.read(self.inner.load(key)).await
+    }
+
+    async fn insert(&self, key: K, row: &T, nonce: u64) -> Result<Cas, StoreError> {
+        let (inner, row) = (self.inner.clone(), row.clone());
+        self.trouble.write(move || async move { inner.insert(key, &row, nonce).await }).await
+    }
+
+    async fn replace(&self, key: K, expected: u64, row: &T, nonce: u64) -> Result<Cas, StoreError> {
+        let (inner, row) = (self.inner.clone(), row.clone());
+        self.trouble.write(move || async move { inner.replace(key, expected, &row, nonce).await }).await
+    }
+
+    async fn list(&self, batch: BatchId) -> Result<Vec<(K, Versioned<T>)>, StoreError> {
+        self.trouble.read(self.inner.list(batch)).await
+    }
+}
+
+struct TroubledPacks(Arc<dyn Packs>, Trouble);
+
+#[async_trait::async_trait]
+impl Packs for TroubledPacks {
+    async fn put(&self, packs: Vec<(PackKey, SmsDeliveryPack)>) -> Result<(), StoreError> {
+        let inner = self.0.clone();
+        self.1.write(move || async move { inner.put(packs).await }).await
+    }
+
+    async fn head(&self, key: PackKey) -> Result<Option<PackHead>, StoreError> {
+        self.1.read(self.0.head(key)).await
+    }
+
+    async fn get(&self, key: PackKey) -> Result<Option<Arc<SmsDeliveryPack>>, StoreError> {
+        self.1.read(self.0.get(key)).await
+    }
+}
+
+struct TroubledManifests(Arc<dyn Manifests>, Trouble);
+
+#[async_trait::async_trait]
+impl Manifests for TroubledManifests {
+    async fn put(&self, lane: LaneKey, manifest: &Manifest) -> Result<Cas, StoreError> {
+        let (inner, manifest) = (self.0.clone(), manifest.clone());
+        self.1.write(move || async move { inner.put(lane, &manifest).await }).await
+    }
+
+    async fn get(&self, lane: LaneKey) -> Result<Option<Arc<Manifest>>, StoreError> {
+        self.1.read(self.0.get(lane)).await
+    }
+}
+
+struct TroubledWindows(Arc<dyn Windows>, Trouble);
+
+#[async_trait::async_trait]
+impl Windows for TroubledWindows {
+    async fn put(&self, key: WindowKey, row: &WindowRow, index: Vec<IndexEntry>) -> Result<(), StoreError> {
+        let (inner, row) = (self.0.clone(), row.clone());
+        // A data row has one writer whose later rows hold the earlier ones: an older write that lands late would lose
+        // answers, and real stores order a writer's own writes by their time. So no late landing here.
+        self.1.wait().await;
+        match self.1.fate() {
+            Fate::Fine | Fate::Late(_) => inner.put(key, &row, index).await,
+            Fate::Unavailable => Err(StoreError::Unavailable("not now".into())),
+            Fate::Dropped => Err(StoreError::Unknown("no answer".into())),
+            Fate::Applied => {
+                let _ = inner.put(key, &row, index).await;
+                Err(StoreError::Unknown("no answer".into()))
+            }
+        }
+    }
+
+    async fn put_judgement(&self, key: WindowKey, judgement: &Judgement) -> Result<(), StoreError> {
+        let (inner, judgement) = (self.0.clone(), judgement.clone());
+        self.1.write(move || async move { inner.put_judgement(key, &judgement).await }).await
+    }
+
+    async fn get(&self, key: WindowKey) -> Result<Option<StoredWindow>, StoreError> {
+        self.1.read(self.0.get(key)).await
+    }
+
+    async fn list(&self, lane: LaneKey, from: u64, limit: usize) -> Result<Vec<StoredWindow>, StoreError> {
+        self.1.read(self.0.list(lane, from, limit)).await
+    }
+
+    async fn put_retry(&self, lane: LaneKey, name: u64, pack: &RetryPack) -> Result<(), StoreError> {
+        let (inner, pack) = (self.0.clone(), pack.clone());
+        self.1.write(move || async move { inner.put_retry(lane, name, &pack).await }).await
+    }
+
+    async fn retry(&self, lane: LaneKey, name: u64) -> Result<Option<RetryPack>, StoreError> {
+        self.1.read(self.0.retry(lane, name)).await
+    }
+}

@@ -1,0 +1,268 @@
+//! The provider and the handsets: takes messages, answers or not, sends receipts; and remembers, as the oracle's witness.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use smsfleet::adapters::system::SeededChance;
+use smsfleet::model::answer::{Answer, NotNow};
+use smsfleet::model::code::Code;
+use smsfleet::model::id::Msisdn;
+use smsfleet::model::receipt::{Ending, Report, Rung};
+use smsfleet::model::text::split;
+use smsfleet::model::window::Answered;
+use smsfleet::ports::clock::{Chance, Clock};
+use smsfleet::ports::provider::{Chunk, Health, Provider, ReportSink, Reports, Submit};
+use smsfleet::runtime::task::Tasks;
+use tokio::sync::oneshot;
+
+use super::faults::{Fired, Trouble};
+
+/// What one number got of one batch.
+#[derive(Clone, Debug, Default)]
+pub struct Got {
+    /// How often each part was taken.
+    pub parts: BTreeMap<u8, u32>,
+    /// Parts of the message.
+    pub of: u8,
+    /// When it was last taken.
+    pub last: Duration,
+    pub number: Msisdn,
+}
+
+impl Got {
+    /// Complete messages that reached the handset.
+    pub fn complete(&self) -> u32 {
+        if self.parts.len() < usize::from(self.of) { 0 } else { self.parts.values().min().copied().unwrap_or(0) }
+    }
+
+    /// Parts that came more than once.
+    pub fn repeated(&self) -> bool {
+        self.parts.values().any(|times| *times > 1)
+    }
+}
+
+/// Everything the provider knows.
+#[derive(Default)]
+pub struct Known {
+    pub got: BTreeMap<String, Got>,
+    /// Receipts that were acknowledged: by recipient, with what they said.
+    pub acknowledged: BTreeMap<String, Rung>,
+    pub trace: u64,
+    next_id: u64,
+    sinks: Vec<ReportSink>,
+}
+
+/// The provider. Shared by all processes.
+pub struct Network {
+    known: Mutex<Known>,
+    chance: SeededChance,
+    clock: Arc<dyn Clock>,
+    /// Misbehaviour in a thousand messages.
+    pub per_mille: Mutex<u64>,
+    fired: Fired,
+}
+
+/// What becomes of one part at the provider.
+enum Fate {
+    Taken,
+    TakenSilently,
+    Refused(Answer),
+}
+
+impl Network {
+    pub fn new(seed: u64, clock: Arc<dyn Clock>, fired: Fired) -> Arc<Network> {
+        Arc::new(Network { known: Mutex::default(), chance: SeededChance::from_seed(seed), clock, per_mille: Mutex::new(60), fired })
+    }
+
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("not poisoned")
+    }
+
+    /// Where receipts may go from now on; sinks of dead processes are noticed by their answer.
+    pub fn listen(&self, sink: ReportSink) {
+        self.known().sinks.push(sink);
+    }
+
+    fn mixed(&self) -> bool {
+        self.chance.next() % 1_000 < *self.per_mille.lock().expect("not poisoned")
+    }
+
+    fn fire(&self, name: &'static str) {
+        *self.fired.lock().expect("not poisoned").entry(name).or_default() += 1;
+    }
+
+    /// One part of a message arrives.
+    fn take(&self, submit: &Submit, part: u8, of: u8) -> (Fate, String) {
+        let now = self.clock.boot();
+        let recipient = recipient_of(submit);
+        let fate = if self.mixed() {
+            match self.chance.next() % 5 {
+                0 => Fate::Refused(not_now(NotNow::Throttled, "provider throttled", self)),
+                1 => Fate::Refused(not_now(NotNow::QueueFull, "queue full", self)),
+                2 => Fate::Refused(not_now(NotNow::Transient, "transient refusal", self)),
+                3 => {
+                    self.fire("permanent refusal");
+                    Fate::Refused(Answer::Failed { code: Code::ProviderRefused, detail: "0x0B".into() })
+                }
+                _ => {
+                    self.fire("answer lost");
+                    Fate::TakenSilently
+                }
+            }
+        } else {
+            Fate::Taken
+        };
+        let mut known = self.known();
+        let id = known.next_id + 1;
+        known.next_id = id;
+        if matches!(fate, Fate::Taken | Fate::TakenSilently) {
+            let got = known.got.entry(recipient.clone()).or_default();
+            *got.parts.entry(part).or_default() += 1;
+            got.of = of;
+            got.last = now;
+            got.number = submit.number;
+        }
+        known.trace = smsfleet::model::lane::mix(known.trace ^ now.as_micros() as u64 ^ submit.number.0 ^ u64::from(part) << 56);
+        (fate, format!("{id:X}"))
+    }
+
+    /// Sends the receipt of a part, again and again until somebody acknowledges it.
+    fn receipt(self: &Arc<Self>, submit: &Submit, id: String, early: bool) {
+        let (network, number, recipient) = (self.clone(), submit.number, recipient_of(submit));
+        let draw = self.chance.next();
+        let rung = match draw % 10 {
+            0 => Rung::Ended(Ending::Failed),
+            1 => Rung::Ended(Ending::Expired),
+            _ => Rung::Delivered,
+        };
+        let times = if draw % 16 == 0 { 2 } else { 1 };
+        if draw % 50 == 1 {
+            self.fire("receipt never");
+            return;
+        }
+        if times == 2 {
+            self.fire("receipt twice");
+        }
+        if early {
+            self.fire("receipt early");
+        }
+        for copy in 0..times {
+            let (network, id, recipient) = (network.clone(), id.clone(), recipient.clone());
+            let delay = if early { 0 } else { 20 + (draw >> 8) % 20_000 } + copy * 700;
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                while !network.deliver(number, &id, rung).await {
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                }
+                let mut known = network.known();
+                let best = known.acknowledged.entry(recipient).or_insert(rung);
+                *best = (*best).max(rung);
+            });
+        }
+    }
+
+    async fn deliver(&self, number: Msisdn, id: &str, rung: Rung) -> bool {
+        let sink = {
+            let known = self.known();
+            if known.sinks.is_empty() {
+                return false;
+            }
+            known.sinks[(self.chance.next() % known.sinks.len() as u64) as usize].clone()
+        };
+        let (ack, acked) = oneshot::channel();
+        // The receipt names the id in decimal: the fleet has to find that out.
+        let decimal = u64::from_str_radix(id, 16).unwrap_or(0).to_string();
+        let report = Report {
+            message_id: decimal,
+            number: Some(number),
+            reference: None,
+            rung,
+            done: Some(self.clock.now().0 / 1_000),
+            error: String::new(),
+            raw: format!("{id} {}", rung.stat()),
+            received: self.clock.now(),
+        };
+        if sink.send(Reports { account: "sim".into(), reports: vec![report], ack }).await.is_err() {
+            self.known().sinks.retain(|other| !other.is_closed());
+            return false;
+        }
+        matches!(tokio::time::timeout(Duration::from_secs(20), acked).await, Ok(Ok(true)))
+    }
+}
+
+fn not_now(kind: NotNow, name: &'static str, network: &Network) -> Answer {
+    network.fire(name);
+    Answer::NotNow { kind, detail: "".into() }
+}
+
+/// The batch and the number: who gets what.
+fn recipient_of(submit: &Submit) -> String {
+    let batch = submit.key.split_once('-').map_or("", |(batch, _)| batch);
+    format!("{batch}/+{}", submit.number.digits())
+}
+
+/// A process's sessions at the provider.
+pub struct Sessions {
+    pub network: Arc<Network>,
+    pub trouble: Trouble,
+    pub tasks: Tasks,
+}
+
+#[async_trait::async_trait]
+impl Provider for Sessions {
+    async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
+        self.trouble.wait().await;
+        let mut answers: Vec<(Answered, Duration)> = Vec::new();
+        for submit in &chunk.messages {
+            // Each message is written on its own, and a freeze may come in between.
+            self.trouble.gate().await;
+            let parts = split(&submit.text, smsfleet::model::account::LongMessage::Udh8).parts;
+            for part in (0..parts).filter(|part| submit.parts == 0 || submit.parts & (1 << part) != 0) {
+                let answered = |answer| Answered { seq: submit.seq, part, parts, answer };
+                if chunk.stop.is_cancelled() || self.network.clock.boot() > chunk.send_by {
+                    answers.push((answered(Answer::NotSent), Duration::ZERO));
+                    continue;
+                }
+                let (fate, id) = self.network.take(submit, part, parts);
+                let early = self.network.mixed();
+                let latency = Duration::from_millis(self.network.chance.next() % 300);
+                match fate {
+                    Fate::Taken => {
+                        self.network.receipt(submit, id.clone(), early);
+                        answers.push((answered(Answer::Accepted { id: id.into() }), latency));
+                    }
+                    Fate::TakenSilently => {
+                        self.network.receipt(submit, id, early);
+                        answers.push((answered(Answer::NoAnswer), Duration::from_secs(5)));
+                    }
+                    Fate::Refused(answer) => answers.push((answered(answer), latency)),
+                }
+            }
+        }
+        let (trouble, sender) = (self.trouble.clone(), chunk.answers);
+        self.tasks.spawn("answers", async move {
+            answers.sort_by_key(|(_, latency)| *latency);
+            let mut passed = Duration::ZERO;
+            for (answered, latency) in answers {
+                if latency > passed {
+                    tokio::time::sleep(latency - passed).await;
+                    passed = latency;
+                }
+                trouble.gate().await;
+                let _ = sender.send(vec![answered]);
+            }
+        });
+        Ok(())
+    }
+
+    fn health(&self) -> Health {
+        Health { up: true, sessions: 1, ..Health::default() }
+    }
+
+    fn window(&self) -> u32 {
+        100
+    }
+
+    async fn close(&self, _: Duration) {}
+}

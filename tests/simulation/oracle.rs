@@ -1,0 +1,117 @@
+//! The verdict: what the store says of every record, against what the provider saw.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smsfleet::model::batch::{BatchRow, SmsBatch};
+use smsfleet::model::id::BatchId;
+use smsfleet::model::limits::SEND_BY;
+use smsfleet::model::outcome::Outcome as Ends;
+use smsfleet::model::receipt::Rung;
+use smsfleet::model::step::CurrentStep;
+use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages};
+
+use super::network::Got;
+use super::process::{Shared, account};
+use super::run::Outcome;
+use super::source::records;
+
+/// Checks one batch that has ended. `canceled` is when its cancel was answered.
+pub async fn check(
+    shared: &Shared,
+    row: &BatchRow,
+    batch: &SmsBatch,
+    canceled: Option<Duration>,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    let id = row.batch.batch_id;
+    if row.current_step == CurrentStep::Preparation {
+        // Canceled before the seal: nobody may have got anything.
+        let sent = shared.network.known().got.keys().any(|key| key.starts_with(&id.to_string()));
+        return if sent { Err(format!("batch {id} was never sealed, yet somebody got it")) } else { Ok(()) };
+    }
+    let all = records(&batch.table_name);
+    let settlement = row.settlement.as_ref().ok_or("not settled")?;
+    if settlement.records != all.len() as u64 || settlement.unaccounted() != 0 {
+        return Err(format!("batch {id}: {} records, {:?}", all.len(), settlement));
+    }
+    let lines = lines(shared, row).await?;
+    if lines.len() != all.len() {
+        return Err(format!("batch {id}: {} records, {} lines", all.len(), lines.len()));
+    }
+    let mut by_outcome: BTreeMap<Ends, u64> = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for line in &lines {
+        *by_outcome.entry(line.outcome).or_default() += 1;
+        if !seen.insert(line.record) {
+            return Err(format!("batch {id}: record {} is listed twice", line.record));
+        }
+        check_line(shared, id, line, canceled)?;
+    }
+    for (ends, count) in &by_outcome {
+        if settlement.of(*ends) != *count {
+            return Err(format!("batch {id}: the recount says {settlement:?}, the list says {by_outcome:?}"));
+        }
+    }
+    let of = |ends| by_outcome.get(&ends).copied().unwrap_or(0);
+    if canceled.is_none() && of(Ends::Canceled) + of(Ends::Open) > 0 {
+        return Err(format!("batch {id} was not canceled: {by_outcome:?}"));
+    }
+    outcome.accepted += of(Ends::Accepted);
+    outcome.failed += of(Ends::Failed);
+    outcome.uncertain += of(Ends::Uncertain);
+    outcome.canceled += of(Ends::Canceled);
+    Ok(())
+}
+
+async fn lines(shared: &Shared, row: &BatchRow) -> Result<Vec<RecipientLine>, String> {
+    let accounts = BTreeMap::from([("sim".to_owned(), account())]);
+    let (stores, now) = (shared.stores.clone(), shared.clock.now());
+    let pages = RecipientPages::new(stores, row.clone(), Arc::new(accounts), RecipientFilter::default(), now).await;
+    let mut pages = pages.map_err(|error| error.to_string())?;
+    let mut lines = Vec::new();
+    while let Some(page) = pages.next().await.map_err(|error| error.to_string())? {
+        lines.extend(page);
+    }
+    Ok(lines)
+}
+
+fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Option<Duration>) -> Result<(), String> {
+    let known = shared.network.known();
+    // A duplicate's number got the message as somebody else.
+    let key = (line.outcome != Ends::Duplicate).then(|| format!("{id}/{}", line.number));
+    let got = key.as_ref().and_then(|key| known.got.get(key)).cloned().unwrap_or_default();
+    let wrong = |what: &str| Err(format!("{what}: {line:?} got {got:?}"));
+    if got.repeated() {
+        return wrong("somebody got it twice");
+    }
+    let complete = got.complete();
+    match line.outcome {
+        Ends::Accepted if complete != 1 => return wrong("accepted, and not there"),
+        Ends::Failed if complete != 0 => return wrong("failed, and there"),
+        Ends::Rejected | Ends::Duplicate | Ends::Suppressed | Ends::Expired | Ends::Canceled if !got.parts.is_empty() => {
+            return wrong("should not have been sent");
+        }
+        Ends::Open => return wrong("open in a settled batch"),
+        _ => {}
+    }
+    if let Some(canceled) = canceled
+        && got.last > canceled + SEND_BY + Duration::from_secs(1)
+    {
+        return wrong("sent long after the cancel");
+    }
+    check_receipt(&got, key.and_then(|key| known.acknowledged.get(&key).copied()), line)
+}
+
+/// A receipt that was acknowledged is in the store: an accepted recipient whose one part has one is not without.
+fn check_receipt(got: &Got, acknowledged: Option<Rung>, line: &RecipientLine) -> Result<(), String> {
+    let delivered = line.delivery == Some(smsfleet::model::receipt::Delivery::Delivered);
+    if line.outcome == Ends::Accepted && got.of == 1 && acknowledged == Some(Rung::Delivered) && !delivered {
+        return Err(format!("an acknowledged receipt is lost: {line:?}"));
+    }
+    if delivered && acknowledged.is_none() {
+        return Err(format!("delivered, but no receipt said so: {line:?}"));
+    }
+    Ok(())
+}

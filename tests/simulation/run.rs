@@ -1,0 +1,316 @@
+//! One run: a world, batches, a schedule of troubles, healing, the end, the verdict.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use smsfleet::adapters::memory::clock::SimClock;
+use smsfleet::adapters::memory::lease::MemoryLease;
+use smsfleet::adapters::memory::queue::MemoryBroker;
+use smsfleet::adapters::memory::store::MemoryStore;
+use smsfleet::adapters::system::SeededChance;
+use smsfleet::batch::SmsBatchService;
+use smsfleet::model::batch::{Command, SmsBatch};
+use smsfleet::model::id::BatchId;
+use smsfleet::model::schedule::LateStart;
+use smsfleet::model::state::StepState;
+use smsfleet::model::time::Timestamp;
+use smsfleet::model::window::OnUncertain;
+use smsfleet::ports::World;
+use smsfleet::ports::clock::{Chance, Clock};
+use tokio::sync::Notify;
+
+use super::faults::Fired;
+use super::network::Network;
+use super::oracle;
+use super::process::{Process, Shared};
+
+/// The kinds of faults that must have fired over all runs.
+const FAULTS: [&str; 20] = [
+    "answer lost",
+    "cancel",
+    "crash",
+    "freeze",
+    "lease flushed",
+    "pause",
+    "permanent refusal",
+    "provider throttled",
+    "queue full",
+    "queue lost",
+    "receipt early",
+    "receipt never",
+    "receipt twice",
+    "stop",
+    "store unavailable",
+    "suppressed during the run",
+    "timed out, applied",
+    "timed out, applied late",
+    "timed out, not applied",
+    "transient refusal",
+];
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub runs: u64,
+    pub accepted: u64,
+    pub failed: u64,
+    pub uncertain: u64,
+    pub canceled: u64,
+    pub faults: BTreeMap<&'static str, u64>,
+    pub trace: u64,
+}
+
+impl Outcome {
+    pub fn add(&mut self, other: &Outcome) {
+        self.runs += 1;
+        self.accepted += other.accepted;
+        self.failed += other.failed;
+        self.uncertain += other.uncertain;
+        self.canceled += other.canceled;
+        for fault in FAULTS {
+            *self.faults.entry(fault).or_default() += other.faults.get(fault).copied().unwrap_or(0);
+        }
+    }
+}
+
+/// Runs a seed to its verdict; the error is the story of what went wrong.
+pub fn simulate(seed: u64) -> Result<Outcome, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        // A deadlock in paused time waits for ever: under a simulated deadline it fails at once.
+        match tokio::time::timeout(Duration::from_secs(30 * 86_400), run(seed)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err("it never ends".into()),
+        }
+    })
+}
+
+struct Run {
+    shared: Shared,
+    chance: SeededChance,
+    processes: Vec<Process>,
+    frozen: Vec<(tokio::time::Instant, Process)>,
+    next_process: u64,
+    batches: Vec<(BatchId, SmsBatch)>,
+    service: SmsBatchService,
+    story: Vec<String>,
+    canceled: BTreeMap<BatchId, Duration>,
+}
+
+async fn run(seed: u64) -> Result<Outcome, String> {
+    let clock: Arc<dyn Clock> = Arc::new(SimClock::new(Timestamp(1_800_000_000_000)));
+    let fired: Fired = Arc::default();
+    let store = MemoryStore::new(Arc::new(SeededChance::from_seed(seed ^ 1)));
+    let chance = SeededChance::from_seed(seed);
+    let shared = Shared {
+        stores: store.stores(),
+        broker: MemoryBroker::new(),
+        lease: Arc::new(MemoryLease::new()),
+        network: Network::new(seed ^ 2, clock.clone(), fired.clone()),
+        clock: clock.clone(),
+        per_mille: Arc::new(Mutex::new([0, 5, 30, 80][(seed % 4) as usize])),
+        fired,
+    };
+    // The operator's own commands meet a healthy store: what is tested are the workers.
+    let world = World { clock, chance: Arc::new(SeededChance::from_seed(seed ^ 3)) };
+    let service = SmsBatchService::new(shared.stores.clone(), world, Arc::new(Notify::new()));
+    let mut run = Run {
+        shared,
+        chance,
+        processes: vec![],
+        frozen: vec![],
+        next_process: seed << 16,
+        batches: vec![],
+        service,
+        story: vec![],
+        canceled: BTreeMap::new(),
+    };
+    for _ in 0..1 + run.chance.next() % 3 {
+        run.start_process();
+    }
+    for n in 0..1 + run.chance.next() % 3 {
+        run.create(seed, n).await?;
+    }
+    let until = tokio::time::Instant::now() + Duration::from_secs(90);
+    while tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(run.chance.next() % 3_000)).await;
+        run.trouble().await?;
+    }
+    run.heal().await;
+    let verdict = run.finish().await;
+    verdict.map_err(|wrong| format!("{wrong}\n  {}", run.story.join("\n  ")))
+}
+
+impl Run {
+    fn start_process(&mut self) {
+        self.next_process += 1;
+        self.processes.push(Process::start(&self.shared, self.next_process));
+    }
+
+    fn tell(&mut self, what: String) {
+        self.story.push(format!("{:>9.3?} {what}", self.shared.clock.boot()));
+    }
+
+    fn fire(&self, fault: &'static str) {
+        *self.shared.fired.lock().expect("not poisoned").entry(fault).or_default() += 1;
+    }
+
+    async fn create(&mut self, seed: u64, n: u64) -> Result<(), String> {
+        let records = 30 + self.chance.next() % 300;
+        let batch = SmsBatch {
+            batch_id: BatchId(0),
+            tenant: format!("t{}", n % 2),
+            table_name: format!("{}:{records}", seed * 8 + n),
+            campaign_id: String::new(),
+            campaign_name: String::new(),
+            marketing_program_id: String::new(),
+            task_id: String::new(),
+            content_id: String::new(),
+            content: "Hello {{name}}".into(),
+            content_signature: "Sim".into(),
+            url: None,
+            link_base: String::new(),
+            auto_trigger: true,
+            schedule_time: None,
+            not_after: None,
+            late_start: LateStart::Hold,
+            ext_code: "01".into(),
+            provider_type: "sim".into(),
+            on_uncertain: OnUncertain::Hold,
+            priority: 5,
+            number_column: None,
+            dialect: String::new(),
+            default_region: "CN".into(),
+            min_recipients_per_lane: [0, 10, 50, 5_000][(self.chance.next() % 4) as usize],
+        };
+        let created = self.service.create(&format!("key{n}"), batch.clone()).await.map_err(|fault| fault.to_string())?;
+        self.service.entry_process(created.batch).await.map_err(|fault| fault.to_string())?;
+        self.tell(format!("batch {n} of {records} records, {}", created.batch));
+        self.batches.push((created.batch, batch));
+        Ok(())
+    }
+
+    async fn trouble(&mut self) -> Result<(), String> {
+        let now = tokio::time::Instant::now();
+        for (_, process) in self.frozen.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>() {
+            process.thaw();
+            self.story.push(format!("{:>9.3?} a frozen process wakes", self.shared.clock.boot()));
+            self.processes.push(process);
+        }
+        let draw = self.chance.next();
+        let which = |n: usize| (draw >> 32) as usize % n.max(1);
+        match draw % 20 {
+            0..3 if !self.processes.is_empty() => {
+                let process = self.processes.remove(which(self.processes.len()));
+                self.tell("crash".into());
+                self.fire("crash");
+                process.crash(&self.shared);
+            }
+            3 | 4 if !self.processes.is_empty() => {
+                let process = self.processes.remove(which(self.processes.len()));
+                self.tell("freeze".into());
+                self.fire("freeze");
+                process.freeze(&self.shared);
+                self.frozen.push((now + Duration::from_millis(500 + draw % 40_000), process));
+            }
+            5 | 6 if !self.processes.is_empty() => {
+                let process = self.processes.remove(which(self.processes.len()));
+                self.tell("stop".into());
+                self.fire("stop");
+                process.stop().await;
+            }
+            7 => {
+                self.tell("queue lost".into());
+                self.fire("queue lost");
+                self.shared.broker.lose_all();
+            }
+            8 => {
+                self.tell("lease flushed".into());
+                self.fire("lease flushed");
+                self.shared.lease.flush();
+            }
+            9 | 10 => self.operate(Command::Pause, "pause", which(self.batches.len())).await,
+            11..14 => self.operate(Command::Resume, "resume", which(self.batches.len())).await,
+            14 if draw % 3 == 0 => self.operate(Command::Cancel, "cancel", which(self.batches.len())).await,
+            15 => {
+                let (_, batch) = &self.batches[which(self.batches.len())];
+                let rows = super::source::records(&batch.table_name);
+                let (number, _) = &rows[which(rows.len())];
+                if let Some(digits) = number.strip_prefix('+').and_then(|digits| digits.parse().ok()) {
+                    self.fire("suppressed during the run");
+                    let number = smsfleet::model::id::Msisdn(digits);
+                    self.shared.stores.suppressions.add(&[number]).await.map_err(|error| error.to_string())?;
+                }
+            }
+            _ if self.processes.len() < 3 => {
+                self.tell("start".into());
+                self.start_process();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn operate(&mut self, command: Command, word: &'static str, which: usize) {
+        let (id, _) = self.batches[which];
+        // Refused where the state does not allow it, as for anybody.
+        if self.service.command(id, command).await.is_ok() {
+            if command == Command::Cancel {
+                self.canceled.entry(id).or_insert(self.shared.clock.boot());
+            }
+            if command != Command::Resume {
+                self.fire(word);
+            }
+            self.tell(format!("{word} {id}"));
+        }
+    }
+
+    async fn heal(&mut self) {
+        *self.shared.per_mille.lock().expect("not poisoned") = 0;
+        *self.shared.network.per_mille.lock().expect("not poisoned") = 0;
+        for (_, process) in std::mem::take(&mut self.frozen) {
+            process.thaw();
+            self.processes.push(process);
+        }
+        if self.processes.is_empty() {
+            self.start_process();
+        }
+        self.tell("all is well from here".into());
+    }
+
+    async fn finish(&mut self) -> Result<Outcome, String> {
+        let mut outcome = Outcome { trace: 0, ..Outcome::default() };
+        for (id, batch) in self.batches.clone() {
+            let row = loop {
+                let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
+                if row.step().state == StepState::Paused {
+                    let _ = self.service.command(id, Command::Resume).await;
+                }
+                let prepared_in_vain = row.sealed.is_none() && row.preparation.state.is_final();
+                if prepared_in_vain || row.settlement.as_ref().is_some_and(|settlement| settlement.settled) {
+                    break row;
+                }
+                if self.shared.clock.boot() > Duration::from_secs(2 * 3_600) {
+                    let ledgers = self.shared.stores.ledgers.list(id).await.unwrap_or_default();
+                    let open: Vec<_> = ledgers.iter().filter(|(_, ledger)| !ledger.row.is_done()).collect();
+                    let settlement = &row.settlement;
+                    return Err(format!(
+                        "batch {id} does not end: {:?} {:?} {settlement:?} lag {:?} {open:?}",
+                        row.current_step,
+                        row.step(),
+                        self.shared.broker.lag(),
+                    ));
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            };
+            oracle::check(&self.shared, &row, &batch, self.canceled.get(&id).copied(), &mut outcome).await?;
+        }
+        outcome.faults = self.shared.fired.lock().expect("not poisoned").clone();
+        outcome.trace = self.shared.network.known().trace;
+        for process in self.processes.drain(..) {
+            process.stop().await;
+        }
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,78 @@
+//! A list of recipients in memory, with duplicates and rows that cannot be sent.
+
+use std::sync::Arc;
+
+use smsfleet::adapters::system::SeededChance;
+use smsfleet::model::code::Fault;
+use smsfleet::model::record::{Fingerprint, RangePlan, Record, SourcePlan};
+use smsfleet::ports::clock::Chance;
+use smsfleet::ports::source::{RangeReader, Source, SourceSpec};
+
+/// Lists by the number that is their address.
+pub struct SimSource;
+
+/// The records of the list `seed:records`: a number and a name each.
+pub fn records(table_name: &str) -> Vec<(String, String)> {
+    let (seed, records) = table_name.split_once(':').expect("an address of this source");
+    let chance = SeededChance::from_seed(seed.parse().expect("a seed"));
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for n in 0..records.parse::<u64>().expect("a number") {
+        let draw = chance.next() % 100;
+        let number = match draw {
+            0..3 => "not a number".to_owned(),
+            3..8 if !rows.is_empty() => rows[(chance.next() % rows.len() as u64) as usize].0.clone(),
+            _ => format!("+86138{:08}", (seed.parse::<u64>().expect("a seed") % 1_000) * 100_000 + n),
+        };
+        // Some texts take two parts.
+        let name = if draw >= 95 { "x".repeat(200) } else { format!("n{n}") };
+        rows.push((number, name));
+    }
+    rows
+}
+
+#[async_trait::async_trait]
+impl Source for SimSource {
+    async fn plan(&self, spec: &SourceSpec, range_records: u32) -> Result<SourcePlan, Fault> {
+        let all = records(&spec.table_name).len() as u64;
+        let step = u64::from(range_records);
+        let ranges = (0..all.div_ceil(step))
+            .map(|n| RangePlan {
+                from: n * step,
+                to: ((n + 1) * step).min(all),
+                first_record: n * step,
+                first_line: n * step + 2,
+                records: step.min(all - n * step),
+                content: 0,
+            })
+            .collect();
+        let fingerprint = Fingerprint { size: all, version: "1".into(), content: 1 };
+        let columns = vec!["phone".into(), "name".into()];
+        Ok(SourcePlan { fingerprint, dialect: String::new(), columns, ranges, records: all })
+    }
+
+    async fn open(&self, spec: &SourceSpec, _: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
+        let rows = records(&spec.table_name);
+        Ok(Box::new(Reader { rows: Arc::new(rows), at: range.from, to: range.to }))
+    }
+}
+
+struct Reader {
+    rows: Arc<Vec<(String, String)>>,
+    at: u64,
+    to: u64,
+}
+
+#[async_trait::async_trait]
+impl RangeReader for Reader {
+    async fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
+        let end = self.to.min(self.at + limit.min(40) as u64);
+        let read = (self.at..end)
+            .map(|n| {
+                let (number, name) = &self.rows[n as usize];
+                Record { record: n, line: n + 2, fields: Ok(vec![number.clone(), name.clone()]) }
+            })
+            .collect();
+        self.at = end;
+        Ok(read)
+    }
+}
