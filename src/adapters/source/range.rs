@@ -42,7 +42,7 @@ impl FileRange {
         file.seek(SeekFrom::Start(range.from)).map_err(|error| cannot_read(&error))?;
         let bytes = file.take(range.to.saturating_sub(range.from));
         let parser = match dialect.format {
-            Format::Csv => Parser::Csv(CsvFields::new(dialect.delimiter)),
+            Format::Csv => Parser::Csv(Box::new(CsvFields::new(dialect.delimiter))),
             Format::JsonLines => Parser::JsonLines,
         };
         Ok(FileRange {
@@ -106,7 +106,7 @@ struct Rows {
 }
 
 enum Parser {
-    Csv(CsvFields),
+    Csv(Box<CsvFields>),
     JsonLines,
 }
 

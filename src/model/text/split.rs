@@ -1,7 +1,7 @@
 //! Splitting a text into the parts it travels in.
 //!
 //! [`split`] runs once for every recipient, [`encode`] once for every submit; both cut at the same places, which
-//! [`for_each_cut`] alone decides.
+//! `for_each_cut` alone decides.
 
 use super::gsm::{self, ASCII_SEPTETS, ESCAPE, Septets};
 use crate::model::account::LongMessage;
