@@ -176,7 +176,7 @@ impl SmppConfig {
         if !short(&self.source_addr, 20) {
             return refuse("source_addr has 20 ASCII characters at most");
         }
-        if !self.validity_period.is_empty() && !(short(&self.validity_period, 16) && self.validity_period.len() == 16) {
+        if !matches!(self.validity_period.len(), 0 | 16) || !short(&self.validity_period, 16) {
             return refuse("validity_period has 16 characters, such as 000001000000000R");
         }
         if self.max_command_length < 1_024 {

@@ -228,19 +228,20 @@ mod tests {
     #[test]
     fn odd_receipts_are_read_as_far_as_they_go() {
         let head = b"\0\x01\x0149151\xE4\0\x05\x00me\0\x04\0\0\0\0\0\0\0\0\x04text";
-        let cases: [(&[u8], Option<&str>, Option<u8>, Option<(Option<u8>, u16)>); 6] = [
-            (b"\x00\x1E\x00\x03abc", Some("abc"), None, None),
-            (b"\x00\x1E\x00\x04abc\0\x04\x27\x00\x01\x02", Some("abc"), Some(2), None),
-            (b"\x04\x23\x00\x02\x00\x0C", None, None, Some((None, 12))),
-            (b"\x04\x23\x00\x03\x03\x00\x0C", None, None, Some((Some(3), 12))),
-            (b"\x00\x1E\x00\xFFabc", Some("abc"), None, None),
-            (b"\x04\x27\x00\x00\x04", None, None, None),
+        type Read = (Option<&'static str>, Option<u8>, Option<(Option<u8>, u16)>);
+        let cases: [(&[u8], Read); 6] = [
+            (b"\x00\x1E\x00\x03abc", (Some("abc"), None, None)),
+            (b"\x00\x1E\x00\x04abc\0\x04\x27\x00\x01\x02", (Some("abc"), Some(2), None)),
+            (b"\x04\x23\x00\x02\x00\x0C", (None, None, Some((None, 12)))),
+            (b"\x04\x23\x00\x03\x03\x00\x0C", (None, None, Some((Some(3), 12)))),
+            (b"\x00\x1E\x00\xFFabc", (Some("abc"), None, None)),
+            (b"\x04\x27\x00\x00\x04", (None, None, None)),
         ];
-        for (tail, id, state, error) in cases {
+        for (tail, read_as) in cases {
             let read = deliver_sm(&[head, tail].concat());
             assert_eq!(read.source, "49151ä");
             assert_eq!(read.text, b"text");
-            assert_eq!((read.receipted_message_id.as_deref(), read.message_state, read.network_error), (id, state, error));
+            assert_eq!((read.receipted_message_id.as_deref(), read.message_state, read.network_error), read_as);
         }
     }
 

@@ -4,8 +4,8 @@
 //! codec refuses, and one odd receipt must not end a session. The driver is our own too: it fills the window with as many
 //! submits as have room, writes them together, reads whatever is there and hands the answers back in batches.
 //!
-//! Flow: [`account`] queues chunks ([`super::waiting`]), sessions ([`session`]) take from the queue, remember what they wrote
-//! ([`window`]), and read answers and receipts ([`lenient`], [`receipt`]); [`connect`] keeps each session alive.
+//! Flow: [`account`] queues chunks ([`super::waiting`]), sessions ([`session`]) take from the queue ([`outgoing`]), remember what they
+//! wrote ([`window`]), and read answers and receipts ([`lenient`], [`receipt`]); [`connect`] keeps each session alive.
 //!
 //! Architecture invariant: a message that was written and has no answer is answered `NoAnswer`, once; nothing here ever
 //! sends it again.
@@ -16,6 +16,7 @@ mod connect;
 mod core;
 mod incoming;
 pub mod lenient;
+mod outgoing;
 mod pdu;
 pub mod receipt;
 mod session;

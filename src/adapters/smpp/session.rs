@@ -3,13 +3,10 @@
 //! Shape: a loop that waits for whichever comes first (the connection takes octets or has some, messages or
 //! acknowledgements arrive, time passes) and applies it without waiting.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rusmpp::pdus::SubmitSm;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -18,14 +15,12 @@ use super::connect::{Io, Link};
 use super::core::{Core, Counters};
 use super::incoming::{HELD_MAX, Incoming, Settled};
 use super::lenient::{self, Frame, next_frame};
+use super::outgoing::Outgoing;
 use super::pdu::{self, ANSWER, HEADER};
 use super::receipt;
-use super::window::{Part, Window};
-use crate::adapters::waiting::{Ticket, asked};
+use super::window::Window;
 use crate::model::answer::{Answer, Class};
 use crate::model::code::{Code, Fault};
-use crate::model::text::{self, Encoded};
-use crate::ports::provider::Submit;
 
 /// Why a session ended.
 pub enum End {
@@ -35,14 +30,8 @@ pub enum End {
     Lost(Fault),
 }
 
-/// Octets put into the write buffer at once at most.
-const WRITE_MAX: usize = 256 * 1024;
-/// Messages taken off the queue at once at most.
-const TAKE_MAX: usize = 1_024;
 /// How long answers are waited for after the SMSC said good-bye, and its own answer to ours.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Octets of one part's text at most: a parameter's length has 16 bits.
-const PAYLOAD_MAX: usize = 60_000;
 
 /// Runs a session to its end. When it returns, everything it took is answered or back in the queue.
 pub async fn run(core: &Core, index: usize, role: Role, link: Link) -> End {
@@ -141,16 +130,6 @@ enum Phase {
     Unbinding(Instant),
 }
 
-/// A message some of whose parts are written.
-struct Partial {
-    ticket: Arc<Ticket>,
-    message: Submit,
-    encoded: Encoded,
-    submit: SubmitSm,
-    /// The parts still to write, the next one last.
-    parts: Vec<u8>,
-}
-
 struct Session<'a> {
     core: &'a Core,
     index: usize,
@@ -158,8 +137,7 @@ struct Session<'a> {
     window: Window,
     incoming: Incoming,
     phase: Phase,
-    partial: Option<Partial>,
-    spare: VecDeque<(Arc<Ticket>, Submit)>,
+    outgoing: Outgoing,
     heard: Instant,
     enquired: Option<Instant>,
     /// Nothing is judged unanswered before this: the session did not read for a while.
@@ -178,8 +156,7 @@ impl<'a> Session<'a> {
             window: Window::new(core.config.window, 2),
             incoming: Incoming::new(&core.account.name, core.sink.clone()),
             phase: Phase::Open,
-            partial: None,
-            spare: VecDeque::new(),
+            outgoing: Outgoing::default(),
             heard: now,
             enquired: None,
             judge_from: now,
@@ -224,98 +201,11 @@ impl<'a> Session<'a> {
             Phase::Draining(_) | Phase::Closing(_) | Phase::Unbinding(_) => {}
         }
         if self.wants_messages() {
-            self.fill(now);
+            self.outgoing.fill(self.core, &mut self.window, now);
         }
         self.window.hand_back();
         self.core.outstanding[self.index].store(self.window.len() as u64, Ordering::Relaxed);
         None
-    }
-
-    /// Fills the window from the queue; all of it is written together.
-    fn fill(&mut self, now: Instant) {
-        let boot = self.core.clock.boot();
-        loop {
-            self.continue_partial(now, boot);
-            if self.partial.is_some() || self.window.room() == 0 || self.window.out.len() >= WRITE_MAX {
-                break;
-            }
-            if self.spare.is_empty() {
-                self.core.queue.take(self.window.room().min(TAKE_MAX), boot, &mut self.spare);
-            }
-            match self.spare.pop_front() {
-                Some((ticket, message)) => self.start(ticket, message, now),
-                None => break,
-            }
-        }
-        if !self.spare.is_empty() {
-            self.core.queue.put_back(self.spare.drain(..));
-        }
-    }
-
-    /// Encodes a message. A single part is written at once; several become the partial message.
-    fn start(&mut self, ticket: Arc<Ticket>, message: Submit, now: Instant) {
-        let capabilities = &self.core.account.capabilities;
-        let encoded = text::encode(&message.text, capabilities.long_message);
-        let total = u8::try_from(encoded.parts.len()).unwrap_or(u8::MAX);
-        let mut parts: Vec<u8> = asked(&message, total).collect();
-        let unfit = if total > capabilities.parts_max {
-            Err("too many parts")
-        } else if parts.iter().any(|part| *part >= total) {
-            Err("no such part")
-        } else if encoded.parts.iter().any(|part| part.octets.len() > PAYLOAD_MAX) {
-            Err("too long")
-        } else {
-            self.core.template.message(&message, encoded.encoding)
-        };
-        let submit = match unfit {
-            Ok(submit) => submit,
-            Err(why) => {
-                for part in parts {
-                    let part = Part { ticket: ticket.clone(), seq: message.seq, part, parts: total };
-                    self.window.give(part, Answer::Failed { code: Code::NotEncodable, detail: why.into() });
-                }
-                return;
-            }
-        };
-        if total == 1 {
-            let part = Part { ticket, seq: message.seq, part: 0, parts: 1 };
-            self.put_part(part, submit, &encoded, message.reference, now);
-        } else {
-            parts.reverse();
-            self.partial = Some(Partial { ticket, message, encoded, submit, parts });
-        }
-    }
-
-    /// Writes parts of the partial message while there is room; none when its time is over.
-    fn continue_partial(&mut self, now: Instant, boot: Duration) {
-        let Some(mut partial) = self.partial.take() else { return };
-        let total = partial.encoded.parts.len() as u8;
-        let may_send = partial.ticket.may_send(boot);
-        while may_send && self.window.room() > 0 {
-            let Some(part) = partial.parts.pop() else { return };
-            let part = Part { ticket: partial.ticket.clone(), seq: partial.message.seq, part, parts: total };
-            self.put_part(part, partial.submit.clone(), &partial.encoded, partial.message.reference, now);
-        }
-        if may_send && !partial.parts.is_empty() {
-            self.partial = Some(partial);
-        } else {
-            self.drop_partial(partial);
-        }
-    }
-
-    fn put_part(&mut self, part: Part, submit: SubmitSm, encoded: &Encoded, reference: u16, now: Instant) {
-        let sequence = self.window.sequence();
-        let which = usize::from(part.part);
-        let length = self.core.template.put_part(&mut self.window.out, submit, encoded, which, reference, sequence);
-        self.window.add(sequence, part, length, now);
-    }
-
-    fn drop_partial(&mut self, partial: Partial) {
-        let total = partial.encoded.parts.len() as u8;
-        for part in partial.parts {
-            let part = Part { ticket: partial.ticket.clone(), seq: partial.message.seq, part, parts: total };
-            self.window.give(part, Answer::NotSent);
-        }
     }
 
     fn put_header_only(&mut self, command: u32, status: u32, sequence: u32) {
@@ -431,11 +321,7 @@ impl<'a> Session<'a> {
         {
             self.window.expire(limit);
         }
-        if self.partial.as_ref().is_some_and(|partial| !partial.ticket.may_send(self.core.clock.boot()))
-            && let Some(partial) = self.partial.take()
-        {
-            self.drop_partial(partial);
-        }
+        self.outgoing.drop_late(self.core, &mut self.window);
         self.window.hand_back();
         match self.enquired {
             Some(at) if now >= at + patience && now >= self.judge_from => Err(self.ended("no sign of life from the SMSC")),
@@ -467,9 +353,7 @@ impl<'a> Session<'a> {
 
     fn give_back(&mut self) {
         self.window.withdraw_all();
-        if let Some(partial) = self.partial.take() {
-            self.drop_partial(partial);
-        }
+        self.outgoing.give_back(&mut self.window);
     }
 
     /// Nobody knows how much of the write buffer the other side got: all of it may have been handed over.
@@ -489,8 +373,5 @@ impl<'a> Session<'a> {
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.give_back();
-        if !self.spare.is_empty() {
-            self.core.queue.put_back(self.spare.drain(..));
-        }
     }
 }
