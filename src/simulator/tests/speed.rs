@@ -72,11 +72,11 @@ fn processor_seconds(name: &str) -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lines = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
     let ticks = lines.filter(|line| line.contains(&format!("({name})"))).map(|line| {
-        let fields: Vec<u64> = line.split(") ").nth(1).unwrap_or("").split(' ').filter_map(|field| field.parse().ok()).collect();
+        let fields: Vec<i64> = line.split(") ").nth(1).unwrap_or("").split(' ').filter_map(|field| field.parse().ok()).collect();
         // Without the name and the state, user and system time are fields 10 and 11 (proc(5)).
         fields.get(10).zip(fields.get(11)).map_or(0, |(user, system)| user + system)
     });
-    ticks.sum::<u64>() as f64 / 100.0
+    ticks.sum::<i64>() as f64 / 100.0
 }
 
 #[test]
