@@ -22,12 +22,17 @@ fn receipts(size: Option<u64>) {
 
 fn deliver(recipients: u64, receipts: bool) {
     runtime().block_on(async {
-        let simulator = Simulator::start(SimulatorConfig { count_numbers: false, ..SimulatorConfig::local() }).await.expect("started");
+        let simulator =
+            Simulator::start(SimulatorConfig { count_numbers: false, ..SimulatorConfig::local() }).await.expect("started");
         let bed = Bed::prepare(simulator, recipients, |account| {
             account.receipts = ReceiptRules { wanted: receipts, ..account.receipts.clone() };
         })
         .await;
-        println!("  prepared {recipients} in {:.2?}: {:.0}/s", bed.prepared_in, recipients as f64 / bed.prepared_in.as_secs_f64());
+        println!(
+            "  prepared {recipients} in {:.2?}: {:.0}/s",
+            bed.prepared_in,
+            recipients as f64 / bed.prepared_in.as_secs_f64()
+        );
         let began = Instant::now();
         bed.fleet.service.start(bed.id, None).await.expect("started");
         wait(&bed.fleet.service, bed.id, |row| row.current_step == CurrentStep::Delivery && row.delivery.state.is_final()).await;

@@ -82,6 +82,7 @@ mod tests {
             |c| (c.faults.permanent_share, c.faults.permanent_codes) = (0.1, Vec::new()),
         ];
         assert_eq!(SimulatorConfig::default().check(), Ok(()));
+        assert_eq!(SimulatorConfig::everyday().check(), Ok(()));
         for (nth, spoil) in cases.into_iter().enumerate() {
             let mut config = SimulatorConfig::default();
             spoil(&mut config);

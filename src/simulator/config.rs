@@ -84,6 +84,20 @@ impl SimulatorConfig {
         SimulatorConfig { smpp_listen: any, http_listen: any, ..SimulatorConfig::default() }
     }
 
+    /// A provider on an ordinary day, on free ports: answers in 5 to 20 ms, a few refusals of each kind, receipts within a
+    /// second of which some say that the message did not arrive. For demonstrations.
+    pub fn everyday() -> SimulatorConfig {
+        let mut config = SimulatorConfig::local();
+        config.ids.style = IdStyle::HexThenDecimal;
+        config.faults.latency = Delay::always(5, 20);
+        (config.faults.permanent_share, config.faults.transient_share) = (0.01, 0.005);
+        config.faults.queue_full_share = 0.001;
+        config.receipts.delay = Delay::always(50, 1_000);
+        (config.receipts.undelivered_share, config.receipts.expired_share) = (0.015, 0.005);
+        config.receipts.twice_share = 0.01;
+        config
+    }
+
     /// Refuses shares outside 0 to 1, sums of shares above 1 and delays that end before they begin.
     pub fn check(&self) -> Result<(), Fault> {
         check::check(self)

@@ -25,7 +25,8 @@ pub enum AnswerFate {
     Accepted,
     /// Refused for good with this code, however often it is tried.
     Permanent(u32),
-    /// ESME_RMSGQFUL until `queue_full_ms` after the number's first submit; accepted then.
+    /// ESME_RMSGQFUL until `queue_full_ms` after the number's first submit; then whatever the same configuration without
+    /// full queues says.
     QueueFull,
     /// Refused for now with this code.
     Transient(u32),

@@ -34,7 +34,7 @@ pub struct SimulatorReport {
     pub malformed_requests: u64,
     /// Refusals by SMPP status (`0x00000058`).
     pub statuses: BTreeMap<String, u64>,
-    /// Submits answered with "accepted".
+    /// Submits answered with "accepted". Together with the unanswered and the lost ones: all that were accepted.
     pub answered_accepted: u64,
     /// Submits refused because of the rate.
     pub throttled: u64,
@@ -42,7 +42,7 @@ pub struct SimulatorReport {
     pub out_of_window: u64,
     /// Submits accepted and never answered.
     pub unanswered: u64,
-    /// Submits accepted whose answer was lost: session dropped, or HTTP 500.
+    /// Submits accepted whose answer was never given because the session ended first, or was an HTTP 500.
     pub lost_answers: u64,
     /// Most segments that came in within one second of the clock.
     pub received_per_second_max: u32,

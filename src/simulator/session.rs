@@ -167,7 +167,11 @@ impl Session {
         let now_us = shared.now_us();
         let mut centre = shared.centre();
         match self.handle.order.swap(0, Ordering::Relaxed) {
-            order if order == Order::Drop as u8 => self.end = Some(End::Dropped),
+            order if order == Order::Drop as u8 => {
+                // Not even what a client that never reads has left unwritten.
+                self.out.truncate(self.written);
+                self.end = Some(End::Dropped);
+            }
             order if order == Order::Unbind as u8 => {
                 self.said_unbind = true;
                 let sequence = self.unacknowledged.next_other();
@@ -411,6 +415,8 @@ impl Session {
             End::Lost => totals.lost += 1,
             End::Stopped => {}
         }
+        let is_accepted = |Reverse(answer): &&Reverse<Delayed>| answer.status == status::OK;
+        centre.ledger.totals.lost_answers += self.delayed.iter().filter(is_accepted).count() as u64;
         self.unacknowledged.take_back_all(&mut centre);
         centre.wake_receivers();
     }

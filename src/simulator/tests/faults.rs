@@ -137,6 +137,12 @@ async fn latency_delays_answers_and_the_window_is_watched() {
     }
     assert!(started.elapsed() >= Duration::from_millis(40));
     assert_eq!(simulator.report().out_of_window, 2);
+    client.submit(12, 123).await;
+    until(&simulator, |report| report.accepted_segments == 11).await;
+    simulator.drop_sessions();
+    assert!(client.read().await.is_none());
+    let report = simulator.report();
+    assert_eq!((report.answered_accepted, report.lost_answers), (10, 1), "the eleventh answer was never given");
 }
 
 #[tokio::test]
