@@ -35,6 +35,8 @@ impl Index {
             let mut batch = Batch::data();
             put_blocks(&mut batch, &merged, sorted.into_iter());
             self.engine.write(batch).await?;
+            // A long merge does not keep full tables waiting.
+            self.write_full_table().await?;
         }
         let mut batch = Batch::data();
         put_run(&mut batch, &merged);

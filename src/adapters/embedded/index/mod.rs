@@ -11,6 +11,9 @@ mod runs;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use self::entry::{Entry, hash_id, hash_number, with_hash};
 use self::state::{Batches, State};
@@ -24,6 +27,8 @@ use crate::ports::receipts::{IndexEntry, PartKey};
 
 /// Full tables that may wait to be written: bounds the memory when the disk cannot follow.
 const FROZEN_MAX: usize = 4;
+/// How long a write waits for one of them to be written.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// Sizes of the index.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,8 @@ pub struct Index {
     state: Mutex<State>,
     /// Held by whoever changes the runs.
     maintaining: tokio::sync::Mutex<()>,
+    /// Told when a full table was written.
+    room: Notify,
 }
 
 /// Entries that were remembered and are on their way to the disk.
@@ -58,15 +65,13 @@ pub struct Noted {
 
 impl Index {
     /// Remembers entries, to be found at once, and adds to `batch` what makes them durable. `at` is when they were sent.
-    pub fn note(&self, entries: &[IndexEntry], at: Timestamp, batch: &mut Batch) -> Result<Noted, StoreError> {
+    pub async fn note(&self, entries: &[IndexEntry], at: Timestamp, batch: &mut Batch) -> Result<Noted, StoreError> {
         let mut noted = Noted { batches: vec![], is_full: false };
         if entries.is_empty() {
             return Ok(noted);
         }
+        self.wait_for_room().await?;
         let mut state = self.lock();
-        if state.frozen.len() >= FROZEN_MAX {
-            return Err(StoreError::Unavailable("the receipt index is behind".into()));
-        }
         let mut short = Vec::with_capacity(entries.len());
         let mut last: Option<(BatchId, u32)> = None;
         for entry in entries {
@@ -91,6 +96,18 @@ impl Index {
         drop(state);
         *batch = std::mem::take(batch).put(Table::IndexLog, KeyBuilder::new().u64(log).done(), runs::log_row(&short, at));
         Ok(noted)
+    }
+
+    /// Waits, not for ever, while too many full tables have not been written.
+    async fn wait_for_room(&self) -> Result<(), StoreError> {
+        let mut waiting = std::pin::pin!(self.room.notified());
+        while self.lock().frozen.len() >= FROZEN_MAX {
+            if tokio::time::timeout(BEHIND_MAX, waiting.as_mut()).await.is_err() {
+                return Err(StoreError::Unavailable("the receipt index is behind".into()));
+            }
+            waiting.set(self.room.notified());
+        }
+        Ok(())
     }
 
     /// Takes in that what [`note`](Index::note) added is durable.

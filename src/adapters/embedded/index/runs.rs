@@ -1,7 +1,8 @@
 //! Runs on the disk: opening the index, writing a full table as a run, letting runs go.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
 
 use super::entry::{ENTRY_BYTES, Entry, entries};
 use super::state::{Run, State, block_of};
@@ -52,14 +53,19 @@ impl Index {
             state.next_run = state.next_run.max(id + 1);
             drop_blocks(&*engine, id).await?;
         }
-        Ok(Index { engine, options, state: Mutex::new(state), maintaining: tokio::sync::Mutex::new(()) })
+        Ok(Index { engine, options, state: Mutex::new(state), maintaining: tokio::sync::Mutex::new(()), room: Notify::new() })
     }
 
     /// Does one piece of the index's own work: writes a full table as a run, or merges runs. `false` when there is none.
     pub async fn maintain(&self) -> Result<bool, StoreError> {
         let _only_one = self.maintaining.lock().await;
+        if self.write_full_table().await? { Ok(true) } else { self.merge_some().await }
+    }
+
+    /// Writes the oldest full table as a run. `false` when none is full.
+    pub(super) async fn write_full_table(&self) -> Result<bool, StoreError> {
         let oldest = self.lock().frozen.front().cloned();
-        let Some(full) = oldest else { return self.merge_some().await };
+        let Some(full) = oldest else { return Ok(false) };
         let (id, tier) = (self.next_run(), 0);
         let run = Run { id, tier, bits: bits_for(full.len() as u64), entries: full.len() as u64, newest: full.newest };
         let mut batch = Batch::data();
@@ -81,6 +87,7 @@ impl Index {
         let mut runs = state.runs.clone();
         runs.push(run);
         state.set_runs(runs);
+        self.room.notify_waiters();
         Ok(true)
     }
 

@@ -14,7 +14,7 @@ use crate::ports::windows::{StoredWindow, Windows};
 impl Windows for Keyed {
     async fn put(&self, key: WindowKey, row: &WindowRow, index: Vec<IndexEntry>) -> Result<(), StoreError> {
         let mut batch = Batch::data().put(Table::Window, key::window(key, false), window::write(row));
-        let noted = self.index.note(&index, row.window.declared_at, &mut batch)?;
+        let noted = self.index.note(&index, row.window.declared_at, &mut batch).await?;
         let is_full = noted.is_full;
         self.engine.write(batch).await?;
         self.index.stored(noted);
