@@ -10,7 +10,7 @@ use smsfleet::adapters::embedded::engine::disk::{Disk, Disks};
 use smsfleet::adapters::embedded::folder::Folder;
 use smsfleet::adapters::embedded::keyed::MarkCell;
 use smsfleet::adapters::embedded::{EmbeddedStore, StoreOptions};
-use smsfleet::model::id::BatchId;
+use smsfleet::model::id::{BatchId, WindowKey};
 use smsfleet::model::lane::mix;
 use smsfleet::model::ledger::Ledger;
 use smsfleet::model::pack::PackKey;
@@ -19,6 +19,7 @@ use smsfleet::ports::control::Cas;
 
 use super::fixture::{lane, small_options};
 use super::packs::pack;
+use super::windows::window_row;
 
 fn key(n: u32) -> PackKey {
     PackKey { lane: lane(1, 0), range: 0, attempt: 1, n }
@@ -43,7 +44,7 @@ async fn all_there(store: &EmbeddedStore, packs: u32) {
 }
 
 #[tokio::test]
-async fn a_nearly_full_disk_refuses_data_and_still_takes_control_rows() {
+async fn a_nearly_full_disk_refuses_data_and_declares_and_still_takes_the_rest() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = StoreOptions { min_free_bytes: 1 << 20, ..small_options() };
     options.max_bytes.store(2 << 20, Ordering::Relaxed);
@@ -51,9 +52,18 @@ async fn a_nearly_full_disk_refuses_data_and_still_takes_control_rows() {
     let (stored, error) = fill(&store, 0).await;
     assert!(matches!(error, StoreError::Full(_)), "{error}");
     assert!(stored > 10);
-    assert_eq!(store.stores().ledgers.insert(lane(1, 0), &Ledger::sealed(1), 1).await, Ok(Cas::Applied));
+    let stores = store.stores();
+    assert_eq!(stores.ledgers.insert(lane(1, 0), &Ledger::sealed(9), 1).await, Ok(Cas::Applied));
+    assert_eq!(stores.ledgers.replace(lane(1, 0), 1, &Ledger::sealed(9), 1).await, Ok(Cas::Applied));
+    let row = window_row(3, 4, 0);
+    let declared = Ledger { open: vec![row.window.clone()], ..Ledger::sealed(9) };
+    let declare = stores.ledgers.replace(lane(1, 0), 2, &declared, 1).await;
+    assert!(matches!(declare, Err(StoreError::Full(_))), "{declare:?}: nothing is handed over without room for its answer");
+    let key_of = WindowKey { lane: lane(1, 0), window: 3 };
+    stores.windows.put(key_of, &row, vec![]).await.expect("answers to what was handed over are stored");
     options.max_bytes.store(64 << 20, Ordering::Relaxed);
-    store.stores().packs.put(vec![(key(stored), pack(u64::from(stored), 500))]).await.expect("there is room again");
+    stores.packs.put(vec![(key(stored), pack(u64::from(stored), 500))]).await.expect("there is room again");
+    assert_eq!(stores.ledgers.replace(lane(1, 0), 2, &declared, 1).await, Ok(Cas::Applied));
     all_there(&store, stored + 1).await;
 }
 

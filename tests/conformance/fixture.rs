@@ -16,8 +16,8 @@ use smsfleet::model::window::OnUncertain;
 use smsfleet::ports::Stores;
 use smsfleet::ports::receipts::PartKey;
 
-/// A receipt index that makes and merges runs within a test.
-pub const SMALL_INDEX: IndexOptions = IndexOptions { memtable_entries: 64, merge_runs: 3 };
+/// A receipt index that makes and merges runs within a test, and has memory for the filters of some of them.
+pub const SMALL_INDEX: IndexOptions = IndexOptions { memtable_entries: 64, merge_runs: 3, filter_bytes: 3_000 };
 
 /// A store under test that can be stopped and started.
 pub enum Subject {

@@ -2,10 +2,12 @@
 //!
 //! New entries go into a table in memory, where they are found at once, and into a log row of the same commit as the
 //! answers they belong to. A full table becomes a sorted run, which takes the place of its log rows; eight runs of a size
-//! become one. Looking up an id reads one small block of each run, so the cost of an entry and of a lookup hardly grows
-//! with the number of messages, and writing is nearly all sequential, which a tree of ids could not offer.
+//! become one. Looking up an id asks a filter in memory for each run and reads one small block of each that may hold it, so
+//! the cost of an entry and of a lookup hardly grows with the number of messages, and writing is nearly all sequential,
+//! which a tree of ids could not offer.
 
 pub mod entry;
+mod filter;
 mod merge;
 mod runs;
 mod state;
@@ -37,11 +39,13 @@ pub struct IndexOptions {
     pub memtable_entries: usize,
     /// Runs of a tier before they are merged.
     pub merge_runs: usize,
+    /// Bytes of filters in memory at most; the oldest runs go without.
+    pub filter_bytes: u64,
 }
 
 impl Default for IndexOptions {
     fn default() -> IndexOptions {
-        IndexOptions { memtable_entries: 1 << 17, merge_runs: 8 }
+        IndexOptions { memtable_entries: 1 << 17, merge_runs: 8, filter_bytes: 32 << 20 }
     }
 }
 
@@ -140,7 +144,7 @@ impl Index {
             let reader = self.engine.read()?;
             for run in &runs {
                 let mut block: (Option<u32>, Vec<u8>) = (None, vec![]);
-                for wanted in &wanted {
+                for wanted in wanted.iter().filter(|wanted| run.may_hold(wanted.hash)) {
                     let number = run.block_of(wanted.hash);
                     if block.0 != Some(number) {
                         let bytes = reader.get(Table::IndexBlock, &runs::block_key(run.id, number))?.unwrap_or_default();
