@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 
-use smsfleet::adapters::embedded::index::IndexOptions;
+use smsfleet::adapters::embedded::index::{Index, IndexOptions};
 use smsfleet::adapters::embedded::{EmbeddedStore, StoreOptions};
 use smsfleet::adapters::memory::store::MemoryStore;
 use smsfleet::adapters::system::SeededChance;
@@ -16,8 +16,8 @@ use smsfleet::model::window::OnUncertain;
 use smsfleet::ports::Stores;
 use smsfleet::ports::receipts::PartKey;
 
-/// A receipt index that makes and merges runs within a test.
-pub const SMALL_INDEX: IndexOptions = IndexOptions { memtable_entries: 64, merge_runs: 3 };
+/// A receipt index that makes and merges runs within a test, and has memory for the filters of some of them.
+pub const SMALL_INDEX: IndexOptions = IndexOptions { memtable_entries: 64, merge_runs: 3, filter_bytes: 3_000 };
 
 /// A store under test that can be stopped and started.
 pub enum Subject {
@@ -45,13 +45,16 @@ impl Subject {
         }
     }
 
-    /// Waits until the receipt index has nothing left to do.
-    pub async fn index_at_rest(&self) {
-        let index = match self {
+    pub fn index(&self) -> Arc<Index> {
+        match self {
             Subject::Folder(_, store) => store.as_ref().as_ref().expect("it is open").index(),
             Subject::Memory(store) => store.index(),
-        };
-        while index.maintain().await.expect("the index is kept up") {}
+        }
+    }
+
+    /// Waits until the receipt index has nothing left to do.
+    pub async fn index_at_rest(&self) {
+        while self.index().maintain().await.expect("the index is kept up") {}
     }
 }
 

@@ -1,1 +1,131 @@
-//! Not yet.
+//! The receipt index: found at once, found after restarts and merges, the newest first.
+
+use smsfleet::model::id::{Msisdn, WindowKey};
+use smsfleet::model::lane::mix;
+use smsfleet::model::time::Timestamp;
+use smsfleet::ports::Stores;
+use smsfleet::ports::receipts::{IndexEntry, PartKey};
+
+use super::fixture::{Subject, lane, over_both, part};
+use super::windows::window_row;
+
+const DAY: i64 = 24 * 3_600_000;
+
+fn entry(account: &str, id: &str, number: u64, part: PartKey) -> IndexEntry {
+    IndexEntry { account: account.into(), message_id: id.into(), number: Msisdn(number), part }
+}
+
+async fn put(stores: &Stores, window: u64, at: i64, entries: Vec<IndexEntry>) {
+    let key = WindowKey { lane: lane(1, 3), window };
+    stores.windows.put(key, &window_row(window, 1, at), entries).await.expect("it is stored");
+}
+
+async fn find(stores: &Stores, account: &str, id: &str, number: Option<u64>) -> Vec<PartKey> {
+    let found = stores.receipt_index.find(account, &[(id.to_owned(), number.map(Msisdn))]).await.expect("it is looked up");
+    found.into_iter().next().expect("one answer for one id")
+}
+
+#[test]
+fn the_newest_comes_first_and_a_number_narrows() {
+    over_both(async |subject| {
+        let stores = subject.stores();
+        put(&stores, 1, 0, vec![entry("a", "x", 10, part(1, 1)), entry("a", "x", 20, part(1, 2))]).await;
+        put(&stores, 2, 0, vec![entry("a", "x", 10, part(2, 3)), entry("b", "x", 10, part(1, 4))]).await;
+        // The same window again, as after a lost answer.
+        put(&stores, 2, 0, vec![entry("a", "x", 10, part(2, 3))]).await;
+        assert_eq!(find(&stores, "a", "x", None).await, [part(2, 3), part(1, 2), part(1, 1)]);
+        assert_eq!(find(&stores, "a", "x", Some(10)).await, [part(2, 3), part(1, 1)]);
+        assert_eq!(find(&stores, "a", "x", Some(30)).await, []);
+        assert_eq!(find(&stores, "b", "x", None).await, [part(1, 4)]);
+        assert_eq!(find(&stores, "a", "y", None).await, []);
+        let many = [("y".to_owned(), None), ("x".to_owned(), Some(Msisdn(20))), ("x".to_owned(), Some(Msisdn(20)))];
+        let found = stores.receipt_index.find("a", &many).await.expect("they are looked up");
+        assert_eq!(found, [vec![], vec![part(1, 2)], vec![part(1, 2)]], "in the order they were asked for");
+    });
+}
+
+/// 3,000 ids in windows of 50, with one id that is used again in every window: far more than the small index keeps in
+/// memory, so there are runs, and runs of runs.
+async fn fill(stores: &Stores) {
+    for window in 0..60u32 {
+        let mut entries: Vec<IndexEntry> = (0..50u32)
+            .map(|n| entry("a", &format!("{:x}", mix(u64::from(window * 50 + n))), u64::from(n), part(1, window * 50 + n)))
+            .collect();
+        entries.push(entry("a", "again", 1, part(2, window)));
+        put(stores, u64::from(window), i64::from(window), entries).await;
+    }
+}
+
+async fn all_are_found(stores: &Stores) {
+    let ids: Vec<(String, Option<Msisdn>)> = (0..3_000u64).map(|n| (format!("{:x}", mix(n)), None)).collect();
+    let found = stores.receipt_index.find("a", &ids).await.expect("they are looked up");
+    for (seq, found) in found.iter().enumerate() {
+        assert_eq!(found, &[part(1, seq as u32)], "id {seq}");
+    }
+    let newest_first: Vec<PartKey> = (0..60).rev().map(|window| part(2, window)).collect();
+    assert_eq!(find(stores, "a", "again", None).await, newest_first);
+}
+
+#[test]
+fn entries_are_found_over_runs_merges_and_restarts() {
+    over_both(async |subject| {
+        fill(&subject.stores()).await;
+        all_are_found(&subject.stores()).await;
+        subject.index_at_rest().await;
+        all_are_found(&subject.stores()).await;
+        let (runs, entries) = subject.index().runs();
+        assert!(entries >= 3_000 - 64, "{entries} of 3,060 entries are in runs");
+        assert!((2..10).contains(&runs), "{runs} runs are left of about 48");
+        let subject = subject.restarted().await;
+        all_are_found(&subject.stores()).await;
+        put(&subject.stores(), 99, 0, vec![entry("a", "again", 1, part(2, 99))]).await;
+        assert_eq!(find(&subject.stores(), "a", "again", None).await[..2], [part(2, 99), part(2, 59)]);
+        let subject = subject.restarted().await;
+        assert_eq!(find(&subject.stores(), "a", "again", None).await.len(), 61);
+    });
+}
+
+#[test]
+fn looking_up_while_runs_are_merged_misses_nobody() {
+    over_both(async |subject| {
+        let stores = subject.stores();
+        put(&stores, 1_000, 0, vec![entry("a", "first", 1, part(3, 7))]).await;
+        let looking = {
+            let stores = stores.clone();
+            tokio::spawn(async move {
+                for _ in 0..300 {
+                    assert_eq!(find(&stores, "a", "first", None).await, [part(3, 7)]);
+                    tokio::task::yield_now().await;
+                }
+            })
+        };
+        fill(&stores).await;
+        looking.await.expect("it was found every time");
+    });
+}
+
+#[test]
+fn old_runs_are_let_go() {
+    over_both(async |subject| {
+        let stores = subject.stores();
+        for day in 0..3i64 {
+            for window in 0..10u32 {
+                let name = |n| format!("{day}-{window}-{n}");
+                let entries = (0..40).map(|n| entry("a", &name(n), 1, part(1, window * 40 + n))).collect();
+                put(&stores, u64::from(window), day * DAY, entries).await;
+            }
+            subject.index_at_rest().await;
+        }
+        stores.retention.drop_index_before(Timestamp(3 * DAY)).await.expect("all are let go");
+        for day in 0..3 {
+            assert_eq!(find(&stores, "a", &format!("{day}-9-39"), None).await, []);
+        }
+        assert_eq!(subject.index().runs(), (0, 0));
+        put(&stores, 5, 3 * DAY, vec![entry("a", "new", 1, part(1, 1))]).await;
+        stores.retention.drop_index_before(Timestamp(3 * DAY)).await.expect("none is let go");
+        assert_eq!(find(&stores, "a", "new", None).await, [part(1, 1)]);
+        let subject: Subject = subject.restarted().await;
+        assert_eq!(find(&subject.stores(), "a", "new", None).await, [part(1, 1)]);
+        assert_eq!(find(&subject.stores(), "a", "2-9-39", None).await, []);
+    });
+}

@@ -4,7 +4,9 @@
 //! database is opened again, since redb keeps refusing after any failed write. A sync that fails, or any other failure of
 //! the disk, ends the engine: what is on the disk is not known any more, and only a start from the disk can tell.
 
+use std::cell::RefCell;
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -113,7 +115,7 @@ impl Engine for RedbEngine {
         let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
         let opened = slot.as_ref().ok_or_else(closed)?;
         let transaction = opened.database.begin_read().map_err(|error| read_error(&error.into()))?;
-        Ok(Box::new(RedbReader { transaction }))
+        Ok(Box::new(RedbReader { transaction, last: RefCell::new(None) }))
     }
 
     async fn write(&self, batch: Batch) -> Result<Written, StoreError> {
@@ -130,15 +132,28 @@ impl Engine for RedbEngine {
     }
 }
 
+type OpenRows = Rc<ReadOnlyTable<&'static [u8], &'static [u8]>>;
+
 struct RedbReader {
     transaction: ReadTransaction,
+    /// The table read last: many reads of one table follow one another, and opening one costs as much as a read.
+    last: RefCell<Option<(Table, OpenRows)>>,
 }
 
 impl RedbReader {
     /// A table that was never written does not exist yet and reads as empty.
-    fn table(&self, table: Table) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+    fn table(&self, table: Table) -> Result<Option<OpenRows>, StoreError> {
+        if let Some((last, open)) = &*self.last.borrow()
+            && *last == table
+        {
+            return Ok(Some(open.clone()));
+        }
         match self.transaction.open_table(rows(table)) {
-            Ok(rows) => Ok(Some(rows)),
+            Ok(rows) => {
+                let open = Rc::new(rows);
+                *self.last.borrow_mut() = Some((table, open.clone()));
+                Ok(Some(open))
+            }
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(read_error(&error.into())),
         }

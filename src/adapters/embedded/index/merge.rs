@@ -1,8 +1,10 @@
 //! Merging runs: eight of one tier become one of the next, a slice of the hashes at a time, so that memory stays bounded.
 
+use std::sync::Arc;
+
 use super::Index;
 use super::entry::{Entry, entries};
-use super::runs::{bits_for, block_key, body, drop_blocks, put_blocks, put_run};
+use super::runs::{bits_for, block_key, body, drop_blocks, note_in, put_blocks, put_run};
 use super::state::Run;
 use crate::adapters::embedded::engine::{Batch, Op, Order, Table};
 use crate::adapters::rows::key::KeyBuilder;
@@ -16,12 +18,14 @@ impl Index {
     pub(super) async fn merge_some(&self) -> Result<bool, StoreError> {
         let Some(sources) = self.mergeable() else { return Ok(false) };
         let entries: u64 = sources.iter().map(|run| run.entries).sum();
-        let merged = Run {
+        let mut filter = self.room_for_filter(entries);
+        let mut merged = Run {
             id: self.next_run(),
             tier: sources[0].tier + 1,
             bits: bits_for(entries),
             entries,
             newest: sources.iter().map(|run| run.newest).max().unwrap_or_default(),
+            filter: None,
         };
         let least_bits = sources.iter().map(|run| run.bits).min().unwrap_or(0).min(merged.bits);
         let slice_bits = ((entries / SLICE_ENTRIES).max(1).ilog2() as u8).min(least_bits);
@@ -33,9 +37,12 @@ impl Index {
             // Stable: of one hash, the entries of older runs stay before those of newer ones.
             sorted.sort_by_key(|entry: &Entry| entry.hash);
             let mut batch = Batch::data();
-            put_blocks(&mut batch, &merged, sorted.into_iter());
+            put_blocks(&mut batch, &merged, sorted.into_iter().inspect(|entry| note_in(&mut filter, entry)));
             self.engine.write(batch).await?;
+            // A long merge does not keep full tables waiting.
+            self.write_full_table().await?;
         }
+        merged.filter = filter.map(Arc::new);
         let mut batch = Batch::data();
         put_run(&mut batch, &merged);
         for source in &sources {
@@ -45,7 +52,7 @@ impl Index {
         {
             let mut state = self.lock();
             let mut runs = state.runs.clone();
-            runs.retain(|run| !sources.contains(run));
+            runs.retain(|run| sources.iter().all(|source| source.id != run.id));
             runs.push(merged);
             state.set_runs(runs);
         }

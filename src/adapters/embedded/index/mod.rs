@@ -2,15 +2,20 @@
 //!
 //! New entries go into a table in memory, where they are found at once, and into a log row of the same commit as the
 //! answers they belong to. A full table becomes a sorted run, which takes the place of its log rows; eight runs of a size
-//! become one. Looking up an id reads one small block of each run, so the cost of an entry and of a lookup hardly grows
-//! with the number of messages, and writing is nearly all sequential, which a tree of ids could not offer.
+//! become one. Looking up an id asks a filter in memory for each run and reads one small block of each that may hold it, so
+//! the cost of an entry and of a lookup hardly grows with the number of messages, and writing is nearly all sequential,
+//! which a tree of ids could not offer.
 
 pub mod entry;
+mod filter;
 mod merge;
 mod runs;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use self::entry::{Entry, hash_id, hash_number, with_hash};
 use self::state::{Batches, State};
@@ -24,6 +29,8 @@ use crate::ports::receipts::{IndexEntry, PartKey};
 
 /// Full tables that may wait to be written: bounds the memory when the disk cannot follow.
 const FROZEN_MAX: usize = 4;
+/// How long a write waits for one of them to be written.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// Sizes of the index.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +39,13 @@ pub struct IndexOptions {
     pub memtable_entries: usize,
     /// Runs of a tier before they are merged.
     pub merge_runs: usize,
+    /// Bytes of filters in memory at most; the oldest runs go without.
+    pub filter_bytes: u64,
 }
 
 impl Default for IndexOptions {
     fn default() -> IndexOptions {
-        IndexOptions { memtable_entries: 1 << 17, merge_runs: 8 }
+        IndexOptions { memtable_entries: 1 << 17, merge_runs: 8, filter_bytes: 32 << 20 }
     }
 }
 
@@ -47,6 +56,8 @@ pub struct Index {
     state: Mutex<State>,
     /// Held by whoever changes the runs.
     maintaining: tokio::sync::Mutex<()>,
+    /// Told when a full table was written.
+    room: Notify,
 }
 
 /// Entries that were remembered and are on their way to the disk.
@@ -58,15 +69,13 @@ pub struct Noted {
 
 impl Index {
     /// Remembers entries, to be found at once, and adds to `batch` what makes them durable. `at` is when they were sent.
-    pub fn note(&self, entries: &[IndexEntry], at: Timestamp, batch: &mut Batch) -> Result<Noted, StoreError> {
+    pub async fn note(&self, entries: &[IndexEntry], at: Timestamp, batch: &mut Batch) -> Result<Noted, StoreError> {
         let mut noted = Noted { batches: vec![], is_full: false };
         if entries.is_empty() {
             return Ok(noted);
         }
+        self.wait_for_room().await?;
         let mut state = self.lock();
-        if state.frozen.len() >= FROZEN_MAX {
-            return Err(StoreError::Unavailable("the receipt index is behind".into()));
-        }
         let mut short = Vec::with_capacity(entries.len());
         let mut last: Option<(BatchId, u32)> = None;
         for entry in entries {
@@ -91,6 +100,18 @@ impl Index {
         drop(state);
         *batch = std::mem::take(batch).put(Table::IndexLog, KeyBuilder::new().u64(log).done(), runs::log_row(&short, at));
         Ok(noted)
+    }
+
+    /// Waits, not for ever, while too many full tables have not been written.
+    async fn wait_for_room(&self) -> Result<(), StoreError> {
+        let mut waiting = std::pin::pin!(self.room.notified());
+        while self.lock().frozen.len() >= FROZEN_MAX {
+            if tokio::time::timeout(BEHIND_MAX, waiting.as_mut()).await.is_err() {
+                return Err(StoreError::Unavailable("the receipt index is behind".into()));
+            }
+            waiting.set(self.room.notified());
+        }
+        Ok(())
     }
 
     /// Takes in that what [`note`](Index::note) added is durable.
@@ -123,7 +144,7 @@ impl Index {
             let reader = self.engine.read()?;
             for run in &runs {
                 let mut block: (Option<u32>, Vec<u8>) = (None, vec![]);
-                for wanted in &wanted {
+                for wanted in wanted.iter().filter(|wanted| run.may_hold(wanted.hash)) {
                     let number = run.block_of(wanted.hash);
                     if block.0 != Some(number) {
                         let bytes = reader.get(Table::IndexBlock, &runs::block_key(run.id, number))?.unwrap_or_default();

@@ -1,9 +1,11 @@
 //! Runs on the disk: opening the index, writing a full table as a run, letting runs go.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
 
 use super::entry::{ENTRY_BYTES, Entry, entries};
+use super::filter::Filter;
 use super::state::{Run, State, block_of};
 use super::{Index, IndexOptions};
 use crate::adapters::embedded::engine::{Batch, Engine, Op, Order, Reader, Table};
@@ -33,7 +35,7 @@ impl Index {
             reader.scan(Table::IndexRun, &[], None, Order::Up, &mut |key, row| {
                 let id = KeyReader(key).u64()?;
                 let (tier, bits, entries, newest) = read_small("index run", row)?;
-                runs.push(Run { id, tier, bits, entries, newest: Timestamp(newest) });
+                runs.push(Run { id, tier, bits, entries, newest: Timestamp(newest), filter: None });
                 Ok(true)
             })?;
             reader.scan(Table::IndexLog, &[], None, Order::Up, &mut |key, row| {
@@ -52,18 +54,48 @@ impl Index {
             state.next_run = state.next_run.max(id + 1);
             drop_blocks(&*engine, id).await?;
         }
-        Ok(Index { engine, options, state: Mutex::new(state), maintaining: tokio::sync::Mutex::new(()) })
+        Ok(Index { engine, options, state: Mutex::new(state), maintaining: tokio::sync::Mutex::new(()), room: Notify::new() })
     }
 
     /// Does one piece of the index's own work: writes a full table as a run, or merges runs. `false` when there is none.
     pub async fn maintain(&self) -> Result<bool, StoreError> {
         let _only_one = self.maintaining.lock().await;
+        Ok(self.write_full_table().await? || self.merge_some().await? || self.make_filter()?)
+    }
+
+    /// Makes the filter of a run that has none since the start, the newest first. `false` when there is none to make.
+    fn make_filter(&self) -> Result<bool, StoreError> {
+        let bare = self.lock().runs.iter().find(|run| run.filter.is_none()).cloned();
+        let Some(run) = bare else { return Ok(false) };
+        let Some(mut filter) = self.room_for_filter(run.entries) else { return Ok(false) };
+        self.engine.read()?.scan_prefix(Table::IndexBlock, &run.id.to_be_bytes(), &mut |_, block| {
+            entries(body(block)?).for_each(|entry| filter.insert(entry.hash));
+            Ok(true)
+        })?;
+        let mut state = self.lock();
+        let filter = Arc::new(filter);
+        state.runs.iter_mut().filter(|known| known.id == run.id).for_each(|known| known.filter = Some(filter.clone()));
+        Ok(true)
+    }
+
+    /// An empty filter, if the memory for filters is not used up.
+    pub(super) fn room_for_filter(&self, entries: u64) -> Option<Filter> {
+        let used: u64 =
+            self.lock().runs.iter().filter(|run| run.filter.is_some()).map(|run| Filter::bytes_for(run.entries)).sum();
+        (used + Filter::bytes_for(entries) <= self.options.filter_bytes).then(|| Filter::for_entries(entries))
+    }
+
+    /// Writes the oldest full table as a run. `false` when none is full.
+    pub(super) async fn write_full_table(&self) -> Result<bool, StoreError> {
         let oldest = self.lock().frozen.front().cloned();
-        let Some(full) = oldest else { return self.merge_some().await };
+        let Some(full) = oldest else { return Ok(false) };
         let (id, tier) = (self.next_run(), 0);
-        let run = Run { id, tier, bits: bits_for(full.len() as u64), entries: full.len() as u64, newest: full.newest };
+        let entries = full.len() as u64;
+        let mut filter = self.room_for_filter(entries);
+        let mut run = Run { id, tier, bits: bits_for(entries), entries, newest: full.newest, filter: None };
         let mut batch = Batch::data();
-        put_blocks(&mut batch, &run, full.sorted());
+        put_blocks(&mut batch, &run, full.sorted().inspect(|entry| note_in(&mut filter, entry)));
+        run.filter = filter.map(Arc::new);
         put_run(&mut batch, &run);
         self.engine.read()?.scan(
             Table::IndexLog,
@@ -81,6 +113,7 @@ impl Index {
         let mut runs = state.runs.clone();
         runs.push(run);
         state.set_runs(runs);
+        self.room.notify_waiters();
         Ok(true)
     }
 
@@ -169,6 +202,13 @@ pub(super) fn put_blocks(batch: &mut Batch, run: &Run, sorted: impl Iterator<Ite
     }
     if let Some((number, bytes)) = block {
         batch.ops.push(Op::Put(Table::IndexBlock, block_key(run.id, number), bytes));
+    }
+}
+
+/// Takes an entry into the filter of its run, if it has one.
+pub(super) fn note_in(filter: &mut Option<Filter>, entry: &Entry) {
+    if let Some(filter) = filter {
+        filter.insert(entry.hash);
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::entry::{Entry, hash_id, hash_number};
+use super::filter::Filter;
 use crate::model::id::{BatchId, LaneKey, RecipientKey};
 use crate::model::time::Timestamp;
 use crate::ports::receipts::{IndexEntry, PartKey};
@@ -42,7 +43,7 @@ impl Memtable {
 }
 
 /// A sorted run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Run {
     /// Its name; larger is later within a tier.
     pub(super) id: u64,
@@ -54,9 +55,16 @@ pub(super) struct Run {
     pub(super) entries: u64,
     /// When the newest of them was declared.
     pub(super) newest: Timestamp,
+    /// What tells most hashes apart without reading; `None` while it was not made or there is no memory for it.
+    pub(super) filter: Option<Arc<Filter>>,
 }
 
 impl Run {
+    /// `false`: certainly not in it.
+    pub(super) fn may_hold(&self, hash: u64) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_hold(hash))
+    }
+
     /// The block that holds a hash.
     pub(super) fn block_of(&self, hash: u64) -> u32 {
         block_of(hash, self.bits)

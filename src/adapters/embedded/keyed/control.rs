@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Keyed;
-use crate::adapters::embedded::engine::{Batch, Expect, Table, Written};
+use crate::adapters::embedded::engine::{Batch, Expect, Room, Table, Written};
 use crate::adapters::rows::control::{VERSION_AT, read, write};
 use crate::adapters::rows::key::{self, KeyBuilder, KeyReader};
 use crate::model::batch::BatchRow;
@@ -107,8 +107,12 @@ impl ControlRows<LaneKey, Ledger> for Keyed {
         self.cas(insertion(Table::Ledger, key::lane(key), row, nonce)).await
     }
 
+    /// A declare is refused while the disk is nearly full: what follows from it could not be stored. Every other change,
+    /// and the answers to what was declared before, may use what is left.
     async fn replace(&self, key: LaneKey, expected: u64, row: &Ledger, nonce: u64) -> Result<Cas, StoreError> {
-        self.cas(replacement(Table::Ledger, key::lane(key), expected, row, nonce)).await
+        let declares = row.open.iter().any(|window| window.window == expected + 1);
+        let room = if declares { Room::Data } else { Room::Control };
+        self.cas(Batch { room, ..replacement(Table::Ledger, key::lane(key), expected, row, nonce) }).await
     }
 
     async fn list(&self, batch: BatchId) -> Result<Vec<(LaneKey, Versioned<Ledger>)>, StoreError> {

@@ -13,8 +13,9 @@ use crate::ports::windows::{StoredWindow, Windows};
 #[async_trait::async_trait]
 impl Windows for Keyed {
     async fn put(&self, key: WindowKey, row: &WindowRow, index: Vec<IndexEntry>) -> Result<(), StoreError> {
-        let mut batch = Batch::data().put(Table::Window, key::window(key, false), window::write(row));
-        let noted = self.index.note(&index, row.window.declared_at, &mut batch)?;
+        // What was handed over is stored with the last of the disk: see the declare in `control`.
+        let mut batch = Batch::control().put(Table::Window, key::window(key, false), window::write(row));
+        let noted = self.index.note(&index, row.window.declared_at, &mut batch).await?;
         let is_full = noted.is_full;
         self.engine.write(batch).await?;
         self.index.stored(noted);
@@ -28,7 +29,7 @@ impl Windows for Keyed {
 
     async fn put_judgement(&self, key: WindowKey, judgement: &Judgement) -> Result<(), StoreError> {
         let row = window::write_judgement(judgement);
-        self.engine.write(Batch::data().put(Table::Window, key::window(key, true), row)).await?;
+        self.engine.write(Batch::control().put(Table::Window, key::window(key, true), row)).await?;
         Ok(())
     }
 
@@ -42,7 +43,7 @@ impl Windows for Keyed {
     }
 
     async fn put_retry(&self, lane: LaneKey, name: u64, pack: &RetryPack) -> Result<(), StoreError> {
-        self.engine.write(Batch::data().put(Table::Retry, retry_key(lane, name), window::write_retry(pack))).await?;
+        self.engine.write(Batch::control().put(Table::Retry, retry_key(lane, name), window::write_retry(pack))).await?;
         Ok(())
     }
 
