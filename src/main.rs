@@ -1,2 +1,5 @@
-//! m
-fn main() {}
+//! The binary: the command line, and nothing else.
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::from(smsfleet::cli::main())
+}

@@ -122,7 +122,8 @@ pub enum Command {
     },
 }
 
-const SEND_HELP: &str = "A batch is named by an idempotency key. Without --key the key is made from the list's path and all options, so
+const SEND_HELP: &str =
+    "A batch is named by an idempotency key. Without --key the key is made from the list's path and all options, so
 the same command, run again, goes on with the same batch or prints its report; it never sends twice.
 
 Examples:
@@ -343,7 +344,8 @@ mod tests {
 
     #[test]
     fn commands_are_read() {
-        let send = ["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--account", "a", "--priority", "7", "--json"];
+        let send =
+            ["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--account", "a", "--priority", "7", "--json"];
         let cli = Cli::try_parse_from(send).expect("it is valid");
         assert!(cli.global.json && matches!(&cli.command, Command::Send(args) if args.priority == Some(7)));
         for wrong in [

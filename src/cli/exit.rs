@@ -39,7 +39,13 @@ pub fn of(fault: &Fault) -> u8 {
 
 /// A fault as people read it: what, why, and what to do.
 pub fn text(fault: &Fault) -> String {
-    format!("error {}: {}\n  it means: {}\n  what to do: {}", fault.code, fault.context, fault.code.meaning(), fault.code.advice())
+    format!(
+        "error {}: {}\n  it means: {}\n  what to do: {}",
+        fault.code,
+        fault.context,
+        fault.code.meaning(),
+        fault.code.advice()
+    )
 }
 
 /// A fault as programs read it.

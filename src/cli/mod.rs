@@ -1,1 +1,166 @@
-//! Commands and their output.
+//! Commands and their output. Nothing is decided here: a command composes, asks the surface, and prints.
+
+pub mod args;
+pub mod check;
+pub mod exit;
+pub mod print;
+pub mod query;
+pub mod quickstart;
+pub mod render;
+pub mod request;
+pub mod sample;
+pub mod screen;
+pub mod send;
+pub mod simulate;
+pub mod suppress;
+pub mod when;
+
+use clap::{CommandFactory, Parser};
+use tokio_util::sync::CancellationToken;
+
+use crate::model::code::{Code, Fault};
+use crate::model::limits::DELIVERY_PARTITIONS;
+use crate::roles::config::Config;
+use crate::roles::config_load::{self, Problem, Sources};
+use crate::roles::surface::{COMMIT, Holding};
+use crate::runtime::{logging, signals};
+use args::{Cli, Command};
+
+pub use args::Global;
+
+/// Runs the command line of this process; the exit code.
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Asking for help is no mistake.
+            let code = if error.use_stderr() { exit::REFUSED } else { exit::SETTLED };
+            let _ = error.print();
+            return code;
+        }
+    };
+    let global = cli.global.clone();
+    match run(cli) {
+        Ok(code) => code,
+        Err(fault) => {
+            if global.json {
+                let _ = print::result(&global, &exit::json(&fault), String::new);
+            } else {
+                eprintln!("{}", exit::text(&fault));
+            }
+            exit::of(&fault)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<u8, Fault> {
+    let global = &cli.global;
+    // Commands that need neither configuration nor runtime.
+    match &cli.command {
+        Command::Version => return version(global),
+        Command::Completions { shell } => {
+            let mut script = vec![];
+            clap_complete::generate(*shell, &mut Cli::command(), "smsfleet", &mut script);
+            return print::out(&script).map(|()| exit::SETTLED);
+        }
+        Command::CheckConfig(args) => return check::check(global, args),
+        _ => {}
+    }
+    let config = match &cli.command {
+        // It shows what an untouched installation does, and must never reach a real provider.
+        Command::Quickstart(_) | Command::SimulateProvider(_) => Config::default(),
+        _ => load(global)?,
+    };
+    logging::start(&config.log, global.verbose, global.quiet, !global.no_color)
+        .map_err(|text| Fault::new(Code::ConfigInvalid, text))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::new(Code::Internal, format!("no runtime: {error}")))?;
+    let done = runtime.block_on(command(cli, config));
+    // A thread that reads standard input cannot be interrupted; it must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+async fn command(cli: Cli, config: Config) -> Result<u8, Fault> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Quickstart(args) => quickstart::quickstart(global, &args, listen(global)?).await,
+        Command::Send(args) => send::send(global, &args, config, listen(global)?).await,
+        Command::Serve => serve(global, &config, listen(global)?).await,
+        Command::Batches => query::batches(global, &config).await,
+        Command::Report { batch } => query::report(global, &config, &batch).await,
+        Command::Recipients(args) => query::recipients(&config, &args).await,
+        Command::Explain { batch, number } => query::explain(global, &config, &batch, number.as_deref()).await,
+        Command::Pause { batch } => query::command(global, &config, &batch, "pause").await,
+        Command::Resume { batch } => query::command(global, &config, &batch, "resume").await,
+        Command::Cancel { batch } => query::command(global, &config, &batch, "cancel").await,
+        Command::Suppress(args) => suppress::suppress(global, &config, &args).await,
+        Command::SimulateProvider(args) => simulate::simulate(global, &args, listen(global)?).await,
+        Command::Recover { since } => query::recover(global, &config, &since).await,
+        Command::Version | Command::Completions { .. } | Command::CheckConfig(_) => Ok(exit::SETTLED),
+    }
+}
+
+/// The configuration that is in force, or all that is wrong with it as one fault.
+fn load(global: &Global) -> Result<Config, Fault> {
+    let loaded = config_load::load(&sources(global)).map_err(|problems| invalid(&problems))?;
+    let wrong = loaded.config.check(&crate::adapters::system::SystemClock);
+    if wrong.is_empty() {
+        return Ok(loaded.config);
+    }
+    let place = loaded.file.map_or("configuration".to_owned(), |file| file.display().to_string());
+    let problems = wrong.into_iter().map(|(key, text)| Problem { place: place.clone(), key, text });
+    Err(invalid(&problems.collect::<Vec<_>>()))
+}
+
+fn invalid(problems: &[Problem]) -> Fault {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    Fault::new(Code::ConfigInvalid, lines.join("\n  "))
+}
+
+fn sources(global: &Global) -> Sources {
+    let folder = global.data_dir.as_ref().map(|folder| ("data_dir".to_owned(), folder.display().to_string()));
+    Sources::of_process(global.config.clone(), folder.into_iter().collect())
+}
+
+/// A token that the first signal cancels; the second ends the process.
+fn listen(global: &Global) -> Result<CancellationToken, Fault> {
+    let stop = CancellationToken::new();
+    let quiet = global.quiet;
+    signals::listen(stop.clone(), move |name| {
+        if !quiet {
+            eprintln!("\n{name}: stopping in order; once more ends at once");
+        }
+    })
+    .map_err(|error| Fault::new(Code::Internal, format!("signals cannot be listened for: {error}")))?;
+    Ok(stop)
+}
+
+async fn serve(global: &Global, config: &Config, stop: CancellationToken) -> Result<u8, Fault> {
+    let holding = Holding::start(config).await?;
+    if !global.quiet {
+        eprintln!("the fleet runs over {}; Ctrl-C ends it in order", config.data_dir.display());
+    }
+    let failed = holding.embedded.failed.clone();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = failed.cancelled() => {}
+    }
+    holding.stop().await;
+    if failed.is_cancelled() {
+        return Err(Fault::new(Code::StoreUnavailable, "the disk failed: nothing more is sent, and nothing is lost"));
+    }
+    Ok(exit::SETTLED)
+}
+
+fn version(global: &Global) -> Result<u8, Fault> {
+    let version = env!("CARGO_PKG_VERSION");
+    let value = serde_json::json!({ "version": version, "commit": COMMIT, "delivery_partitions": DELIVERY_PARTITIONS });
+    print::result(global, &value, || {
+        format!("smsfleet {version}\ncommit {COMMIT}\n{DELIVERY_PARTITIONS} delivery partitions\n")
+    })?;
+    Ok(exit::SETTLED)
+}

@@ -11,7 +11,7 @@ pub fn moment(text: &str) -> Result<Timestamp, Fault> {
         return Ok(Timestamp(instant.as_millisecond()));
     }
     let local = text.parse::<jiff::civil::DateTime>().ok();
-    match local.and_then(|local| local.to_zoned(jiff::tz::TimeZone::system()).ok()) {
+    match local.and_then(|local| jiff::tz::TimeZone::system().to_zoned_datetime(local).ok()) {
         Some(zoned) => Ok(Timestamp(zoned.timestamp().as_millisecond())),
         None => Err(Fault::new(Code::InputInvalid, format!("{text:?} is no moment such as 2024-05-01T09:00:00+02:00"))),
     }

@@ -12,6 +12,7 @@ pub mod delivery_tracker;
 pub mod leader;
 pub mod planning;
 pub mod prepare_tracker;
+pub mod recover;
 pub mod scheduler;
 pub mod sweeper;
 pub mod throughput;

@@ -7,3 +7,4 @@ pub mod edges;
 pub mod embedded;
 pub mod fleet;
 pub mod reach;
+pub mod surface;

@@ -1,0 +1,289 @@
+//! One batch from its list to its report, in the process that sends it. Run again, it goes on.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::args::SendArgs;
+use super::request::{Request, absolute, request};
+use super::screen::Screen;
+use super::{Global, exit, print, render};
+use crate::adapters::source;
+use crate::batch::SmsBatchService;
+use crate::model::batch::BatchRow;
+use crate::model::code::{Code, Fault};
+use crate::model::id::BatchId;
+use crate::model::report::Settlement;
+use crate::model::state::StepState;
+use crate::model::step::CurrentStep;
+use crate::roles::config::Config;
+use crate::roles::surface::Holding;
+use crate::serve::client::Client;
+use crate::serve::router;
+use crate::serve::views::{BatchReport, BatchView, short};
+use crate::statistics::progress;
+
+/// How often progress is read.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Batches that failed in preparation under one made key before the person is asked for a key.
+const FAILED_BEFORE_MAX: u32 = 1_000;
+
+/// What is wanted of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Stop after the seal.
+    pub dry_run: bool,
+    /// The plan that may be sent.
+    pub approve: Option<String>,
+    /// Stop waiting for receipts after this long without a new one.
+    pub wait_receipts: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// Sealed, and only that was wanted.
+    Planned(Box<BatchView>),
+    /// At its end, or as far as it goes without a person.
+    Reported(Box<BatchReport>),
+    /// Told to stop.
+    Stopped(BatchId),
+}
+
+/// Runs `send`.
+pub async fn send(global: &Global, args: &SendArgs, mut config: Config, stop: CancellationToken) -> Result<u8, Fault> {
+    if let Some(price) = args.price {
+        config.accounts.values_mut().for_each(|account| account.price = Some(price));
+    }
+    let from_input = args.recipients == Path::new("-");
+    // What can be wrong with the request is told before anything is opened.
+    let list = if from_input { PathBuf::from("-") } else { absolute(&args.recipients)? };
+    request(args, &config, &list, crate::model::time::Timestamp(0))?;
+    let holding = Holding::start(&config).await?;
+    let mut screen = Screen::new(global.json || global.quiet, !global.no_color);
+    let ended = run(&holding, args, &config, (!from_input).then_some(list), &mut screen, &stop).await;
+    screen.finish();
+    if stop.is_cancelled() && !global.quiet {
+        eprintln!("waiting for the answers that are still out …");
+    }
+    holding.stop().await;
+    show(global, ended?)
+}
+
+/// Prints how a run ended; the exit code.
+pub fn show(global: &Global, ended: Ended) -> Result<u8, Fault> {
+    match ended {
+        Ended::Planned(batch) => {
+            let Some(plan) = &batch.plan else {
+                return Err(Fault::new(Code::Internal, "a sealed batch has no plan"));
+            };
+            print::result(global, &*batch, || render::plan(&batch, plan))?;
+            Ok(exit::SETTLED)
+        }
+        Ended::Reported(report) => {
+            print::result(global, &*report, || render::report(&report))?;
+            Ok(report.exit_code())
+        }
+        Ended::Stopped(batch) => {
+            let text = format!("Stopped in order. Batch {} goes on when the same command is run again.\n", short(batch));
+            print::result(global, &serde_json::json!({ "batch_id": batch, "stopped": true }), || text)?;
+            Ok(exit::UNSETTLED)
+        }
+    }
+}
+
+async fn run(
+    holding: &Holding,
+    args: &SendArgs,
+    config: &Config,
+    list: Option<PathBuf>,
+    screen: &mut Screen,
+    stop: &CancellationToken,
+) -> Result<Ended, Fault> {
+    let list = match list {
+        Some(list) => list,
+        None => {
+            screen.say("reading the list from standard input …");
+            let folder = holding.embedded.opened.store.spool();
+            let spooled = tokio::task::spawn_blocking(move || source::spool(std::io::stdin().lock(), &folder)).await;
+            spooled.map_err(|error| Fault::new(Code::Internal, error.to_string()))??
+        }
+    };
+    let asked = request(args, config, &list, holding.surface.clock.now())?;
+    let (asked, row) = name(&holding.embedded.service, asked).await?;
+    let wanted =
+        Wanted { dry_run: args.dry_run, approve: args.approve.clone(), wait_receipts: Duration::from_secs(args.wait_receipts) };
+    if let Some(row) = &row
+        && row.delivery.state == StepState::Initial
+    {
+        unchanged(row, &list)?;
+    }
+    if row.as_ref().is_some_and(BatchRow::is_over) && !args.dry_run {
+        screen.say("this batch was sent before; here is its report. To send the same again, name a new batch with --key NAME");
+    }
+    follow(holding, asked, wanted, screen, stop).await
+}
+
+/// Settles which batch a request means. A made key whose batch failed before anything could be sent gives way to the next,
+/// so that a corrected list is simply run again.
+async fn name(service: &SmsBatchService, mut asked: Request) -> Result<(Request, Option<BatchRow>), Fault> {
+    let first = asked.key.clone();
+    for attempt in 2..FAILED_BEFORE_MAX {
+        let id = SmsBatchService::id_of(&asked.batch.tenant, &asked.key);
+        let row = match service.load(id).await {
+            Ok(stored) => stored.row,
+            Err(fault) if fault.code == Code::BatchNotFound => return Ok((asked, None)),
+            Err(fault) => return Err(fault),
+        };
+        // After a recovery nobody knows what was sent: only a person may name a new batch.
+        let stale = row.preparation.reason.as_ref().is_some_and(|(code, _)| *code == Code::StoreStale);
+        if asked.key_is_made && row.preparation.state == StepState::CompletedFailed && !stale {
+            asked.key = format!("{first}-{attempt}");
+            continue;
+        }
+        asked.agree_with(&row.batch);
+        return Ok((asked, Some(row)));
+    }
+    Err(Fault::new(Code::InputInvalid, "too many batches of this command failed: name one with --key"))
+}
+
+/// Refuses to begin a plan whose list has changed since: what a person saw is what is sent.
+fn unchanged(row: &BatchRow, list: &Path) -> Result<(), Fault> {
+    let Some(fingerprint) = row.fingerprint.as_ref().filter(|fingerprint| fingerprint.version != "spooled") else {
+        return Ok(());
+    };
+    let facts = std::fs::metadata(list)
+        .map_err(|error| Fault::new(Code::SourceNotFound, format!("{} cannot be opened: {error}", list.display())))?;
+    let modified = facts.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let newer = modified.is_some_and(|at| i128::try_from(at.as_millis()).is_ok_and(|at| at > i128::from(row.created.0)));
+    if facts.len() != fingerprint.size || newer {
+        let context = format!(
+            "{} has changed since batch {} was planned: name a new batch with --key",
+            list.display(),
+            short(row.batch.batch_id)
+        );
+        return Err(Fault::new(Code::PlanChanged, context));
+    }
+    Ok(())
+}
+
+/// Creates the batch if it is not there, and follows it as far as it goes.
+pub async fn follow(
+    holding: &Holding,
+    asked: Request,
+    wanted: Wanted,
+    screen: &mut Screen,
+    stop: &CancellationToken,
+) -> Result<Ended, Fault> {
+    let service = &holding.embedded.service;
+    let created = service.create(&asked.key, asked.batch).await?;
+    let id = created.batch;
+    screen.say(&format!("batch {} {}", short(id), if created.existed { "goes on" } else { "created" }));
+    let tallies = holding.surface.live.as_ref().map(|live| live.tallies());
+    let (mut receipts, mut quiet_since) = (0, Instant::now());
+    loop {
+        let row = service.load(id).await?.row;
+        let seen = progress(&holding.surface.stores, &row, tallies.as_deref()).await.map_err(Fault::from)?;
+        screen.update(&seen);
+        if seen.receipts != receipts || !row.delivery.state.is_final() {
+            (receipts, quiet_since) = (seen.receipts, Instant::now());
+        }
+        match next(&row, &wanted)? {
+            Next::EntryProcess => drop(service.entry_process(id).await?),
+            Next::Start => drop(service.start(id, wanted.approve.as_deref()).await?),
+            Next::Planned => {
+                return Ok(Ended::Planned(Box::new(BatchView::of(&row, &holding.surface.accounts, holding.surface.clock.now()))));
+            }
+            Next::Over => return report(holding, id).await,
+            Next::Wait if row.delivery.state.is_final() && quiet_since.elapsed() >= wanted.wait_receipts => {
+                return report(holding, id).await;
+            }
+            Next::Wait => {}
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(Ended::Stopped(id)),
+            () = holding.embedded.failed.cancelled() => {
+                return Err(Fault::new(Code::StoreUnavailable, "the disk failed: nothing more is sent, and nothing is lost"));
+            }
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    EntryProcess,
+    Start,
+    Planned,
+    Over,
+    Wait,
+}
+
+/// What the command does next about a batch, so that running it again at any point does the right thing.
+fn next(row: &BatchRow, wanted: &Wanted) -> Result<Next, Fault> {
+    if row.current_step == CurrentStep::Preparation {
+        return match (row.preparation.state, &row.preparation.reason) {
+            (StepState::Initial, _) => Ok(Next::EntryProcess),
+            (StepState::CompletedFailed, Some((code, text))) => Err(Fault::new(*code, text.clone())),
+            (StepState::Canceled | StepState::CompletedFailed, _) => Ok(Next::Over),
+            (StepState::Paused, Some((code, _))) if *code != Code::StoreFull => Ok(Next::Over),
+            (StepState::Ready | StepState::Running | StepState::Paused | StepState::CompletedSucceeded, _) => Ok(Next::Wait),
+        };
+    }
+    if let (Some(hash), Some(sealed)) = (&wanted.approve, &row.sealed)
+        && sealed.plan_hash != *hash
+    {
+        return Err(Fault::new(Code::PlanChanged, format!("{hash} was approved, and the plan is {}", sealed.plan_hash)));
+    }
+    if wanted.dry_run {
+        return Ok(Next::Planned);
+    }
+    match (row.delivery.state, &row.delivery.reason) {
+        (StepState::Initial, _) => Ok(Next::Start),
+        // The disk may get room again, and an operator who paused resumes; any other reason wants a person.
+        (StepState::Paused, Some((code, _))) if *code != Code::StoreFull => Ok(Next::Over),
+        _ if row.is_over() => Ok(Next::Over),
+        _ => Ok(Next::Wait),
+    }
+}
+
+async fn report(holding: &Holding, id: BatchId) -> Result<Ended, Fault> {
+    let client = Client::Here(router::local(holding.surface.clone()));
+    let report: BatchReport = client.get(&format!("/v1/batches/{id}/report")).await?;
+    debug_assert!(report.settlement != Settlement::default() || report.batch.records == 0);
+    Ok(Ended::Reported(Box::new(report)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::batch::{SealedPlan, tests::batch};
+    use crate::model::time::Timestamp;
+
+    #[test]
+    fn a_batch_is_taken_up_wherever_it_stands() {
+        let mut row = BatchRow::created(batch(), String::new(), Timestamp(0));
+        let (plain, dry) = (Wanted::default(), Wanted { dry_run: true, ..Wanted::default() });
+        assert_eq!(next(&row, &dry), Ok(Next::EntryProcess));
+        row.preparation.state = StepState::Running;
+        assert_eq!(next(&row, &plain), Ok(Next::Wait));
+        row.preparation.state = StepState::CompletedFailed;
+        row.preparation.reason = Some((Code::SourceEmpty, "l.csv".into()));
+        assert_eq!(next(&row, &plain).map_err(|fault| exit::of(&fault)), Err(exit::REFUSED));
+        row.preparation.state = StepState::CompletedSucceeded;
+        (row.current_step, row.sealed) =
+            (CurrentStep::Delivery, Some(SealedPlan { plan_hash: "h".into(), ..SealedPlan::default() }));
+        assert_eq!((next(&row, &dry), next(&row, &plain)), (Ok(Next::Planned), Ok(Next::Start)));
+        let wrong = Wanted { approve: Some("other".into()), ..Wanted::default() };
+        assert_eq!(next(&row, &wrong).map_err(|fault| fault.code), Err(Code::PlanChanged));
+        row.delivery.state = StepState::Paused;
+        assert_eq!(next(&row, &plain), Ok(Next::Wait), "an operator paused it");
+        row.delivery.reason = Some((Code::StoreFull, "full".into()));
+        assert_eq!(next(&row, &plain), Ok(Next::Wait), "it goes on by itself");
+        row.delivery.reason = Some((Code::NotAllowed, "too late".into()));
+        assert_eq!(next(&row, &plain), Ok(Next::Over), "a person must decide");
+    }
+}

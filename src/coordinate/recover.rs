@@ -1,0 +1,209 @@
+//! After a restore: whatever the lost part of the store may have handed over becomes uncertain, before anything is sent
+//! (rule 9).
+//!
+//! The store is as it was at the backup. What was declared then is known and judged as ever; what was not declared then may
+//! have been declared, sent and answered since. Nobody can tell, so those recipients are held as uncertain, findable by a
+//! late receipt. Each lane is one judgement under the name that the ledger's next change gives it, and then that change, so
+//! running it again after a crash does the same again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::batch::BatchRow;
+use crate::model::code::{Code, Fault};
+use crate::model::id::{LaneKey, Msisdn, RecipientKey, WindowKey, WorkerId};
+use crate::model::ledger::{Ledger, OpenWindow};
+use crate::model::pack::PackKey;
+use crate::model::state::StepEvent;
+use crate::model::time::Timestamp;
+use crate::model::window::Judgement;
+use crate::ports::control::{Cas, Versioned};
+use crate::ports::receipts::{PartKey, UncertainEntry};
+use crate::ports::{StoreError, Stores, World};
+use crate::runtime::control::change;
+
+/// Batches read at once.
+const PAGE: usize = 200;
+
+/// What a recovery came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// Batches looked at.
+    pub batches: u64,
+    /// Batches that were not sealed yet, and therefore ended.
+    pub ended: u64,
+    /// Recipients that are uncertain now.
+    pub uncertain: u64,
+}
+
+/// Recovers a store that was backed up at `since`, and accepts it. No fleet may run over it. `accounts` names each account
+/// with its provider type, so that a late receipt finds its recipient.
+///
+/// # Errors
+/// The store's; running it again is safe.
+pub async fn recover(
+    stores: &Stores,
+    world: &World,
+    accounts: &[(String, String)],
+    since: Timestamp,
+) -> Result<Recovered, Fault> {
+    let (mut recovered, mut behind) = (Recovered::default(), None);
+    loop {
+        let (page, next) = stores.batch_index.list(behind, PAGE).await.map_err(fault)?;
+        for listed in page {
+            recovered.batches += 1;
+            if may_have_been_sent(&listed.row, since, world.clock.now()) {
+                batch(stores, world, accounts, &listed.row, since, &mut recovered).await?;
+            }
+        }
+        behind = next;
+        if behind.is_none() {
+            break;
+        }
+    }
+    stores.meta.accept().await.map_err(fault)?;
+    Ok(recovered)
+}
+
+/// Whether anything of a batch may have been handed over between the backup and now.
+fn may_have_been_sent(row: &BatchRow, since: Timestamp, now: Timestamp) -> bool {
+    let not_yet = row.batch.schedule_time.is_some_and(|at| at > now);
+    let too_late_then = row.batch.not_after.is_some_and(|limit| limit < since);
+    !not_yet && !too_late_then
+}
+
+async fn batch(
+    stores: &Stores,
+    world: &World,
+    accounts: &[(String, String)],
+    row: &BatchRow,
+    since: Timestamp,
+    recovered: &mut Recovered,
+) -> Result<(), Fault> {
+    if row.sealed.is_none() {
+        if !row.preparation.state.is_final() {
+            let why = "it was not sealed at the time of the backup, and may have been sent since".to_owned();
+            let now = world.clock.now();
+            let ended = change(&*stores.batches, row.batch.batch_id, &*world.chance, |current| {
+                current.row.after(StepEvent::Fail, Some((Code::StoreStale, why.clone())), now)
+            });
+            recovered.ended += u64::from(ended.await.map_err(fault)?.is_ok());
+        }
+        return Ok(());
+    }
+    let mine: Vec<&str> =
+        accounts.iter().filter(|(_, of)| *of == row.batch.provider_type).map(|(name, _)| name.as_str()).collect();
+    for (key, ledger) in stores.ledgers.list(row.batch.batch_id).await.map_err(fault)? {
+        if !ledger.row.closed && ledger.row.undeclared() > 0 {
+            recovered.uncertain += lane(stores, world, &mine, key, ledger, since).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn lane(
+    stores: &Stores,
+    world: &World,
+    accounts: &[&str],
+    key: LaneKey,
+    ledger: Versioned<Ledger>,
+    since: Timestamp,
+) -> Result<u64, Fault> {
+    let people = undeclared(stores, key, &ledger.row).await?;
+    let name = ledger.version + 1;
+    let window = OpenWindow {
+        window: name,
+        leg: 0,
+        from: 0,
+        to: ledger.row.len,
+        account: accounts.first().map_or_else(String::new, |name| (*name).to_owned()),
+        declarer: WorkerId(0),
+        declared_at: since,
+        send_by: since,
+    };
+    index(stores, accounts, key, &people, since).await?;
+    let judgement = Judgement { window, judged_at: world.clock.now(), unanswered: people.clone() };
+    stores.windows.put_judgement(WindowKey { lane: key, window: name }, &judgement).await.map_err(fault)?;
+    let mut next = ledger.row.clone();
+    next.legs.iter_mut().for_each(|leg| leg.declared = leg.len);
+    // A leg stays while one of its windows is open: who judges the window reads it.
+    next.legs.retain(|leg| next.open.iter().any(|open| open.leg == leg.id));
+    next.totals.uncertain += people.len() as u64;
+    match stores.ledgers.replace(key, ledger.version, &next, world.chance.next()).await.map_err(fault)? {
+        Cas::Applied => Ok(people.len() as u64),
+        Cas::Refused => Err(Fault::new(Code::StoreConflict, format!("lane {key} was changed while it was recovered"))),
+    }
+}
+
+/// Places of a lane that were not declared at the time of the backup, of all its legs.
+async fn undeclared(stores: &Stores, key: LaneKey, ledger: &Ledger) -> Result<Vec<u32>, Fault> {
+    let mut people = vec![];
+    for leg in ledger.legs.iter().filter(|leg| leg.declared < leg.len) {
+        if leg.id == 0 {
+            let manifest = stores.manifests.get(key).await.map_err(fault)?.unwrap_or_default();
+            people.extend((leg.declared..leg.len).filter(|seq| !manifest.is_struck(*seq)));
+        } else if let Some(pack) = stores.windows.retry(key, leg.id).await.map_err(fault)? {
+            people.extend(pack.entries.iter().skip(leg.declared as usize).map(|entry| entry.seq));
+        }
+    }
+    people.sort_unstable();
+    people.dedup();
+    Ok(people)
+}
+
+/// Makes people findable by number, at each account that may have taken them.
+async fn index(stores: &Stores, accounts: &[&str], key: LaneKey, people: &[u32], since: Timestamp) -> Result<(), Fault> {
+    let Some(manifest) = stores.manifests.get(key).await.map_err(fault)? else { return Ok(()) };
+    for pack in &manifest.packs {
+        let of_pack =
+            people.partition_point(|seq| *seq < pack.first_seq)..people.partition_point(|seq| *seq < pack.first_seq + pack.count);
+        let name = PackKey { lane: key, range: pack.range, attempt: pack.attempt, n: pack.n };
+        let head = match stores.packs.head(name).await {
+            Ok(head) => head.unwrap_or_default(),
+            // Its people are uncertain all the same; only their numbers are gone.
+            Err(StoreError::Corrupt(_)) => continue,
+            Err(error) => return Err(fault(error)),
+        };
+        let entries = people[of_pack].iter().flat_map(|seq| {
+            let number = head.numbers.get((seq - pack.first_seq) as usize).copied();
+            let part = PartKey { recipient: RecipientKey { lane: key, seq: *seq }, part: 0 };
+            accounts.iter().filter_map(move |account| {
+                let account = (*account).to_owned();
+                Some(UncertainEntry { account, number: Msisdn(number?), part, declared_at: since })
+            })
+        });
+        let entries: Vec<UncertainEntry> = entries.collect();
+        if !entries.is_empty() {
+            stores.receipt_index.put_uncertain(entries).await.map_err(fault)?;
+        }
+    }
+    Ok(())
+}
+
+fn fault(error: StoreError) -> Fault {
+    Fault::new(error.code(), error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::batch::tests::batch as asked;
+
+    #[test]
+    fn only_what_cannot_have_been_sent_is_left_alone() {
+        let row = |schedule: Option<i64>, not_after: Option<i64>| {
+            let mut batch = asked();
+            (batch.schedule_time, batch.not_after) = (schedule.map(Timestamp), not_after.map(Timestamp));
+            BatchRow::created(batch, String::new(), Timestamp(0))
+        };
+        let (since, now) = (Timestamp(100), Timestamp(200));
+        for (schedule, not_after, may) in [
+            (None, None, true),
+            (Some(150), None, true),
+            (Some(201), None, false),
+            (None, Some(99), false),
+            (None, Some(100), true),
+        ] {
+            assert_eq!(may_have_been_sent(&row(schedule, not_after), since, now), may, "{schedule:?} {not_after:?}");
+        }
+    }
+}
