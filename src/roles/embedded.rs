@@ -13,6 +13,7 @@ use super::coordinator;
 use super::edges::Edges;
 use super::fleet::{Ends, Fleet, Settings};
 use crate::adapters::embedded::{EmbeddedStore, StoreOptions};
+use crate::adapters::http::HttpAccount;
 use crate::adapters::memory::budget::BudgetedPacks;
 use crate::adapters::memory::lease::MemoryLease;
 use crate::adapters::memory::queue::MemoryBroker;
@@ -35,6 +36,9 @@ use crate::runtime::task::Tasks;
 const MARK_EVERY: Duration = Duration::from_secs(3);
 /// Batches of reports that wait for the intake.
 const REPORTS_WAITING: usize = 64;
+
+/// The accounts that get their receipts by HTTP callback.
+pub type HttpAccounts = BTreeMap<String, Arc<HttpAccount>>;
 
 /// A folder that is open, whether or not a fleet runs over it.
 pub struct Opened {
@@ -87,6 +91,8 @@ pub struct Embedded {
     pub failed: CancellationToken,
     /// Where reports that come in over HTTP go.
     pub reports: ReportSink,
+    /// Accounts that get their receipts by callback.
+    pub http: HttpAccounts,
     broker: Arc<MemoryBroker>,
     providers: Vec<Arc<dyn Provider>>,
     fleet: Fleet,
@@ -104,7 +110,7 @@ impl Embedded {
         opened.check_mark().await?;
         let world = opened.world.clone();
         let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
-        let routes = routes(config, &world, &reports)?;
+        let (routes, http) = routes(config, &world, &reports)?;
         let providers = routes.values().map(|route| route.provider.clone()).collect();
         let budgeted = BudgetedPacks::new(opened.stores.packs.clone());
         let stores = Stores { packs: budgeted.clone(), ..opened.stores.clone() };
@@ -137,7 +143,7 @@ impl Embedded {
         });
         let service = SmsBatchService::new(edges.stores.clone(), edges.world.clone(), edges.wake.clone());
         let failed = opened.store.failed();
-        Ok(Embedded { opened, edges, service, failed, reports, broker, providers, fleet, marks, grace: settings.grace })
+        Ok(Embedded { opened, edges, service, failed, reports, http, broker, providers, fleet, marks, grace: settings.grace })
     }
 
     /// Tokens of preparation and delivery that wait, for people.
@@ -185,18 +191,22 @@ fn settings(config: &Config) -> Settings {
 }
 
 /// The accounts of a configuration, started.
-fn routes(config: &Config, world: &World, reports: &ReportSink) -> Result<Routes, Fault> {
-    let mut routes = BTreeMap::new();
+fn routes(config: &Config, world: &World, reports: &ReportSink) -> Result<(Routes, HttpAccounts), Fault> {
+    let (mut routes, mut accounts) = (BTreeMap::new(), HttpAccounts::new());
     for (name, wanted) in &config.accounts {
         let account = wanted.account(name);
         let (clock, chance) = (world.clock.clone(), world.chance.clone());
         let provider: Arc<dyn Provider> = match wanted.protocol {
             Protocol::Smpp => SmppAccount::start(account.clone(), wanted.smpp.clone(), reports.clone(), clock, chance)?,
-            Protocol::Http => return Err(Fault::new(Code::ConfigInvalid, format!("accounts.{name}: HTTP comes next"))),
+            Protocol::Http => {
+                let http = HttpAccount::start(account.clone(), wanted.http.clone(), clock, chance)?;
+                accounts.insert(name.clone(), http.clone());
+                http
+            }
         };
         routes.insert(name.clone(), Route { account, provider });
     }
-    Ok(Arc::new(routes))
+    Ok((Arc::new(routes), accounts))
 }
 
 /// Whether a data folder exists: reading commands do not create one.

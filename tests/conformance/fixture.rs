@@ -112,6 +112,7 @@ pub fn batch_row(id: u128, created: i64) -> BatchRow {
         on_uncertain: OnUncertain::Hold,
         priority: 5,
         number_column: None,
+        dialect: String::new(),
         default_region: "CN".into(),
         min_recipients_per_lane: 5_000,
     };

@@ -82,7 +82,7 @@ fn windows_of_a_lane_come_in_the_order_of_their_names() {
 fn retry_packs_are_found_by_name() {
     over_both(async |subject| {
         let windows = subject.stores().windows;
-        let pack = RetryPack { entries: vec![RetryEntry { seq: 9, tries: 2, parts: 0b101 }] };
+        let pack = RetryPack { entries: vec![RetryEntry { seq: 9, tries: 2, parts: 0b101, round: 1 }] };
         windows.put_retry(lane(1, 2), u64::MAX, &pack).await.expect("it is stored");
         assert_eq!(windows.retry(lane(1, 2), u64::MAX).await, Ok(Some(pack)));
         assert_eq!(windows.retry(lane(1, 2), 1).await, Ok(None));

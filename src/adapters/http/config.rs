@@ -62,6 +62,19 @@ pub struct HttpConfig {
     pub retry_max: Duration,
 }
 
+impl HttpConfig {
+    /// Checks what no type can say: templates, places, relations.
+    ///
+    /// # Errors
+    /// [`crate::model::code::Code::ConfigInvalid`] with what is wrong.
+    pub fn check(&self) -> Result<(), crate::model::code::Fault> {
+        if let Some(receipts) = &self.receipts {
+            super::receipt::check(receipts)?;
+        }
+        super::request::Requests::new(self, Duration::from_secs(1)).map(|_| ())
+    }
+}
+
 impl Default for HttpConfig {
     fn default() -> HttpConfig {
         HttpConfig {
