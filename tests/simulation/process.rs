@@ -44,7 +44,8 @@ pub struct Process {
     sessions: Tasks,
     frozen: watch::Sender<bool>,
     members: [MemberId; 2],
-    pub edges: Edges,
+    /// Thrown out of its groups while it was frozen: its roles end when it wakes, as a process would that exits then.
+    pub expelled: bool,
 }
 
 /// The account of all batches.
@@ -54,7 +55,7 @@ pub fn account() -> Account {
         provider_type: "sim".into(),
         rate: None,
         capabilities: Capabilities::default(),
-        receipts: ReceiptRules { wait: Duration::from_secs(120), id_form: IdForm::Learn, ..ReceiptRules::default() },
+        receipts: ReceiptRules { wait: Duration::from_secs(60), id_form: IdForm::Learn, ..ReceiptRules::default() },
         price: None,
         currency: String::new(),
         hours: None,
@@ -89,8 +90,8 @@ impl Process {
         shared.network.listen(sink);
         let (prepare, delivery) = (shared.broker.join_prepare(), shared.broker.join_delivery());
         let members = [prepare.member(), delivery.member()];
-        let fleet = Fleet::start(edges.clone(), Ends { prepare, delivery, reports }, settings());
-        Process { fleet, sessions, frozen, members, edges }
+        let fleet = Fleet::start(edges, Ends { prepare, delivery, reports }, settings());
+        Process { fleet, sessions, frozen, members, expelled: false }
     }
 
     /// SIGKILL: everything in it ends where it stands; what the network took stays taken.
@@ -109,8 +110,9 @@ impl Process {
     }
 
     /// SIGSTOP, seen from outside: nothing passes its ports; the queue gives its partitions away.
-    pub fn freeze(&self, shared: &Shared) {
+    pub fn freeze(&mut self, shared: &Shared) {
         self.frozen.send_replace(true);
+        self.expelled = true;
         for member in self.members {
             shared.broker.expel(member);
         }
@@ -128,7 +130,7 @@ fn settings() -> Settings {
     Settings {
         coordinator: coordinator::Settings {
             terms: Terms::default(),
-            every: Duration::from_millis(100),
+            every: Duration::from_millis(500),
             range_records: 64,
             range_tasks: 4,
             keep,

@@ -208,7 +208,7 @@ impl Run {
                 process.crash(&self.shared);
             }
             3 | 4 if !self.processes.is_empty() => {
-                let process = self.processes.remove(which(self.processes.len()));
+                let mut process = self.processes.remove(which(self.processes.len()));
                 self.tell("freeze".into());
                 self.fire("freeze");
                 process.freeze(&self.shared);
@@ -273,7 +273,7 @@ impl Run {
             process.thaw();
             self.processes.push(process);
         }
-        if self.processes.is_empty() {
+        if self.processes.iter().all(|process| process.expelled) {
             self.start_process();
         }
         self.tell("all is well from here".into());
