@@ -20,6 +20,8 @@ pub const NUMBERS: u64 = HALF * HALF;
 /// Values of half a code: 62^4.
 const HALF: u64 = 62 * 62 * 62 * 62;
 const ROUNDS: u8 = 10;
+/// Codes made together.
+const AT_ONCE: usize = 8;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The permutation between numbers and codes under one key.
@@ -41,21 +43,19 @@ impl Permutation {
 
     /// The code of a number, or `None` when the number is not below [`NUMBERS`].
     pub fn code_of(&self, number: u64) -> Option<String> {
-        if number >= NUMBERS {
-            return None;
-        }
-        let (mut a, mut b) = (number / HALF, number % HALF);
+        (number < NUMBERS).then(|| self.encrypt([number])[0].to_string())
+    }
+
+    /// Several at once, so that the processor works on several blocks of AES at a time.
+    fn encrypt<const N: usize>(&self, numbers: [u64; N]) -> [ShortCode; N] {
+        let (mut a, mut b) = (numbers.map(|number| number / HALF), numbers.map(|number| number % HALF));
         for round in 0..ROUNDS {
-            let c = (a + self.round(round, b)) % HALF;
-            (a, b) = (b, c);
-        }
-        let mut code = String::with_capacity(CODE_LEN);
-        for half in [a, b] {
-            for power in [62 * 62 * 62, 62 * 62, 62, 1] {
-                code.push(char::from(ALPHABET[(half / power % 62) as usize]));
+            let y = self.round(round, b);
+            for place in 0..N {
+                (a[place], b[place]) = (b[place], (a[place] + y[place]) % HALF);
             }
         }
-        Some(code)
+        std::array::from_fn(|place| ShortCode::new(a[place], b[place]))
     }
 
     /// The number behind a code, or `None` when the text is no code. Every well-formed code has a number; whether it was
@@ -76,25 +76,53 @@ impl Permutation {
         }
         let (mut a, mut b) = (joined / HALF, joined % HALF);
         for round in (0..ROUNDS).rev() {
-            let c = (b + HALF - self.round(round, a)) % HALF;
-            (a, b) = (c, a);
+            let [y] = self.round(round, [a]);
+            (a, b) = ((b + HALF - y) % HALF, a);
         }
         Some(a * HALF + b)
     }
 
     /// Steps 6i to 6iv of algorithm 7, reduced: Q is 12 zero bytes, the round and three bytes of the half; the second block
     /// of the chain is the last, and the first 8 bytes of it are y.
-    fn round(&self, round: u8, half: u64) -> u64 {
-        let mut block = self.first;
-        block[12] ^= round;
-        for (byte, value) in block[13..].iter_mut().zip(&half.to_be_bytes()[5..]) {
-            *byte ^= value;
+    fn round<const N: usize>(&self, round: u8, halves: [u64; N]) -> [u64; N] {
+        let mut blocks = halves.map(|half| {
+            let mut block = self.first;
+            block[12] ^= round;
+            for (byte, value) in block[13..].iter_mut().zip(&half.to_be_bytes()[5..]) {
+                *byte ^= value;
+            }
+            Array::from(block)
+        });
+        self.cipher.encrypt_blocks(&mut blocks);
+        blocks.map(|block| {
+            let mut first = [0; 8];
+            first.copy_from_slice(&block[..8]);
+            u64::from_be_bytes(first) % HALF
+        })
+    }
+}
+
+/// A code, without an allocation of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortCode([u8; CODE_LEN]);
+
+impl ShortCode {
+    fn new(a: u64, b: u64) -> ShortCode {
+        let mut code = [0; CODE_LEN];
+        for (half, characters) in [a, b].into_iter().zip(code.chunks_exact_mut(CODE_LEN / 2)) {
+            let mut rest = half;
+            for character in characters.iter_mut().rev() {
+                *character = ALPHABET[(rest % 62) as usize];
+                rest /= 62;
+            }
         }
-        let mut block = Array::from(block);
-        self.cipher.encrypt_block(&mut block);
-        let mut first = [0; 8];
-        first.copy_from_slice(&block[..8]);
-        u64::from_be_bytes(first) % HALF
+        ShortCode(code)
+    }
+}
+
+impl std::fmt::Display for ShortCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
     }
 }
 
@@ -116,12 +144,18 @@ impl Codes {
         }
     }
 
-    /// The code at a place of the block, or `None` behind its end.
-    pub fn at(&self, index: u64) -> Option<String> {
-        if index >= self.block.len {
-            return None;
+    /// Appends the codes of `count` places from `index` on; fewer where the block ends.
+    pub fn append(&self, index: u64, count: u64, codes: &mut Vec<ShortCode>) {
+        let end = index.saturating_add(count).min(self.block.len);
+        let mut index = index.min(end);
+        while end - index >= AT_ONCE as u64 {
+            let first = self.block.first + index;
+            codes.extend(self.permutation.encrypt::<AT_ONCE>(std::array::from_fn(|place| first + place as u64)));
+            index += AT_ONCE as u64;
         }
-        self.permutation.code_of(self.block.first + index)
+        for index in index..end {
+            codes.extend(self.permutation.encrypt([self.block.first + index]));
+        }
     }
 }
 
@@ -168,9 +202,15 @@ mod tests {
     fn a_block_has_a_code_for_each_place_and_no_more() {
         let block = LinkBlock { first: NUMBERS - 1_000, len: 1_000, batch: BatchId(1) };
         let codes = Codes::new(&KEY, block.clone()).expect("the last block");
-        let all: BTreeSet<String> = (0..1_000).filter_map(|index| codes.at(index)).collect();
-        assert_eq!(all.len(), 1_000);
-        assert_eq!(codes.at(1_000), None);
+        let mut found = vec![];
+        codes.append(0, 3, &mut found);
+        codes.append(3, 2_000, &mut found);
+        codes.append(1_000, 1, &mut found);
+        let permutation = Permutation::new(&KEY);
+        let expected: Vec<Option<String>> = (0..1_000).map(|index| permutation.code_of(block.first + index)).collect();
+        let found: Vec<Option<String>> = found.iter().map(|code| Some(code.to_string())).collect();
+        assert_eq!(found, expected);
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>().len(), 1_000);
         assert!(Codes::new(&KEY, LinkBlock { len: 1_001, ..block.clone() }).is_err());
         assert!(Codes::new(&KEY, LinkBlock { first: u64::MAX, ..block }).is_err());
     }

@@ -1,5 +1,6 @@
 //! Some records at a time: first their numbers, then, of those that are not suppressed, their messages. Pure functions.
 
+use crate::links::code::ShortCode;
 use crate::model::code::Code;
 use crate::model::id::Msisdn;
 use crate::model::limits::TEXT_CHARS_MAX;
@@ -38,6 +39,30 @@ pub struct Found {
     pub samples: Samples,
     body: String,
     whole: String,
+    codes: ChunkCodes,
+}
+
+/// The short codes of a chunk: those of its first to its last candidate.
+#[derive(Default)]
+struct ChunkCodes {
+    first_record: u64,
+    codes: Vec<ShortCode>,
+}
+
+impl ChunkCodes {
+    fn make(&mut self, recipe: &Recipe, candidates: &[Candidate]) {
+        self.codes.clear();
+        let (Some(codes), [first, ..]) = (&recipe.codes, candidates) else { return };
+        self.first_record = first.record;
+        let last = candidates.last().map_or(first.record, |last| last.record);
+        // A record's place in the range is its number's place in the range's block.
+        codes.append(first.record - recipe.first_record, last - first.record + 1, &mut self.codes);
+    }
+
+    fn of(&self, record: u64) -> Option<String> {
+        let place = usize::try_from(record.checked_sub(self.first_record)?).ok()?;
+        self.codes.get(place).map(ShortCode::to_string)
+    }
 }
 
 /// The records whose number is valid; the others are rejected.
@@ -63,6 +88,7 @@ pub fn candidates(recipe: &Recipe, records: Vec<Record>, found: &mut Found) -> V
 /// The messages of the candidates that are not suppressed; `suppressed` has an answer for each of them.
 pub fn messages(recipe: &Recipe, candidates: Vec<Candidate>, suppressed: &[bool], found: &mut Found) {
     debug_assert_eq!(candidates.len(), suppressed.len());
+    found.codes.make(recipe, &candidates);
     for (mut candidate, &suppressed) in candidates.into_iter().zip(suppressed) {
         if suppressed {
             found.rejects.push(Reject {
@@ -88,7 +114,7 @@ fn message(recipe: &Recipe, candidate: &mut Candidate, found: &mut Found) -> Res
     let body = &mut found.body;
     let at = recipe.template.render(&mut candidate.fields, body)?;
     let link = match at {
-        Some(at) => Some(LinkSpot { at, code: code(recipe, candidate.record)? }),
+        Some(at) => Some(LinkSpot { at, code: code(recipe, &found.codes, candidate.record)? }),
         None => None,
     };
     if body.trim().is_empty() && link.is_none() {
@@ -122,19 +148,12 @@ fn message(recipe: &Recipe, candidate: &mut Candidate, found: &mut Found) -> Res
     })
 }
 
-/// The short code of a record: the record's place in the range is the number's place in the range's block.
-fn code(recipe: &Recipe, record: u64) -> Result<String, RowFault> {
+fn code(recipe: &Recipe, codes: &ChunkCodes, record: u64) -> Result<String, RowFault> {
     if !recipe.capabilities.links {
         let detail = "the account forbids a link of its own per recipient".into();
         return Err(RowFault { code: Code::RowLinkForbidden, detail });
     }
-    let index = record.checked_sub(recipe.first_record);
-    recipe
-        .codes
-        .as_ref()
-        .zip(index)
-        .and_then(|(codes, index)| codes.at(index))
-        .ok_or_else(|| RowFault { code: Code::Internal, detail: "no short code is left for this record".into() })
+    codes.of(record).ok_or_else(|| RowFault { code: Code::Internal, detail: "no short code is left for this record".into() })
 }
 
 fn rejected(record: u64, line: u64, fault: RowFault, cell: &str) -> Reject {
