@@ -5,18 +5,22 @@ use std::sync::Arc;
 
 use axum::Router;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::edges::Edges;
-use super::embedded::{Embedded, Opened};
+use super::embedded::{Embedded, HttpAccounts, Opened};
 use crate::batch::SmsBatchService;
 use crate::model::account::Account;
 use crate::model::batch::Command;
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
+use crate::model::limits::REPORTS_PER_INTAKE;
+use crate::ports::provider::{ReportSink, Reports};
 use crate::ports::tallies::Tallies;
+use crate::runtime::digest::digest;
 use crate::runtime::metrics::Exporter;
 use crate::runtime::task;
 use crate::serve::fleet::{Callback, CallbackReply, Commands, Live, Surface};
@@ -30,6 +34,9 @@ pub const COMMIT: &str = match option_env!("SMSFLEET_COMMIT") {
 };
 /// How often histograms are tidied when nobody scrapes them.
 const TIDY_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A callback whose receipts are not durable by then is answered "again, please".
+const DURABLE_WITHIN: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// A fleet that holds its folder and answers on its socket.
 pub struct Holding {
@@ -55,7 +62,11 @@ impl Holding {
             accounts: Arc::new(embedded.edges.accounts()),
             clock: embedded.edges.world.clock.clone(),
             commands: Arc::new(Service(embedded.service.clone())),
-            live: Some(Arc::new(LiveFleet { edges: embedded.edges.clone() })),
+            live: Some(Arc::new(LiveFleet {
+                edges: embedded.edges.clone(),
+                http: embedded.http.clone(),
+                reports: embedded.reports.clone(),
+            })),
             exporter: Some(exporter.clone()),
         };
         let mut holding = Holding { embedded, surface, stop, serving: vec![] };
@@ -138,6 +149,8 @@ impl Commands for Service {
 
 struct LiveFleet {
     edges: Edges,
+    http: HttpAccounts,
+    reports: ReportSink,
 }
 
 #[async_trait::async_trait]
@@ -173,6 +186,29 @@ impl Live for LiveFleet {
     }
 
     async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {
-        Err(Fault::new(Code::AccountUnknown, format!("account {:?} takes no receipts over HTTP", callback.account)))
+        let known = self.http.get(&callback.account).and_then(|account| Some((account, account.receipts_token()?)));
+        let digest_of = |text: &str| digest([text.as_bytes()]);
+        // Digests are compared, so that the time it takes says nothing about the token; and whether the account or the token
+        // is wrong is nobody's business.
+        let Some((account, _)) = known.filter(|(_, token)| {
+            !token.is_empty() && callback.token.as_deref().is_some_and(|given| digest_of(given) == digest_of(token))
+        }) else {
+            return Err(Fault::new(Code::AccountUnknown, "no account takes receipts under this name and token"));
+        };
+        let reports = if callback.body.is_empty() {
+            account.parse_receipts(callback.query.as_bytes(), "application/x-www-form-urlencoded")?
+        } else {
+            account.parse_receipts(&callback.body, &callback.content_type)?
+        };
+        for reports in reports.chunks(REPORTS_PER_INTAKE) {
+            let (ack, durable) = oneshot::channel();
+            let reports = Reports { account: callback.account.clone(), reports: reports.to_vec(), ack };
+            let stored = async { self.reports.send(reports).await.is_ok() && durable.await == Ok(true) };
+            if tokio::time::timeout(DURABLE_WITHIN, stored).await != Ok(true) {
+                return Err(Fault::new(Code::StoreUnavailable, "the receipts could not be stored now: send them again"));
+            }
+        }
+        let (content_type, body) = account.receipt_reply();
+        Ok(CallbackReply { content_type: content_type.to_owned(), body: body.to_owned() })
     }
 }

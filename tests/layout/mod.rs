@@ -110,9 +110,9 @@ fn each_client_library_lives_in_one_place() {
     for (path, text) in files("src") {
         let code = code(&text);
         for (client, home) in CLIENTS {
-            let used = code.match_indices(&format!("{client}::")).any(|(at, _)| {
-                !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
-            });
+            let used = code
+                .match_indices(&format!("{client}::"))
+                .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'));
             if used && !path.starts_with(home) && path != "src/main.rs" && !is_test(&path) {
                 wrong.push(format!("{path} uses {client}, which lives in {home}"));
             }

@@ -22,7 +22,8 @@ const SEEDS: std::ops::Range<u64> = 0..150;
 
 fn seeds() -> std::ops::Range<u64> {
     let wanted = std::env::var("SIMULATION_SEEDS").ok();
-    let parsed = wanted.as_deref().and_then(|text| text.split_once("..")).and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    let parsed =
+        wanted.as_deref().and_then(|text| text.split_once("..")).and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
     parsed.unwrap_or(SEEDS)
 }
 

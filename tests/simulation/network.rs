@@ -72,7 +72,13 @@ enum Fate {
 
 impl Network {
     pub fn new(seed: u64, clock: Arc<dyn Clock>, fired: Fired) -> Arc<Network> {
-        Arc::new(Network { known: Mutex::default(), chance: SeededChance::from_seed(seed), clock, per_mille: Mutex::new(60), fired })
+        Arc::new(Network {
+            known: Mutex::default(),
+            chance: SeededChance::from_seed(seed),
+            clock,
+            per_mille: Mutex::new(60),
+            fired,
+        })
     }
 
     pub fn known(&self) -> MutexGuard<'_, Known> {
