@@ -21,6 +21,9 @@ use super::fixture::{lane, small_options};
 use super::packs::pack;
 use super::windows::window_row;
 
+/// Messages in a pack of these tests: about 30 KB.
+const PACK: u64 = 1_500;
+
 fn key(n: u32) -> PackKey {
     PackKey { lane: lane(1, 0), range: 0, attempt: 1, n }
 }
@@ -29,7 +32,7 @@ fn key(n: u32) -> PackKey {
 async fn fill(store: &EmbeddedStore, from: u32) -> (u32, StoreError) {
     let packs = store.stores().packs;
     for n in from..100_000 {
-        if let Err(error) = packs.put(vec![(key(n), pack(u64::from(n), 500))]).await {
+        if let Err(error) = packs.put(vec![(key(n), pack(u64::from(n), PACK))]).await {
             return (n, error);
         }
     }
@@ -39,20 +42,20 @@ async fn fill(store: &EmbeddedStore, from: u32) -> (u32, StoreError) {
 async fn all_there(store: &EmbeddedStore, packs: u32) {
     for n in 0..packs {
         let found = store.stores().packs.get(key(n)).await.expect("it is read");
-        assert_eq!(found.as_deref(), Some(&pack(u64::from(n), 500)), "pack {n}");
+        assert_eq!(found.as_deref(), Some(&pack(u64::from(n), PACK)), "pack {n}");
     }
 }
 
 #[tokio::test]
 async fn a_nearly_full_disk_refuses_data_and_declares_and_still_takes_the_rest() {
     let folder = tempfile::tempdir().expect("a folder");
-    let options = StoreOptions { min_free_bytes: 1 << 20, ..small_options() };
-    options.max_bytes.store(2 << 20, Ordering::Relaxed);
-    let store = EmbeddedStore::open(folder.path(), options.clone()).await.expect("it opens");
-    let (stored, error) = fill(&store, 0).await;
-    assert!(matches!(error, StoreError::Full(_)), "{error}");
-    assert!(stored > 10);
+    let disks = Arc::new(TestDisks::default());
+    let store = open_on(folder.path(), &disks).await;
     let stores = store.stores();
+    stores.packs.put(vec![(key(0), pack(0, PACK))]).await.expect("there is room");
+    disks.used_up.store(true, Ordering::Relaxed);
+    let data = stores.packs.put(vec![(key(1), pack(1, PACK))]).await;
+    assert!(matches!(data, Err(StoreError::Full(_))), "{data:?}");
     assert_eq!(stores.ledgers.insert(lane(1, 0), &Ledger::sealed(9), 1).await, Ok(Cas::Applied));
     assert_eq!(stores.ledgers.replace(lane(1, 0), 1, &Ledger::sealed(9), 1).await, Ok(Cas::Applied));
     let row = window_row(3, 4, 0);
@@ -61,9 +64,24 @@ async fn a_nearly_full_disk_refuses_data_and_declares_and_still_takes_the_rest()
     assert!(matches!(declare, Err(StoreError::Full(_))), "{declare:?}: nothing is handed over without room for its answer");
     let key_of = WindowKey { lane: lane(1, 0), window: 3 };
     stores.windows.put(key_of, &row, vec![]).await.expect("answers to what was handed over are stored");
-    options.max_bytes.store(64 << 20, Ordering::Relaxed);
-    stores.packs.put(vec![(key(stored), pack(u64::from(stored), 500))]).await.expect("there is room again");
+    disks.used_up.store(false, Ordering::Relaxed);
+    stores.packs.put(vec![(key(1), pack(1, PACK))]).await.expect("there is room again");
     assert_eq!(stores.ledgers.replace(lane(1, 0), 2, &declared, 1).await, Ok(Cas::Applied));
+    all_there(&store, 2).await;
+}
+
+#[tokio::test]
+async fn a_store_does_not_grow_beyond_its_configured_size() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = StoreOptions { min_free_bytes: 200 << 10, ..small_options() };
+    options.max_bytes.store(600 << 10, Ordering::Relaxed);
+    let store = EmbeddedStore::open(folder.path(), options.clone()).await.expect("it opens");
+    let (stored, error) = fill(&store, 0).await;
+    assert!(matches!(error, StoreError::Full(_)), "{error}");
+    let length = std::fs::metadata(folder.path().join("smsfleet.redb")).expect("it is there").len();
+    assert!(stored > 0 && length <= 600 << 10, "{stored} packs in {length} bytes");
+    options.max_bytes.store(64 << 20, Ordering::Relaxed);
+    store.stores().packs.put(vec![(key(stored), pack(u64::from(stored), PACK))]).await.expect("there is room again");
     all_there(&store, stored + 1).await;
 }
 
@@ -72,11 +90,11 @@ async fn a_disk_that_fills_up_during_a_write_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     // Nothing is refused ahead: the write itself runs into the end of the disk.
     let disks = Arc::new(TestDisks::default());
-    disks.limit.lock().expect("a limit").replace(3 << 19);
+    disks.limit.lock().expect("a limit").replace(3 << 17);
     let store = open_on(folder.path(), &disks).await;
     let mut stored = 0;
     // The file grows by doubling, so a little more room would not be enough.
-    for room in [5u64 << 20, 18 << 20, 64 << 20] {
+    for room in [5u64 << 18, 5 << 20, 64 << 20] {
         let (reached, error) = fill(&store, stored).await;
         assert!(matches!(error, StoreError::Full(_)), "{error}");
         assert!(reached > stored, "something fitted");
@@ -85,7 +103,7 @@ async fn a_disk_that_fills_up_during_a_write_loses_nothing() {
         assert!(!store.failed().is_cancelled());
         disks.limit.lock().expect("a limit").replace(room);
     }
-    store.stores().packs.put(vec![(key(stored), pack(u64::from(stored), 500))]).await.expect("there is room again");
+    store.stores().packs.put(vec![(key(stored), pack(u64::from(stored), PACK))]).await.expect("there is room again");
     all_there(&store, stored + 1).await;
     drop(store);
     disks.lose_unsynced(None);
@@ -127,7 +145,7 @@ async fn what_was_answered_survives_a_power_cut_at_any_moment() {
         let burst: Vec<_> = (answered..answered + 8)
             .map(|n| {
                 let packs = stores.packs.clone();
-                tokio::spawn(async move { packs.put(vec![(key(n), pack(u64::from(n), 500))]).await })
+                tokio::spawn(async move { packs.put(vec![(key(n), pack(u64::from(n), PACK))]).await })
             })
             .collect();
         for put in burst {
@@ -137,7 +155,7 @@ async fn what_was_answered_survives_a_power_cut_at_any_moment() {
         stores.ledgers.insert(lane(1, round as u8), &Ledger::sealed(1), 1).await.expect("it is stored");
         // More is on its way when the power goes; whether it arrives does not matter.
         let packs = stores.packs.clone();
-        let cut = tokio::spawn(async move { packs.put(vec![(key(50_000), pack(1, 500))]).await });
+        let cut = tokio::spawn(async move { packs.put(vec![(key(50_000), pack(1, PACK))]).await });
         for _ in 0..round * 3 {
             tokio::task::yield_now().await;
         }
@@ -164,6 +182,8 @@ struct TestDisks {
     limit: Arc<Mutex<Option<u64>>>,
     syncs_fail: Arc<AtomicBool>,
     power_off: Arc<AtomicBool>,
+    /// Whether hardly anything is free.
+    used_up: AtomicBool,
 }
 
 impl TestDisks {
@@ -196,7 +216,7 @@ impl Disks for TestDisks {
     }
 
     fn free_bytes(&self) -> u64 {
-        u64::MAX
+        if self.used_up.load(Ordering::Relaxed) { 1_000 } else { u64::MAX }
     }
 }
 
@@ -217,7 +237,7 @@ impl TestDisk {
 }
 
 impl Disk for TestDisk {
-    fn len(&self) -> Result<u64> {
+    fn length(&self) -> Result<u64> {
         Ok(self.written.lock().expect("written").len() as u64)
     }
 

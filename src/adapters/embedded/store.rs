@@ -89,7 +89,7 @@ impl EmbeddedStore {
         if folder.database().exists() {
             folder.hide_database()?;
         }
-        check_format(&*engine).await?;
+        check_format(&engine).await?;
         let keyed = Keyed::open(engine.clone(), options.index, options.chance, outside).await.map_err(store_fault)?;
         let stop = CancellationToken::new();
         let (wake, woken) = sync_channel(1);

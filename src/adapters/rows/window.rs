@@ -88,7 +88,7 @@ pub fn read(bytes: &[u8]) -> Result<WindowRow, StoreError> {
     let (mut texts, mut codes) = (row.texts.iter(), row.codes.iter());
     let mut text = || texts.next().map(Box::from).ok_or_else(|| corrupt(ROW, "it lacks a text"));
     let mut answers = Vec::with_capacity(count);
-    for at in 0..count {
+    for (at, seq) in seqs.into_iter().enumerate() {
         let answer = match row.kinds[at] {
             0 => Answer::Accepted { id: text()? },
             1 => {
@@ -105,7 +105,7 @@ pub fn read(bytes: &[u8]) -> Result<WindowRow, StoreError> {
             19 => Answer::NotNow { kind: NotNow::Session, detail: text()? },
             _ => return Err(corrupt(ROW, "it holds an answer that this version does not know")),
         };
-        let seq = u32::try_from(seqs[at]).map_err(|_| corrupt(ROW, "a place is too large"))?;
+        let seq = u32::try_from(seq).map_err(|_| corrupt(ROW, "a place is too large"))?;
         answers.push(Answered { seq, part: row.parts[at], parts: row.of[at], answer });
     }
     Ok(WindowRow { window: opened(row.window), answers, complete: row.complete })
@@ -248,8 +248,8 @@ mod tests {
         ];
         assert_eq!(bytes[14..], golden.concat()[5..]);
         assert_eq!(
-            write_retry(&RetryPack { entries: vec![RetryEntry { seq: 300, tries: 1, parts: 3, round: 0 }] })[14..],
-            [1, 172, 2, 1, 3]
+            write_retry(&RetryPack { entries: vec![RetryEntry { seq: 300, tries: 1, parts: 3, round: 2 }] })[14..],
+            [1, 172, 2, 1, 3, 2]
         );
     }
 }

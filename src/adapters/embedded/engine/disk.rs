@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Bytes at places. Each call means what the system call of its name means.
 pub trait Disk: std::fmt::Debug + Send + Sync {
     /// Length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn length(&self) -> io::Result<u64>;
 
     /// Fills `out` from `offset` on.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
@@ -71,7 +71,7 @@ struct FileDisk {
 }
 
 impl Disk for FileDisk {
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
@@ -80,7 +80,7 @@ impl Disk for FileDisk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if len > self.len()? && len > self.max_bytes.load(Ordering::Relaxed) {
+        if len > self.length()? && len > self.max_bytes.load(Ordering::Relaxed) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the store has reached its configured size"));
         }
         self.file.set_len(len)
@@ -133,7 +133,7 @@ impl Watched {
 
 impl ::redb::StorageBackend for Watched {
     fn len(&self) -> io::Result<u64> {
-        self.note(self.disk.len(), false)
+        self.note(self.disk.length(), false)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

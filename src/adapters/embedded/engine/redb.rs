@@ -66,7 +66,7 @@ impl RedbEngine {
         let thread = std::thread::Builder::new()
             .name("smsfleet-store".into())
             .spawn(move || writer.run(queue))
-            .map_err(|error| redb::Error::Io(error))?;
+            .map_err(redb::Error::Io)?;
         Ok(RedbEngine {
             slot,
             jobs: Mutex::new(Some(jobs)),
