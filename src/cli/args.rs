@@ -12,7 +12,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   0  all settled: every recipient that was to be sent was taken, and its receipt came or was waited for
   1  some recipients failed or are uncertain, or are not settled yet
   2  the input was refused: nothing was sent because of it
-  3  it could not run: the data folder, the configuration's files or the network";
+  3  it could not run: the data folder, the disk or the network";
 
 const EXAMPLES: &str = "Examples:
   smsfleet quickstart                                   watch ten thousand messages go through a simulated provider

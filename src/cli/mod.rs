@@ -71,8 +71,8 @@ fn run(cli: Cli) -> Result<u8, Fault> {
         Command::Quickstart(_) | Command::SimulateProvider(_) => Config::default(),
         _ => load(global)?,
     };
-    logging::start(&config.log, global.verbose, global.quiet, !global.no_color)
-        .map_err(|text| Fault::new(Code::ConfigInvalid, text))?;
+    let color = !global.no_color && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    logging::start(&config.log, global.verbose, global.quiet, color).map_err(|text| Fault::new(Code::ConfigInvalid, text))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

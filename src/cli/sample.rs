@@ -27,7 +27,9 @@ pub fn sample(rows: u32) -> Sample {
             11 => ("Zoë 🎉", "Signature needed 😀"),
             19 => ("Anna \"Ann\" Müller", "Ring twice,\nplease."),
             31 => ("Li", LONG),
-            _ => ("Alex", ""),
+            // A value that the text needs and the row lacks.
+            21 => ("Sam", ""),
+            _ => ("Alex", "Thank you!"),
         };
         let phone = match row % 100 {
             13 => "12345".to_owned(),

@@ -17,7 +17,9 @@ use super::problem::Problem;
 use super::views::{BatchReport, BatchView};
 use crate::model::batch::{BatchRow, Command};
 use crate::model::code::{Code, Fault};
-use crate::model::id::{BatchId, Msisdn};
+use crate::model::id::{BatchId, LaneKey, Msisdn};
+use crate::model::outcome::Outcome;
+use crate::model::report::Settlement;
 use crate::ports::tallies::Tallies;
 use crate::runtime::metrics::{SERVE_REQUESTS, count};
 use crate::statistics::{
@@ -139,10 +141,25 @@ async fn report(State(surface): Shared, Path(id): Path<String>) -> Answer<Json<B
     let row = find(&surface, &id).await?;
     let now = surface.clock.now();
     let settlement = match &row.settlement {
-        Some(settlement) if settlement.settled => settlement.clone(),
+        Some(settlement) if settlement.settled && !can_change(&surface, &row, settlement).await? => settlement.clone(),
         Some(_) | None => recount(&surface.stores, &row, &surface.accounts, now).await?,
     };
     Ok(Json(BatchReport::of(&row, settlement, &surface.accounts, now)))
+}
+
+/// Whether late receipts may have changed a settled count. They cannot once everybody has it, and nothing can be counted
+/// again once retention has let go of the manifests.
+async fn can_change(surface: &Surface, row: &BatchRow, settlement: &Settlement) -> Result<bool, Problem> {
+    if settlement.of(Outcome::Uncertain) == 0 && settlement.delivery_num == settlement.of(Outcome::Accepted) {
+        return Ok(false);
+    }
+    for lane in 0..row.lanes {
+        let key = LaneKey { batch: row.batch.batch_id, lane: lane as u8 };
+        if surface.stores.manifests.get(key).await?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[derive(Deserialize)]
