@@ -84,6 +84,7 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     metrics::count(&metrics::DELIVER_WINDOWS, &["closed"], 1);
 
     end_tries(&entries, &mut row.answers);
+    fill_silence(&entries, &mut row.answers);
     row.complete = true;
     let index = index_entries(&window.account, key, &recipients, &row.answers[indexed.min(row.answers.len())..]);
     let uncertain = uncertain_entries(&window, key, &recipients, &row.answers);
@@ -218,6 +219,15 @@ fn end_tries(entries: &[RetryEntry], answers: &mut [Answered]) {
         if next_try(&answered.answer, tries) == Next::GiveUp {
             answered.answer = gave_up(&answered.answer);
         }
+    }
+}
+
+/// Writes down who has no answer at all although everything was given: an account that kept silent leaves its recipients
+/// uncertain, never unmentioned. A row that says it is complete has an answer for everybody.
+fn fill_silence(entries: &[RetryEntry], answers: &mut Vec<Answered>) {
+    let answered: std::collections::HashSet<u32> = answers.iter().map(|answered| answered.seq).collect();
+    for entry in entries.iter().filter(|entry| !answered.contains(&entry.seq)) {
+        answers.push(Answered { seq: entry.seq, part: 0, parts: 1, answer: Answer::NoAnswer });
     }
 }
 

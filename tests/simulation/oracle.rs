@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smsfleet::model::batch::{BatchRow, SmsBatch};
-use smsfleet::model::id::BatchId;
+use smsfleet::model::id::{BatchId, LaneKey, Msisdn};
+use smsfleet::model::lane::lane_of;
 use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::outcome::Outcome as Ends;
+use smsfleet::model::pack::PackKey;
 use smsfleet::model::receipt::Rung;
 use smsfleet::model::step::CurrentStep;
-use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages};
+use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
 use super::network::Got;
 use super::process::{Shared, account};
@@ -32,7 +34,9 @@ pub async fn check(
         return if sent { Err(format!("batch {id} was never sealed, yet somebody got it")) } else { Ok(()) };
     }
     let all = records(&batch.table_name);
-    let settlement = row.settlement.as_ref().ok_or("not settled")?;
+    // Counted afresh: a receipt may have settled an uncertain recipient since the batch was settled.
+    let accounts = BTreeMap::from([("sim".to_owned(), account())]);
+    let settlement = recount(&shared.stores, row, &accounts, shared.clock.now()).await.map_err(|error| error.to_string())?;
     if settlement.records != all.len() as u64 || settlement.unaccounted() != 0 {
         return Err(format!("batch {id}: {} records, {:?}", all.len(), settlement));
     }
@@ -47,7 +51,9 @@ pub async fn check(
         if !seen.insert(line.record) {
             return Err(format!("batch {id}: record {} is listed twice", line.record));
         }
-        check_line(shared, id, line, canceled)?;
+        if let Err(wrong) = check_line(shared, id, line, canceled) {
+            return Err(format!("{wrong}\n{}", lane_story(shared, row, &line.number).await));
+        }
     }
     for (ends, count) in &by_outcome {
         if settlement.of(*ends) != *count {
@@ -63,6 +69,32 @@ pub async fn check(
     outcome.uncertain += of(Ends::Uncertain);
     outcome.canceled += of(Ends::Canceled);
     Ok(())
+}
+
+/// What the store holds of a number's lane.
+async fn lane_story(shared: &Shared, row: &BatchRow, number: &str) -> String {
+    let Some(number) = number.strip_prefix('+').and_then(|digits| digits.parse().ok()) else { return String::new() };
+    let lane = LaneKey { batch: row.batch.batch_id, lane: lane_of(Msisdn(number), row.lanes) };
+    let ledger = shared.stores.ledgers.load(lane).await;
+    let windows = shared.stores.windows.list(lane, 0, 1_000).await.unwrap_or_default();
+    let manifest = shared.stores.manifests.get(lane).await.ok().flatten();
+    let mut seq = None;
+    for pack in manifest.iter().flat_map(|manifest| &manifest.packs) {
+        let key = PackKey { lane, range: pack.range, attempt: pack.attempt, n: pack.n };
+        if let Ok(Some(head)) = shared.stores.packs.head(key).await
+            && let Some(at) = head.numbers.iter().position(|other| *other == number)
+        {
+            seq = Some(pack.first_seq + at as u32);
+        }
+    }
+    let mut story = format!("lane {lane}, place {seq:?}, ledger {ledger:?}");
+    for window in windows {
+        let answers = window.row.iter().flat_map(|row| &row.answers).filter(|answered| Some(answered.seq) == seq);
+        let answers: Vec<_> = answers.map(|answered| &answered.answer).collect();
+        let declared = window.row.as_ref().map(|row| (&row.window, row.complete));
+        story.push_str(&format!("\n  {} {declared:?} {answers:?} judged {:?}", window.key.window, window.judgement));
+    }
+    story
 }
 
 async fn lines(shared: &Shared, row: &BatchRow) -> Result<Vec<RecipientLine>, String> {
