@@ -41,7 +41,8 @@ pub fn request(args: &SendArgs, config: &Config, list: &Path, now: Timestamp) ->
         return refuse(format!("ext_code {ext_code:?} has digits only"));
     }
     let default_region = text(&args.region, &config.default_region).to_ascii_uppercase();
-    if !default_region.is_empty() && !(default_region.len() == 2 && default_region.bytes().all(|b| b.is_ascii_uppercase())) {
+    let is_region = default_region.len() == 2 && default_region.bytes().all(|b| b.is_ascii_uppercase());
+    if !default_region.is_empty() && !is_region {
         return refuse(format!("region {default_region:?} is two letters, such as CN"));
     }
     if args.price.is_some_and(|price| !(price >= 0.0 && price.is_finite())) {
