@@ -2,7 +2,6 @@
 //!
 //! Codes need no coordination per message. Numbers are handed out in blocks, so a number is unique; a keyed permutation of
 //! the numbers makes the codes unguessable, and being a permutation it keeps them unique.
-//!
-//! Architecture invariant: a leaf. `prepare` and the server of links use it; it uses no other stage.
 
-pub mod code;
+/// The permutation, which preparation uses as well and which therefore lives with what all roles share.
+pub use crate::runtime::short_code as code;

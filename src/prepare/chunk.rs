@@ -1,12 +1,12 @@
 //! Some records at a time: first their numbers, then, of those that are not suppressed, their messages. Pure functions.
 
-use crate::links::code::ShortCode;
 use crate::model::code::Code;
 use crate::model::id::Msisdn;
 use crate::model::limits::TEXT_CHARS_MAX;
 use crate::model::pack::{LinkSpot, Message};
 use crate::model::record::{Record, Reject, RejectKind, RowFault};
 use crate::model::text::{Encoding, compose_into, split};
+use crate::runtime::short_code::ShortCode;
 
 use super::number;
 use super::recipe::Recipe;

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use backoff::backoff::Backoff;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +55,7 @@ pub async fn prepare_range(tools: &Tools, task_code: TaskCode, range: u32, stop:
             Some(Carried::MayPass(fault)) => {
                 tracing::warn!(code = %fault.code, batch = %key.batch, range, context = %fault.context, "a range is read again");
                 release(tools, key, attempt.number).await;
-                let wait = waits.next_backoff().unwrap_or_default();
+                let wait = waits.next_delay().unwrap_or_default();
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(End::Stopped),

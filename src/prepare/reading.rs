@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use backoff::backoff::Backoff;
-
 use super::chunk::{self, Found};
 use super::recipe::Recipe;
 use super::shelves::Shelves;
 use super::tools::Tools;
 use super::writes::Writes;
-use crate::links::code::Codes;
 use crate::model::batch::BatchRow;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{Msisdn, RangeKey};
@@ -20,6 +17,7 @@ use crate::ports::StoreError;
 use crate::ports::source::{RangeReader, SourceSpec};
 use crate::ports::tallies::Tally;
 use crate::runtime::retry::Schedule;
+use crate::runtime::short_code::Codes;
 
 /// Records worked on without a pause: about a millisecond, so that other tasks get their turn.
 const CHUNK_RECORDS: usize = 1_000;
@@ -126,7 +124,7 @@ async fn open(tools: &Tools, row: &BatchRow, plan: &RangePlan) -> Result<Box<dyn
     let mut schedule = Schedule::new(Duration::from_millis(100), Duration::from_secs(5), tools.world.chance.next()).up_to(20);
     loop {
         match tools.source.open(&spec, &source_plan, plan).await {
-            Err(fault) if fault.code.retryable() => match schedule.next_backoff() {
+            Err(fault) if fault.code.retryable() => match schedule.next_delay() {
                 Some(delay) => tokio::time::sleep(delay).await,
                 None => return Err(fault),
             },

@@ -5,12 +5,12 @@ use rlibphonenumber::Region;
 use super::column::number_column;
 use super::number;
 use super::template::Template;
-use crate::links::code::Codes;
 use crate::model::account::Capabilities;
 use crate::model::batch::SmsBatch;
 use crate::model::code::Fault;
 use crate::model::limits::PARTS_MAX;
 use crate::model::record::RangePlan;
+use crate::runtime::short_code::Codes;
 
 /// The compiled form of a batch, for one range.
 pub struct Recipe {

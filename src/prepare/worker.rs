@@ -8,7 +8,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backoff::backoff::Backoff;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -128,12 +127,12 @@ impl Worker {
 
     fn queue_failed(&mut self, error: &QueueError) {
         tracing::warn!(%error, "the preparation queue is waited for");
-        self.queue_again_at = Some(Instant::now() + self.queue_waits.next_backoff().unwrap_or_default());
+        self.queue_again_at = Some(Instant::now() + self.queue_waits.next_delay().unwrap_or_default());
     }
 
     async fn apply(&mut self, event: QueueEvent<PrepareTask>) {
         self.queue_again_at = None;
-        self.queue_waits.reset();
+        self.queue_waits.begin_again();
         match event {
             QueueEvent::Assigned(_) => {}
             QueueEvent::Revoked(partitions) => self.revoke(partitions).await,

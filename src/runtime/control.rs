@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use backoff::backoff::Backoff;
-
 use super::retry::Schedule;
 use crate::ports::clock::Chance;
 use crate::ports::control::{AfterUnknown, Cas, ControlRows, Versioned, after_unknown};
@@ -189,7 +187,7 @@ impl<'a> Waiting<'a> {
             tracing::warn!(code = %error.code(), %error, "a control row has to wait for the store");
         }
         let schedule = self.schedule.get_or_insert_with(|| Schedule::new(WAIT.0, WAIT.1, self.chance.next()));
-        let delay = schedule.next_backoff().map_or(least, |delay| delay.max(least));
+        let delay = schedule.next_delay().map_or(least, |delay| delay.max(least));
         tokio::time::sleep(delay).await;
         Ok(())
     }

@@ -8,5 +8,6 @@ pub mod logging;
 pub mod metrics;
 pub mod offsets;
 pub mod retry;
+pub mod short_code;
 pub mod signals;
 pub mod task;

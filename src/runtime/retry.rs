@@ -31,6 +31,16 @@ impl Schedule {
         self.attempts_max = Some(attempts);
         self
     }
+
+    /// The next delay; `None` when the schedule gives up.
+    pub fn next_delay(&mut self) -> Option<Duration> {
+        self.next_backoff()
+    }
+
+    /// Begins with the first delay again.
+    pub fn begin_again(&mut self) {
+        self.reset();
+    }
 }
 
 impl Backoff for Schedule {
