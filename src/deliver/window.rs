@@ -16,7 +16,7 @@ use crate::model::id::{Msisdn, RecipientKey, WindowKey};
 use crate::model::idform::canonical;
 use crate::model::ledger::OpenWindow;
 use crate::model::limits::ANSWER_FLUSH;
-use crate::model::window::{Answered, Next, RetryEntry, WindowRow, gave_up, next_try};
+use crate::model::window::{Answered, Next, RetryEntry, WindowRow, all_parts, gave_up, next_try};
 use crate::ports::StoreError;
 use crate::ports::provider::{Chunk, Route, Submit};
 use crate::ports::rates::Grant;
@@ -84,7 +84,7 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     metrics::count(&metrics::DELIVER_WINDOWS, &["closed"], 1);
 
     end_tries(&entries, &mut row.answers);
-    fill_silence(&entries, &mut row.answers);
+    fill_silence(&entries, &recipients, &mut row.answers);
     row.complete = true;
     let index = index_entries(&window.account, key, &recipients, &row.answers[indexed.min(row.answers.len())..]);
     let uncertain = uncertain_entries(&window, key, &recipients, &row.answers);
@@ -222,12 +222,21 @@ fn end_tries(entries: &[RetryEntry], answers: &mut [Answered]) {
     }
 }
 
-/// Writes down who has no answer at all although everything was given: an account that kept silent leaves its recipients
-/// uncertain, never unmentioned. A row that says it is complete has an answer for everybody.
-fn fill_silence(entries: &[RetryEntry], answers: &mut Vec<Answered>) {
-    let answered: std::collections::HashSet<u32> = answers.iter().map(|answered| answered.seq).collect();
-    for entry in entries.iter().filter(|entry| !answered.contains(&entry.seq)) {
-        answers.push(Answered { seq: entry.seq, part: 0, parts: 1, answer: Answer::NoAnswer });
+/// Writes down which parts have no answer although the account gave all it had: one that kept silent leaves its recipients
+/// uncertain, never unmentioned. A row that says it is complete has an answer for everything that was handed over.
+fn fill_silence(entries: &[RetryEntry], recipients: &Recipients, answers: &mut Vec<Answered>) {
+    let mut given: BTreeMap<u32, (u8, u32)> = BTreeMap::new();
+    for answered in answers.iter() {
+        let (parts, seen) = given.entry(answered.seq).or_insert((answered.parts, 0));
+        *parts = (*parts).max(answered.parts);
+        *seen |= 1 << answered.part;
+    }
+    for entry in entries.iter().filter(|entry| recipients.get(entry.seq).is_some()) {
+        let (parts, seen) = given.get(&entry.seq).copied().unwrap_or((1, 0));
+        let asked = if entry.parts == 0 { all_parts(parts) } else { entry.parts };
+        for part in (0..32u8).filter(|part| asked & !seen & (1 << part) != 0) {
+            answers.push(Answered { seq: entry.seq, part, parts: parts.max(part + 1), answer: Answer::NoAnswer });
+        }
     }
 }
 

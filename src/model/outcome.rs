@@ -68,6 +68,7 @@ pub struct Fold {
     pub parts: u8,
     accepted: u32,
     uncertain: u32,
+    failed: u32,
     ending: Ending,
 }
 
@@ -96,15 +97,16 @@ impl Fold {
                     self.ending = Ending::None;
                 }
             }
+            // A refusal of a later try says nothing about an earlier one that was never answered.
             Answer::Failed { code, .. } => {
-                self.uncertain &= !bit;
+                self.failed |= bit;
                 self.ending = Ending::Failed(*code);
             }
             Answer::NoAnswer => self.uncertain |= bit,
-            // "Not now" of a later window says nothing about an earlier one, but it takes back an earlier refusal that an
-            // operator ordered to be tried again: the try is still going on.
+            // "Not now" says nothing about an earlier try either, but it takes back a refusal that an operator ordered to
+            // be tried again: the try is still going on.
             Answer::NotNow { .. } | Answer::NotSent => {
-                self.uncertain &= !bit;
+                self.failed = 0;
                 self.ending = Ending::None;
             }
             Answer::Suppressed => self.ending = Ending::Suppressed,
@@ -142,6 +144,7 @@ impl Fold {
         let whole = self.parts > 0 && self.accepted & all_parts(self.parts) == all_parts(self.parts);
         match self.ending {
             _ if whole => (Outcome::Accepted, None),
+            Ending::Failed(_) if self.uncertain & self.failed != 0 => (Outcome::Uncertain, None),
             Ending::Failed(_) if self.accepted != 0 => (Outcome::Failed, Some(Code::PartiallySent)),
             Ending::Failed(code) => (Outcome::Failed, Some(code)),
             _ if self.uncertain != 0 => (Outcome::Uncertain, None),
@@ -187,6 +190,9 @@ mod tests {
             (vec![(0, 1, throttled()), (0, 1, ok())], Outcome::Accepted),
             (vec![(0, 1, Answer::NoAnswer)], Outcome::Uncertain),
             (vec![(0, 1, Answer::NoAnswer), (0, 1, ok())], Outcome::Accepted),
+            (vec![(0, 1, Answer::NoAnswer), (0, 1, throttled())], Outcome::Uncertain),
+            (vec![(0, 1, Answer::NoAnswer), (0, 1, failed())], Outcome::Uncertain),
+            (vec![(0, 2, Answer::NoAnswer), (1, 2, failed())], Outcome::Failed),
             (vec![(0, 1, failed()), (0, 1, throttled())], Outcome::Open),
             (vec![(0, 1, Answer::Suppressed)], Outcome::Suppressed),
             (vec![(0, 1, Answer::Expired)], Outcome::Expired),

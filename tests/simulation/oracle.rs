@@ -11,6 +11,7 @@ use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::outcome::Outcome as Ends;
 use smsfleet::model::pack::PackKey;
 use smsfleet::model::receipt::Rung;
+use smsfleet::model::time::Timestamp;
 use smsfleet::model::step::CurrentStep;
 use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
@@ -94,6 +95,16 @@ async fn lane_story(shared: &Shared, row: &BatchRow, number: &str) -> String {
         let declared = window.row.as_ref().map(|row| (&row.window, row.complete));
         story.push_str(&format!("\n  {} {declared:?} {answers:?} judged {:?}", window.key.window, window.judgement));
     }
+    if let Some(seq) = seq {
+        let reports = shared.stores.receipts.list(lane, seq, 10).await.unwrap_or_default();
+        let reports: Vec<_> = reports.into_iter().filter(|report| report.part.recipient.seq == seq).collect();
+        story.push_str(&format!("\n  receipts {reports:?}"));
+    }
+    let unmatched = shared.stores.parked.unmatched(None, 1_000).await.unwrap_or_default();
+    let waiting = shared.stores.parked.due(Timestamp(i64::MAX), 1_000).await.unwrap_or_default();
+    let parked: Vec<_> =
+        unmatched.into_iter().chain(waiting).filter(|parked| parked.report.number == Some(Msisdn(number))).collect();
+    story.push_str(&format!("\n  parked {parked:?}"));
     story
 }
 
