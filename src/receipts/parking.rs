@@ -87,7 +87,9 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
 /// The report with its next due time; none once it was looked for as long as receipts are waited for.
 fn later(parked: ParkedReport, wait: Duration, now: Timestamp) -> ParkedReport {
     let looks = parked.looks + 1;
-    let due = now.plus(DELAYS[(looks as usize).min(DELAYS.len() - 1)]);
+    // Where receipts are not waited for long, looks must not be further apart than the wait allows.
+    let delay = DELAYS[(looks as usize).min(DELAYS.len() - 1)].min((wait / 8).max(DELAYS[0]));
+    let due = now.plus(delay);
     let given_up = now.since(parked.report.received) > wait && looks >= UNCERTAIN_FROM;
     ParkedReport { looks, due: (!given_up).then_some(due), ..parked }
 }

@@ -11,8 +11,8 @@ use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::outcome::Outcome as Ends;
 use smsfleet::model::pack::PackKey;
 use smsfleet::model::receipt::Rung;
-use smsfleet::model::time::Timestamp;
 use smsfleet::model::step::CurrentStep;
+use smsfleet::model::time::Timestamp;
 use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
 use super::network::Got;
