@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn outcomes_are_as_the_answers_say() {
         let throttled = || Answer::NotNow { kind: NotNow::Throttled, detail: "".into() };
-        let cases: Vec<(Vec<(u8, u8, Answer)>, Outcome)> = vec![
+        type Answers = Vec<(u8, u8, Answer)>;
+        let cases: Vec<(Answers, Outcome)> = vec![
             (vec![], Outcome::Open),
             (vec![(0, 1, ok())], Outcome::Accepted),
             (vec![(0, 2, ok())], Outcome::Open),

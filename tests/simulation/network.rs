@@ -142,7 +142,7 @@ impl Network {
             1 => Rung::Ended(Ending::Expired),
             _ => Rung::Delivered,
         };
-        let times = if draw % 16 == 0 { 2 } else { 1 };
+        let times = if draw.is_multiple_of(16) { 2 } else { 1 };
         if draw % 50 == 1 {
             self.fire("receipt never");
             return;

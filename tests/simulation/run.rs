@@ -232,7 +232,7 @@ impl Run {
             }
             9 | 10 => self.operate(Command::Pause, "pause", which(self.batches.len())).await,
             11..14 => self.operate(Command::Resume, "resume", which(self.batches.len())).await,
-            14 if draw % 3 == 0 => self.operate(Command::Cancel, "cancel", which(self.batches.len())).await,
+            14 if draw.is_multiple_of(3) => self.operate(Command::Cancel, "cancel", which(self.batches.len())).await,
             15 => {
                 let (_, batch) = &self.batches[which(self.batches.len())];
                 let rows = super::source::records(&batch.table_name);
