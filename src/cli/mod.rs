@@ -151,7 +151,10 @@ async fn serve(global: &Global, config: &Config, stop: CancellationToken) -> Res
     }
     holding.stop().await;
     if failed.is_cancelled() {
-        return Err(Fault::new(Code::StoreUnavailable, "the disk failed: nothing more is sent, and nothing is lost"));
+        return Err(Fault::new(
+            Code::StoreUnavailable,
+            "the disk failed, or a part of the fleet ended by itself (see the log): nothing more is sent, and nothing is lost",
+        ));
     }
     Ok(exit::SETTLED)
 }

@@ -206,7 +206,7 @@ pub async fn follow(
             biased;
             () = stop.cancelled() => return Ok(Ended::Stopped(id)),
             () = holding.embedded.failed.cancelled() => {
-                return Err(Fault::new(Code::StoreUnavailable, "the disk failed: nothing more is sent, and nothing is lost"));
+                return Err(Fault::new(Code::StoreUnavailable, "the disk failed, or a part of the fleet ended by itself (see the log): nothing more is sent, and nothing is lost"));
             }
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }

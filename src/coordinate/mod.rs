@@ -2,7 +2,7 @@
 //!
 //! A coordinator takes the lease ([`leader`]) and, while it trusts it, runs the leader's jobs in rounds ([`scheduler`]):
 //! planning sources ([`planning`]), following preparation ([`prepare_tracker`]) and delivery ([`delivery_tracker`]), steering
-//! the store's write budget ([`throughput`]) and letting go of old data ([`sweeper`]). Jobs of other stages are handed in by
+//! the store's write budget ([`throughput`]), pausing while the disk is full ([`store_guard`]) and letting go of old data ([`sweeper`]). Jobs of other stages are handed in by
 //! the composer.
 //!
 //! Architecture invariant: the lease only keeps two leaders from wasting work. Every change a job makes is a compare-and-set
@@ -14,6 +14,7 @@ pub mod planning;
 pub mod prepare_tracker;
 pub mod recover;
 pub mod scheduler;
+pub mod store_guard;
 pub mod sweeper;
 pub mod throughput;
 

@@ -32,8 +32,6 @@ struct State {
     waiting: BTreeMap<u64, ()>,
     next_ticket: u64,
     open: BTreeMap<String, u32>,
-    /// How long windows of an account take from declare to the last answer.
-    takes: BTreeMap<String, Duration>,
 }
 
 /// A lane that is being served. Dropping it leaves the competition.
@@ -69,15 +67,11 @@ impl Turns {
         Seat { turns: self.clone(), ticket }
     }
 
-    /// A window's recipients are no longer open; `took` is the time from its declare to its last answer.
-    pub fn closed(&self, account: &str, recipients: u32, took: Option<Duration>) {
+    /// Recipients of a window are no longer open.
+    pub fn closed(&self, account: &str, recipients: u32) {
         let mut state = self.state();
         if let Some(open) = state.open.get_mut(account) {
             *open = open.saturating_sub(recipients);
-        }
-        if let Some(took) = took {
-            let smoothed = state.takes.get(account).map_or(took, |before| (*before * 3 + took) / 4);
-            state.takes.insert(account.to_owned(), smoothed);
         }
         drop(state);
         self.changed.notify_waiters();
@@ -125,11 +119,11 @@ impl Turns {
             if !route.provider.health().up || !self.within_hours(route) {
                 continue;
             }
-            let rate = self.rates.view(name).rate.max(1.0);
+            let view = self.rates.view(name);
+            let rate = view.rate.max(1.0);
             let size = window_size(rate, sharing);
-            let takes = state.takes.get(name).copied().unwrap_or(Duration::from_millis(250));
             let open = state.open.get(name).copied().unwrap_or(0);
-            let room = open_bound(rate, takes, size).saturating_sub(open);
+            let room = open_bound(rate, view.answer_time, size).saturating_sub(open);
             if room > 0 && best.as_ref().is_none_or(|(most, ..)| room > *most) {
                 best = Some((room, name.clone(), size.min(room)));
             }
@@ -168,7 +162,7 @@ impl Seat {
 
     /// Gives back what a turn allowed and the window did not take.
     pub fn unused(&self, account: &str, recipients: u32) {
-        self.turns.closed(account, recipients, None);
+        self.turns.closed(account, recipients);
     }
 }
 

@@ -79,7 +79,7 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     let ((), indexed) = tokio::join!(feeding, gathering);
 
     let took = ctx.world.clock.boot().saturating_sub(declared);
-    ctx.turns.closed(&window.account, window.len(), Some(took));
+    ctx.turns.closed(&window.account, window.len());
     metrics::observe(&metrics::DELIVER_LATENCY, &[&window.account], took);
     metrics::count(&metrics::DELIVER_WINDOWS, &["closed"], 1);
 

@@ -105,6 +105,11 @@ impl Governor {
         self.ceiling
     }
 
+    /// How long an answer takes, smoothed.
+    pub fn answer_time(&self) -> Duration {
+        self.answer_time
+    }
+
     /// "Slow down" answers so far.
     pub fn throttled(&self) -> u64 {
         self.throttled

@@ -66,10 +66,14 @@ pub fn window_size(rate: f64, lanes_sharing: usize) -> u32 {
     (share.ceil() as u32).clamp(1, WINDOW_RECIPIENTS_MAX)
 }
 
-/// Recipients that may be in open windows of an account at once: twice its rate times the time a window takes to be
-/// answered, so that a crash makes few people uncertain and the pipe never runs dry; never less than two windows.
-pub fn open_bound(rate: f64, window_takes: Duration, window: u32) -> u32 {
-    let twice = 2.0 * rate * window_takes.as_secs_f64();
+/// What a declare and the close of its window take, about: the time that a window is open without being answered.
+const BOOKKEEPING: Duration = Duration::from_millis(50);
+
+/// Recipients that may be in open windows of an account at once: twice its rate times the time an answer takes, so that a
+/// crash makes few people uncertain and the pipe never runs dry; never less than two windows. The time is that of the
+/// account alone: what waits in our own windows must not make room for more of them.
+pub fn open_bound(rate: f64, answer_time: Duration, window: u32) -> u32 {
+    let twice = 2.0 * rate * (answer_time + BOOKKEEPING).as_secs_f64();
     (twice.min(f64::from(OPEN_RECIPIENTS_MAX)) as u32).max(window * 2).min(OPEN_RECIPIENTS_MAX)
 }
 
@@ -128,7 +132,8 @@ mod tests {
         assert_eq!(window_size(0.5, 4), 1);
         assert_eq!(window_size(1_000.0, 4), 50);
         assert_eq!(window_size(1e9, 1), WINDOW_RECIPIENTS_MAX);
-        assert_eq!(open_bound(1_000.0, Duration::from_millis(220), 50), 440);
+        assert_eq!(open_bound(1_000.0, Duration::from_millis(150), 50), 400);
+        assert_eq!(open_bound(1_000.0, Duration::from_millis(1), 200), 400);
         assert_eq!(open_bound(1.0, Duration::from_millis(1), 1), 2);
     }
 }

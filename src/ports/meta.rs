@@ -22,4 +22,7 @@ pub trait Meta: Send + Sync {
 
     /// Stores a small fact, durably.
     async fn put(&self, name: &str, value: &str) -> Result<(), StoreError>;
+
+    /// Whether there is room for data now; [`StoreError::Full`] when there is not. Control rows may be written even then.
+    async fn room(&self) -> Result<(), StoreError>;
 }

@@ -16,6 +16,8 @@ pub enum Grant {
 pub struct RateView {
     /// Segments a second that the governor allows now.
     pub rate: f64,
+    /// How long an answer takes, smoothed.
+    pub answer_time: Duration,
     /// The ceiling, when one is set.
     pub ceiling: Option<u32>,
     /// "Slow down" answers so far.

@@ -1,5 +1,6 @@
 //! Reports that match nothing yet: parked under a due time, looked for again, and visible as unmatched in the end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::intake::Intake;
@@ -58,21 +59,28 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
         return Ok(());
     }
     let (mut matched, mut settled, mut again) = (Vec::new(), Vec::new(), Vec::new());
+    let mut by_account: BTreeMap<String, Vec<ParkedReport>> = BTreeMap::new();
     for parked in due {
-        let Some(account) = intake.account(&parked.account) else {
-            again.push(ParkedReport { due: None, ..parked });
+        by_account.entry(parked.account.clone()).or_default().push(parked);
+    }
+    for (name, parked) in by_account {
+        let Some(account) = intake.account(&name) else {
+            again.extend(parked.into_iter().map(|parked| ParkedReport { due: None, ..parked }));
             continue;
         };
-        let mut found = find(&intake.stores, &intake.forms, account, &[&parked.report]).await?.into_iter().next().flatten();
-        if found.is_none() && parked.looks >= UNCERTAIN_FROM {
-            found = only_uncertain(&intake.stores, account, &parked.report).await?;
-        }
-        match found {
-            Some(part) => {
-                settled.push(parked.id);
-                matched.push(MatchedReport { part, account: parked.account, report: parked.report });
+        let reports: Vec<&Report> = parked.iter().map(|parked| &parked.report).collect();
+        let found = find(&intake.stores, &intake.forms, account, &reports).await?;
+        for (parked, mut found) in parked.into_iter().zip(found) {
+            if found.is_none() && parked.looks >= UNCERTAIN_FROM {
+                found = only_uncertain(&intake.stores, account, &parked.report).await?;
             }
-            None => again.push(later(parked, account.receipts.wait, now)),
+            match found {
+                Some(part) => {
+                    settled.push(parked.id);
+                    matched.push(MatchedReport { part, account: parked.account, report: parked.report });
+                }
+                None => again.push(later(parked, account.receipts.wait, now)),
+            }
         }
     }
     intake.record(matched).await?;

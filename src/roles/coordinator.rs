@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::edges::Edges;
 use crate::coordinate::leader::{self, Terms};
+use crate::coordinate::store_guard::StoreGuard;
 use crate::coordinate::sweeper::{Keep, Sweeper};
 use crate::coordinate::throughput::StoreThroughput;
 use crate::coordinate::{DeliveryStatusTracker, JobScheduler, Planning, PrepareStatusTracker};
@@ -43,6 +44,7 @@ pub fn jobs(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Arc<dyn Job>
         Arc::new(DispatchBatch::new(stores.clone(), world.clone(), sender.clone())),
         Arc::new(DeliveryStatusTracker::new(stores.clone(), world.clone(), sender)),
         Arc::new(MsgCallbackStatistic::new(stores.clone(), world.clone(), edges.accounts(), syncer)),
+        Arc::new(StoreGuard::new(stores.clone(), world.clone())),
         Arc::new(StoreThroughput::new(budget, tallies, world.clock.clone())),
         Arc::new(Sweeper::new(stores, world, settings.keep)),
     ]

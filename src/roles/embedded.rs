@@ -87,7 +87,7 @@ pub struct Embedded {
     pub edges: Edges,
     /// Batches and commands.
     pub service: SmsBatchService,
-    /// Cancelled when the disk failed: the process should end with an error.
+    /// Cancelled when the disk failed or a role ended by itself: the process should end with an error.
     pub failed: CancellationToken,
     /// Where reports that come in over HTTP go.
     pub reports: ReportSink,
@@ -142,7 +142,16 @@ impl Embedded {
             }
         });
         let service = SmsBatchService::new(edges.stores.clone(), edges.world.clone(), edges.wake.clone());
-        let failed = opened.store.failed();
+        let failed = CancellationToken::new();
+        let (failing, disk, died) = (failed.clone(), opened.store.failed(), fleet.died.clone());
+        marks.spawn("failure", async move {
+            tokio::select! {
+                biased;
+                () = disk.cancelled() => tracing::error!("the disk failed"),
+                () = died.cancelled() => {}
+            }
+            failing.cancel();
+        });
         Ok(Embedded { opened, edges, service, failed, reports, http, broker, providers, fleet, marks, grace: settings.grace })
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,8 @@ pub struct Fleet {
     /// The delivery worker, to be looked at.
     pub delivery: Arc<Delivery>,
     tasks: Tasks,
+    /// Cancelled when a role ended that nobody stopped, by a panic or by itself: the process should end.
+    pub died: CancellationToken,
     stop_work: CancellationToken,
     stop_intake: CancellationToken,
     workers: Vec<JoinHandle<()>>,
@@ -64,14 +68,30 @@ impl Fleet {
             tasks.clone(),
         );
         let intake = Intake::new(edges.stores.clone(), edges.world.clone(), edges.routes.clone(), edges.tallies.clone());
-        let intake = tasks.spawn("intake", intake.run(ends.reports, stop_intake.clone()));
+        let died = CancellationToken::new();
+        let watched = |name: &'static str, stop: &CancellationToken, role: BoxFuture<'static, ()>| {
+            let watch = Watch { name, stop: stop.clone(), died: died.clone() };
+            tasks.spawn(name, async move {
+                let _watch = watch;
+                role.await;
+            })
+        };
+        let intake = watched("intake", &stop_intake, intake.run(ends.reports, stop_intake.clone()).boxed());
         let tools = Arc::new(tools(&edges, settings.prepare.clone()));
         let workers = vec![
-            tasks.spawn("coordinator", coordinator::run(edges, settings.coordinator, tasks.clone(), stop_work.clone())),
-            tasks.spawn("preparer", worker::run(tools, ends.prepare, stop_work.clone())),
-            tasks.spawn("deliverer", deliver::run(delivery.clone(), ends.delivery, stop_work.clone(), settings.grace)),
+            watched(
+                "coordinator",
+                &stop_work,
+                coordinator::run(edges, settings.coordinator, tasks.clone(), stop_work.clone()).boxed(),
+            ),
+            watched("preparer", &stop_work, worker::run(tools, ends.prepare, stop_work.clone()).boxed()),
+            watched(
+                "deliverer",
+                &stop_work,
+                deliver::run(delivery.clone(), ends.delivery, stop_work.clone(), settings.grace).boxed(),
+            ),
         ];
-        Fleet { delivery, tasks, stop_work, stop_intake, workers, intake }
+        Fleet { delivery, tasks, died, stop_work, stop_intake, workers, intake }
     }
 
     /// Drains: nothing new is handed over, answers are waited for within the grace period, and ranges and lanes are given
@@ -90,16 +110,25 @@ impl Fleet {
         let _ = self.intake.await;
     }
 
-    /// Waits until one of the roles ends by itself, which none should.
-    pub async fn died(&mut self) {
-        while !self.workers.iter().any(JoinHandle::is_finished) && !self.intake.is_finished() {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
-
     /// Ends everything where it stands, as a crash does.
     pub fn crash(self) {
         self.tasks.abort_all();
+    }
+}
+
+/// Tells when a role ends that nobody stopped; dropped with the role's task, so that a panic tells as well.
+struct Watch {
+    name: &'static str,
+    stop: CancellationToken,
+    died: CancellationToken,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() && !self.died.is_cancelled() {
+            tracing::error!(role = self.name, "a role ended by itself");
+            self.died.cancel();
+        }
     }
 }
 

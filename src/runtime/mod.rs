@@ -3,7 +3,6 @@
 pub mod control;
 pub mod digest;
 pub mod job;
-pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
 pub mod offsets;

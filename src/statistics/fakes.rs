@@ -264,6 +264,10 @@ impl Retention for Fake {
 
 #[async_trait]
 impl Meta for Fake {
+    async fn room(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn raise_mark(&self) -> Result<u64, StoreError> {
         no()
     }

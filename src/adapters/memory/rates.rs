@@ -54,8 +54,13 @@ impl Rates for LocalRates {
 
     fn view(&self, account: &str) -> RateView {
         match self.all().get(account) {
-            Some(governor) => RateView { rate: governor.rate(), ceiling: governor.ceiling(), throttled: governor.throttled() },
-            None => RateView { rate: 0.0, ceiling: None, throttled: 0 },
+            Some(governor) => RateView {
+                rate: governor.rate(),
+                answer_time: governor.answer_time(),
+                ceiling: governor.ceiling(),
+                throttled: governor.throttled(),
+            },
+            None => RateView { rate: 0.0, answer_time: Duration::ZERO, ceiling: None, throttled: 0 },
         }
     }
 }

@@ -67,6 +67,10 @@ impl Reader for &MemoryEngine {
 
 #[async_trait::async_trait]
 impl Engine for MemoryEngine {
+    fn room(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn read(&self) -> Result<Box<dyn Reader + '_>, StoreError> {
         Ok(Box::new(self))
     }

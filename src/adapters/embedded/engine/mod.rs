@@ -189,4 +189,7 @@ pub trait Engine: Send + Sync {
 
     /// Applies a batch.
     async fn write(&self, batch: Batch) -> Result<Written, StoreError>;
+
+    /// Whether there is room for data now; [`StoreError::Full`] when there is not.
+    fn room(&self) -> Result<(), StoreError>;
 }

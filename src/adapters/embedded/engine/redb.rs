@@ -111,6 +111,11 @@ impl Drop for RedbEngine {
 
 #[async_trait::async_trait]
 impl Engine for RedbEngine {
+    fn room(&self) -> Result<(), StoreError> {
+        let (free, needed) = (self.disks.free_bytes(), self.min_free_bytes);
+        if free < needed { Err(StoreError::Full(format!("{free} bytes are free, {needed} are needed"))) } else { Ok(()) }
+    }
+
     fn read(&self) -> Result<Box<dyn Reader + '_>, StoreError> {
         let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
         let opened = slot.as_ref().ok_or_else(closed)?;

@@ -130,6 +130,10 @@ fn mark_of(row: Option<&[u8]>) -> Result<u64, StoreError> {
 
 #[async_trait::async_trait]
 impl Meta for Keyed {
+    async fn room(&self) -> Result<(), StoreError> {
+        self.engine.room()
+    }
+
     async fn raise_mark(&self) -> Result<u64, StoreError> {
         // Raising the mark of a restored store would wipe out the only trace of it.
         if let Err(differs) = self.check_mark().await? {
