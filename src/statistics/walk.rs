@@ -1,6 +1,6 @@
 //! One lane read from the store: what each of its recipients came to, folded over the windows it was in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::account::{Account, LongMessage, ReceiptRules};
@@ -9,7 +9,7 @@ use crate::model::code::Code;
 use crate::model::id::LaneKey;
 use crate::model::ledger::Ledger;
 use crate::model::outcome::{Fold, Outcome};
-use crate::model::pack::Manifest;
+use crate::model::pack::{Manifest, PackKey};
 use crate::model::receipt::{Delivery, Report, Rung, delivery, stands};
 use crate::model::time::Timestamp;
 use crate::model::window::{Answered, all_parts};
@@ -73,6 +73,8 @@ pub struct Lane {
     pub payload: Vec<(u32, u16)>,
     /// What happened, by place and then by time, when it was asked for.
     pub events: Vec<WindowEvent>,
+    /// Parts that uncertain recipients' messages were prepared with, where there are several.
+    prepared: BTreeMap<u32, u8>,
 }
 
 impl Lane {
@@ -97,6 +99,7 @@ impl Lane {
             segments: vec![],
             payload: vec![],
             events: vec![],
+            prepared: BTreeMap::new(),
         };
         let mut from = 0;
         loop {
@@ -108,6 +111,7 @@ impl Lane {
             from = last + 1;
         }
         lane.mark_in_flight(stores).await?;
+        lane.read_prepared(stores).await?;
         lane.events.sort_by_key(|event| event.seq);
         Ok(lane)
     }
@@ -164,7 +168,8 @@ impl Lane {
         let ended = closed && !person.in_flight;
         if !reports.is_empty() && person.fold.outcome(ended).0 == Outcome::Uncertain {
             let before = person.fold.accepted_parts();
-            settle_by_receipts(&mut person.fold, reports, rules.receipts.one_per_message);
+            let prepared = if rules.payload { 1 } else { self.prepared.get(&seq).copied().unwrap_or(1) };
+            settle_by_receipts(&mut person.fold, reports, rules.receipts.one_per_message, prepared);
             let taken = (person.fold.accepted_parts() & !before).count_ones();
             if rules.payload {
                 self.payload.push((seq, index));
@@ -262,6 +267,29 @@ impl Lane {
         }
     }
 
+    /// Reads how many parts the messages of uncertain recipients have: no answer said so.
+    async fn read_prepared(&mut self, stores: &Stores) -> Result<(), StoreError> {
+        let Some(manifest) = self.manifest.clone() else { return Ok(()) };
+        for pack in &manifest.packs {
+            let places = pack.first_seq as usize..(pack.first_seq + pack.count) as usize;
+            let people = self.people.get(places).unwrap_or_default();
+            let in_doubt = |person: &Person| person.fold.outcome(false).0 == Outcome::Uncertain;
+            if !people.iter().any(in_doubt) {
+                continue;
+            }
+            let key = PackKey { lane: self.key, range: pack.range, attempt: pack.attempt, n: pack.n };
+            let head = match stores.packs.head(key).await {
+                Ok(head) => head.unwrap_or_default(),
+                Err(StoreError::Corrupt(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            let parts = people.iter().zip(head.segments).enumerate();
+            let several = parts.filter(|(_, (person, parts))| in_doubt(person) && *parts > 1);
+            self.prepared.extend(several.map(|(at, (_, parts))| (pack.first_seq + at as u32, parts)));
+        }
+        Ok(())
+    }
+
     async fn mark_in_flight(&mut self, stores: &Stores) -> Result<(), StoreError> {
         let open = self.ledger.as_ref().map(|ledger| ledger.open.clone()).unwrap_or_default();
         for window in open {
@@ -300,20 +328,25 @@ impl AccountRules {
 }
 
 /// A late receipt proves that the network took the part; one that stands for the whole message proves it for all parts.
-fn settle_by_receipts(fold: &mut Fold, reports: &[MatchedReport], one_per_message: bool) {
-    let highest = reports.iter().map(|report| report.part.part).max().unwrap_or(0);
-    if fold.parts == 0 && !one_per_message {
-        // Nobody answered, so the number of parts is known only as far as receipts go.
-        fold.parts = highest.saturating_add(1).min(32);
-    }
+/// Receipts that were found by their number alone do not say which part they are about: together they prove the message once
+/// there are as many different ones as it has parts. `prepared` is the number of parts it was prepared with.
+fn settle_by_receipts(fold: &mut Fold, reports: &[MatchedReport], one_per_message: bool, prepared: u8) {
     if one_per_message {
         for part in 0..fold.parts.clamp(1, 32) {
             fold.receipt(part);
         }
-    } else {
-        for report in reports.iter().filter(|report| report.part.part < 32) {
-            fold.receipt(report.part.part);
+        return;
+    }
+    let highest = reports.iter().map(|report| report.part.part).max().unwrap_or(0);
+    fold.parts = fold.parts.max(prepared).max(highest.saturating_add(1)).min(32);
+    let different: BTreeSet<&str> = reports.iter().map(|report| report.report.message_id.as_str()).collect();
+    if different.len() >= usize::from(fold.parts) {
+        for part in 0..fold.parts {
+            fold.receipt(part);
         }
+    }
+    for report in reports.iter().filter(|report| report.part.part < 32) {
+        fold.receipt(report.part.part);
     }
 }
 

@@ -62,8 +62,11 @@ pub async fn check(
         }
     }
     let of = |ends| by_outcome.get(&ends).copied().unwrap_or(0);
-    if canceled.is_none() && of(Ends::Canceled) + of(Ends::Open) > 0 {
-        return Err(format!("batch {id} was not canceled: {by_outcome:?}"));
+    if canceled.is_none()
+        && let Some(line) = lines.iter().find(|line| matches!(line.outcome, Ends::Canceled | Ends::Open))
+    {
+        let story = lane_story(shared, row, &line.number).await;
+        return Err(format!("batch {id} was not canceled: {by_outcome:?}, {line:?}\n{story}"));
     }
     outcome.accepted += of(Ends::Accepted);
     outcome.failed += of(Ends::Failed);
