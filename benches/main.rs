@@ -1,7 +1,9 @@
 //! The one benchmark binary: prints the figures of the README. `cargo bench` runs everything; `cargo bench -- delivery`
 //! runs the benches whose name contains the word, and a number behind it sets the number of recipients.
 
+mod bare;
 mod delivery;
+mod memory;
 mod prepare;
 mod support;
 
@@ -14,6 +16,11 @@ fn main() {
     let size = size.and_then(|word| word.parse().ok());
     if std::env::var_os("BENCH_LOG").is_some() {
         tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    }
+    // A process of its own for one measurement, started by the bench of memory.
+    if words.iter().any(|word| word == "one-batch") {
+        memory::one_batch(size);
+        return;
     }
     let parts: &[(&str, Bench)] = &[("prepare: its parts", |_| prepare::run())];
     for (name, bench) in parts.iter().chain(delivery::BENCHES) {

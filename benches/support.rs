@@ -41,7 +41,7 @@ pub fn config(folder: &Path, port: u16, change: impl FnOnce(&mut AccountConfig))
     account.smpp.password = Secret::new("password");
     account.smpp.binds = 4;
     account.smpp.window = 500;
-    account.receipts.wait = Duration::from_secs(20);
+    account.receipts.wait = Duration::from_secs(120);
     change(&mut account);
     Config { data_dir: folder.join("data"), accounts: [("sim".to_owned(), account)].into(), ..Config::default() }
 }
@@ -121,7 +121,16 @@ impl Bed {
 
 /// Resident memory of this process, in megabytes.
 pub fn resident_mb() -> u64 {
+    status_mb("VmRSS:")
+}
+
+/// The most resident memory this process ever had, in megabytes.
+pub fn peak_mb() -> u64 {
+    status_mb("VmHWM:")
+}
+
+fn status_mb(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or("VmRSS: 0");
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
