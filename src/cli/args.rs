@@ -60,7 +60,8 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Send ten thousand messages through a simulated provider and see the report
-    #[command(after_help = "Everything is real and durable but the provider. Nothing leaves this machine.")]
+    #[command(after_help = "Everything is real and durable but the provider. Nothing leaves this machine.
+The provider refuses some on purpose: the exit code is 0 when every row is accounted for.")]
     Quickstart(QuickstartArgs),
     /// Send one batch, through to its report; run it again after a kill and it goes on
     #[command(after_help = SEND_HELP)]

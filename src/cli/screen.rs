@@ -1,4 +1,4 @@
-//! Progress for people: bars on a terminal, a line every few seconds elsewhere, nothing for programs.
+//! Progress for people: bars on a terminal, a line every few seconds and at each step elsewhere, nothing for programs.
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub struct Screen {
     quiet: bool,
     last_line: Option<Instant>,
     last_text: String,
+    last_standing: String,
 }
 
 struct Bars {
@@ -42,7 +43,7 @@ impl Screen {
             let (preparing, sealing, sending, receipts) = (bar("preparing"), bar("sealing"), bar("sending"), bar("receipts"));
             Bars { all, preparing, sealing, sending, receipts }
         });
-        Screen { bars, quiet, last_line: None, last_text: String::new() }
+        Screen { bars, quiet, last_line: None, last_text: String::new(), last_standing: String::new() }
     }
 
     /// Shows how far a batch is.
@@ -63,10 +64,12 @@ impl Screen {
             set(&bars.receipts, progress.receipts, progress.accepted.max(progress.receipts), delivered);
             return;
         }
-        let due = self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY);
-        if self.quiet || !due {
+        // Before the list was looked at there is nothing to say; a step that begins or ends is always said.
+        let due = self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) || self.last_standing != progress.standing;
+        if self.quiet || !due || progress.records == 0 {
             return;
         }
+        self.last_standing.clone_from(&progress.standing);
         let text = line(progress);
         self.last_line = Some(Instant::now());
         if text != self.last_text {

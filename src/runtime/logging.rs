@@ -1,7 +1,9 @@
 //! Log lines: where they go, how they look, how many there are. Always to stderr, since stdout belongs to results.
 
 use serde::{Deserialize, Serialize};
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -37,6 +39,16 @@ pub fn check(level: &str) -> Result<(), String> {
     EnvFilter::try_new(level).map(|_| ()).map_err(|error| error.to_string())
 }
 
+/// Libraries whose lines hold the numbers they are asked about.
+const TALKATIVE: &str = "rlibphonenumber";
+
+/// Whether a line may be written at all. Ours never hold numbers or texts; nobody can promise that of the details in
+/// libraries' lines, so of them only warnings and errors are shown, at every level.
+fn is_safe(line: &Metadata<'_>) -> bool {
+    let of = |name: &str| line.target() == name || line.target().starts_with(&format!("{name}::"));
+    of("smsfleet") || (*line.level() <= Level::WARN && !of(TALKATIVE))
+}
+
 /// Begins logging. The level named in the configuration is raised by `verbose` steps (`-v` is info, `-vv` debug, `-vvv`
 /// trace) and lowered to errors by `quiet`. A second call in one process changes nothing.
 pub fn start(config: &LogConfig, verbose: u8, quiet: bool, color: bool) -> Result<(), String> {
@@ -48,7 +60,7 @@ pub fn start(config: &LogConfig, verbose: u8, quiet: bool, color: bool) -> Resul
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(is_safe));
     // The only failure is "there is one already", which tests and a second start in one process may do.
     let _ = match config.format {
         LogFormat::Text => {

@@ -1,1 +1,11 @@
-//! End to end: the binary as a user runs it.
+//! End to end: the binary as a user runs it, against providers that listen on a port of this machine.
+
+mod alongside;
+mod fixture;
+mod killed;
+mod masked;
+mod others;
+mod plan;
+mod quickstart;
+mod refusals;
+mod stopped;

@@ -1,0 +1,243 @@
+//! A place to run the binary in: its own folder, configuration and lists, and children that end with the test.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use smsfleet::simulator::{Delay, Simulator, SimulatorConfig};
+use tempfile::TempDir;
+
+/// A condition that takes longer is a failure.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A folder with a configuration in it.
+pub struct Place {
+    folder: TempDir,
+}
+
+/// What a run of the binary said.
+#[derive(Debug)]
+pub struct Said {
+    /// Its exit code; none when it was killed.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Said {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the output is text");
+        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// The JSON document on standard output.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// Checks the exit code.
+    #[track_caller]
+    pub fn ended(self, code: i32) -> Said {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+}
+
+impl Place {
+    /// A folder whose account `main` sends to `port` with `rate` segments a second.
+    pub fn new(port: u16, rate: u32) -> Place {
+        let place = Place { folder: TempDir::new().expect("a temporary folder") };
+        let text = format!(
+            "default_region = \"CN\"\n\
+             [batch]\nmin_recipients_per_lane = 500\n\
+             [limits]\ndrain = 5.0\n\
+             [accounts.main]\nrate = {rate}\nprice = 0.05\nanswer_timeout = 2.0\n\
+             [accounts.main.smpp]\nport = {port}\nsystem_id = \"smsfleet\"\npassword = \"password\"\n\
+             binds = 2\nwindow = 50\nreconnect_min = 0.05\nsource_addr = \"10690001\"\n"
+        );
+        place.write("smsfleet.toml", text);
+        place
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).expect("the file is written");
+    }
+
+    /// The binary with arguments, in the folder, untouched by the environment of who runs the tests.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smsfleet"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SMSFLEET_")) {
+            command.env_remove(name);
+        }
+        command.current_dir(self.folder.path()).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs the binary to its end.
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        Running::start(self.command(arguments)).wait()
+    }
+
+    /// The recipients of a batch as `recipients … --format jsonl` lists them.
+    pub fn recipients(&self, batch: &str) -> Vec<Value> {
+        let said = self.run(&["recipients", batch, "--format", "jsonl"]).ended(0);
+        said.out.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    }
+}
+
+/// A child that is killed when the test leaves it behind.
+pub struct Running {
+    child: Option<Child>,
+}
+
+impl Running {
+    /// Starts a command.
+    pub fn start(mut command: Command) -> Running {
+        Running::of(command.spawn().expect("the binary starts"))
+    }
+
+    /// Takes over a child.
+    pub fn of(child: Child) -> Running {
+        Running { child: Some(child) }
+    }
+
+    fn child(&mut self) -> &mut Child {
+        self.child.as_mut().expect("it was not waited for")
+    }
+
+    /// Whether it has ended.
+    pub fn ended(&mut self) -> bool {
+        self.child().try_wait().expect("its state is known").is_some()
+    }
+
+    /// Sends SIGTERM to it alone.
+    pub fn terminate(&mut self) {
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child().id())).status();
+        assert!(sent.expect("sh runs").success(), "the signal is sent");
+    }
+
+    /// Kills it without a word.
+    pub fn kill(&mut self) {
+        self.child().kill().expect("it is killed");
+    }
+
+    /// Waits for its end. Both outputs are read as they come, so that it never waits for a reader.
+    pub fn wait(mut self) -> Said {
+        let mut child = self.child.take().expect("it was not waited for");
+        let reader = |pipe: Option<Box<dyn Read + Send>>| {
+            std::thread::spawn(move || {
+                let mut bytes = vec![];
+                if let Some(mut pipe) = pipe {
+                    pipe.read_to_end(&mut bytes).expect("its output is read");
+                }
+                bytes
+            })
+        };
+        let out = reader(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+        let err = reader(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("its state is known") {
+                break Some(status);
+            }
+            if begun.elapsed() > DEADLINE {
+                child.kill().and_then(|()| child.wait()).expect("it is killed");
+                break None;
+            }
+            std::thread::sleep(LOOK);
+        };
+        let (stdout, stderr) = (out.join().expect("it was read"), err.join().expect("it was read"));
+        let Some(status) = status else { panic!("it did not end: {}", String::from_utf8_lossy(&stderr)) };
+        Said::of(Output { status, stdout, stderr })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill().and_then(|()| child.wait());
+        }
+    }
+}
+
+/// Waits until `holds`, or fails after [`DEADLINE`].
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < DEADLINE, "it never happened: {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A simulated provider in this process.
+pub struct Provider {
+    runtime: tokio::runtime::Runtime,
+    /// The provider.
+    pub simulator: Option<Simulator>,
+}
+
+impl Provider {
+    /// One that answers in 5 to 30 ms and gives every message its receipt.
+    pub fn start() -> Provider {
+        let mut config = SimulatorConfig { http_listen: None, ..SimulatorConfig::local() };
+        config.faults.latency = Delay::always(5, 30);
+        config.receipts.delay = Delay::always(20, 300);
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let simulator = runtime.block_on(Simulator::start(config)).expect("the simulator starts");
+        Provider { runtime, simulator: Some(simulator) }
+    }
+
+    /// It.
+    pub fn get(&self) -> &Simulator {
+        self.simulator.as_ref().expect("it was not stopped")
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.get().smpp_addr().expect("it speaks SMPP").port()
+    }
+
+    /// Complete messages so far.
+    pub fn messages(&self) -> u64 {
+        self.get().report().complete_messages
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        if let Some(simulator) = self.simulator.take() {
+            self.runtime.block_on(simulator.stop());
+        }
+    }
+}
+
+/// The number of a row, in E.164 without its sign.
+pub fn number(row: u64) -> u64 {
+    8_613_900_000_000 + row
+}
+
+/// A list of `rows` valid rows with a name each.
+pub fn list(rows: u64) -> String {
+    let rows = (0..rows).map(|row| format!("+{},name {row}\n", number(row)));
+    std::iter::once("phone,name\n".to_owned()).chain(rows).collect()
+}
+
+/// A number in a report, such as `/settlement/records`.
+#[track_caller]
+pub fn count(value: &Value, pointer: &str) -> u64 {
+    value.pointer(pointer).map_or(0, |found| found.as_u64().unwrap_or_else(|| panic!("{pointer} is {found}")))
+}
