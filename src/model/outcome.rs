@@ -123,6 +123,12 @@ impl Fold {
         }
     }
 
+    /// Takes in that a judged window's late answers say that the recipient was not sent, and that nobody will try again: what
+    /// it fails with.
+    pub fn left_unsent(&mut self, code: Code) {
+        self.ending = Ending::Failed(code);
+    }
+
     /// Takes in that a receipt proves that the network took the part: a late receipt settles an uncertain one.
     pub fn receipt(&mut self, part: u8) {
         if self.parts == 0 {

@@ -218,15 +218,26 @@ impl Lane {
         let Some(judgement) = &stored.judgement else { return };
         let account = self.account_index(accounts, &judgement.window.account);
         // The declarer's own answers, however late, win over the judgement.
-        let mut answered: HashMap<u32, (u32, u8)> = HashMap::new();
+        let mut answered: HashMap<u32, (u32, u8, Option<Code>)> = HashMap::new();
         for answer in stored.row.iter().flat_map(|row| &row.answers) {
-            let bits = answered.entry(answer.seq).or_default();
-            *bits = (bits.0 | 1u32.checked_shl(u32::from(answer.part)).unwrap_or(0), answer.parts);
+            let (bits, parts, unsent) = answered.entry(answer.seq).or_default();
+            *bits |= 1u32.checked_shl(u32::from(answer.part)).unwrap_or(0);
+            *parts = answer.parts;
+            match answer.answer {
+                Answer::NotNow { .. } => *unsent = Some(Code::ProviderTransient),
+                Answer::NotSent => *unsent = Some(Code::BatchUnsent),
+                _ => {}
+            }
         }
         for &seq in &judgement.unanswered {
-            let whole = answered.get(&seq).is_some_and(|(bits, parts)| bits & all_parts(*parts) == all_parts(*parts));
+            let late = answered.get(&seq).filter(|(bits, parts, _)| bits & all_parts(*parts) == all_parts(*parts));
+            let whole = late.is_some();
             let Some(person) = self.people.get_mut(seq as usize) else { continue };
             if whole {
+                // The window was judged and closed, so what its declarer found out too late is not tried again.
+                if let Some(code) = late.and_then(|(_, _, unsent)| *unsent) {
+                    person.fold.left_unsent(code);
+                }
                 continue;
             }
             person.fold.unanswered();
