@@ -47,13 +47,15 @@ where
         let term = stop.child_token();
         let leading = lead(term.clone());
         tokio::pin!(leading);
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = keep(&*lease, token, terms, began, &stop) => {}
-            () = &mut leading => {}
-        }
+            () = keep(&*lease, token, terms, began, &stop) => false,
+            () = &mut leading => true,
+        };
         term.cancel();
-        leading.await;
+        if !ended {
+            leading.await;
+        }
         metrics::set(&metrics::COORDINATE_LEADING, &[], 0.0);
         tracing::info!("this process does not lead any more");
     }

@@ -1,9 +1,10 @@
 //! The embedded fleet: all roles in one process over one durable folder.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::rates::LocalRates;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::smpp::SmppAccount;
-use crate::adapters::source::FileSource;
+use crate::adapters::source::{self, FileSource};
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
@@ -30,6 +31,7 @@ use crate::model::limits::{RANGE_RECORDS, RANGE_TASKS_PER_PREPARER};
 use crate::ports::provider::{Provider, ReportSink, Reports, Route, Routes};
 use crate::ports::{Stores, World};
 use crate::prepare::tools::Settings as PrepareSettings;
+use crate::runtime::metrics;
 use crate::runtime::task::Tasks;
 
 /// How often the mark that tells a restored store is raised.
@@ -93,6 +95,8 @@ pub struct Embedded {
     pub reports: ReportSink,
     /// Accounts that get their receipts by callback.
     pub http: HttpAccounts,
+    /// Microseconds that the store's last sampled commit took; 0 before the first.
+    pub commit_took: Arc<AtomicU64>,
     broker: Arc<MemoryBroker>,
     providers: Vec<Arc<dyn Provider>>,
     fleet: Fleet,
@@ -133,14 +137,23 @@ impl Embedded {
         let fleet = Fleet::start(edges.clone(), ends, settings.clone());
         let marks = Tasks::default();
         let meta = opened.stores.meta.clone();
+        let commit_took = Arc::new(AtomicU64::new(0));
+        let took = commit_took.clone();
         marks.spawn("mark", async move {
             loop {
-                if let Err(error) = meta.raise_mark().await {
-                    tracing::warn!(code = %error.code(), "the mark of the store could not be raised");
+                let began = Instant::now();
+                match meta.raise_mark().await {
+                    // A mark is one synced commit like any other, among the others: a fair sample of what they take.
+                    Ok(_) => {
+                        took.store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+                        metrics::observe(&metrics::STORE_COMMIT, &[], began.elapsed());
+                    }
+                    Err(error) => tracing::warn!(code = %error.code(), "the mark of the store could not be raised"),
                 }
                 tokio::time::sleep(MARK_EVERY).await;
             }
         });
+        marks.spawn("spool", keep_spool(opened.store.spool(), settings.coordinator.keep.texts));
         let service = SmsBatchService::new(edges.stores.clone(), edges.world.clone(), edges.wake.clone());
         let failed = CancellationToken::new();
         let (failing, disk, died) = (failed.clone(), opened.store.failed(), fleet.died.clone());
@@ -152,7 +165,20 @@ impl Embedded {
             }
             failing.cancel();
         });
-        Ok(Embedded { opened, edges, service, failed, reports, http, broker, providers, fleet, marks, grace: settings.grace })
+        Ok(Embedded {
+            opened,
+            edges,
+            service,
+            failed,
+            reports,
+            http,
+            commit_took,
+            broker,
+            providers,
+            fleet,
+            marks,
+            grace: settings.grace,
+        })
     }
 
     /// Tokens of preparation and delivery that wait, for people.
@@ -174,6 +200,23 @@ impl Embedded {
         self.fleet.stop().await;
         self.marks.abort_all();
         self.opened.store.close();
+    }
+}
+
+/// Lets go of copies of lists: at the start those that a killed process left half-written, then those that nothing has used
+/// for as long as texts are kept.
+async fn keep_spool(spool: PathBuf, keep: Duration) {
+    if let Err(error) = source::sweep(&spool) {
+        tracing::warn!(%error, "half-written copies of lists could not be removed");
+    }
+    loop {
+        let unused_since = SystemTime::now().checked_sub(keep).unwrap_or(SystemTime::UNIX_EPOCH);
+        match source::expire(&spool, unused_since) {
+            Ok(0) => {}
+            Ok(copies) => tracing::info!(copies, "old copies of lists were let go"),
+            Err(error) => tracing::warn!(%error, "old copies of lists could not be removed"),
+        }
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
     }
 }
 

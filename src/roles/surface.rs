@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -66,6 +67,8 @@ impl Holding {
                 edges: embedded.edges.clone(),
                 http: embedded.http.clone(),
                 reports: embedded.reports.clone(),
+                commit_took: embedded.commit_took.clone(),
+                failed: embedded.failed.clone(),
             })),
             exporter: Some(exporter.clone()),
         };
@@ -151,6 +154,8 @@ struct LiveFleet {
     edges: Edges,
     http: HttpAccounts,
     reports: ReportSink,
+    commit_took: Arc<AtomicU64>,
+    failed: CancellationToken,
 }
 
 #[async_trait::async_trait]
@@ -174,7 +179,8 @@ impl Live for LiveFleet {
     }
 
     fn store_latency_ms(&self) -> Option<f64> {
-        None
+        let took = self.commit_took.load(Ordering::Relaxed);
+        (took > 0).then_some(took as f64 / 1_000.0)
     }
 
     fn tallies(&self) -> Arc<dyn Tallies> {
@@ -182,7 +188,13 @@ impl Live for LiveFleet {
     }
 
     fn ready(&self) -> Result<(), String> {
-        Ok(())
+        if self.failed.is_cancelled() {
+            return Err("the disk failed, or a part of the fleet ended by itself".into());
+        }
+        if self.edges.routes.is_empty() || self.edges.routes.values().any(|route| route.provider.health().up) {
+            return Ok(());
+        }
+        Err("no account can be reached".into())
     }
 
     async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {

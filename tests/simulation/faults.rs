@@ -1,6 +1,7 @@
 //! Ports that wait, fail, answer late and lie, as real servers do.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use smsfleet::model::pack::{Manifest, PackHead, PackKey, SmsDeliveryPack};
 use smsfleet::model::window::{Judgement, RetryPack, WindowRow};
 use smsfleet::ports::clock::Chance;
 use smsfleet::ports::control::{Cas, ControlRows, Versioned};
+use smsfleet::ports::meta::Meta;
 use smsfleet::ports::packs::{Manifests, Packs};
 use smsfleet::ports::receipts::IndexEntry;
 use smsfleet::ports::windows::{StoredWindow, Windows};
@@ -28,6 +30,8 @@ pub struct Trouble {
     /// Troubles in a thousand calls; shared by all processes, so that everything can heal.
     pub per_mille: Arc<Mutex<u64>>,
     fired: Fired,
+    /// True while the disk is full: data is refused, control rows are not.
+    pub full: Arc<AtomicBool>,
 }
 
 enum Fate {
@@ -42,8 +46,14 @@ enum Fate {
 }
 
 impl Trouble {
-    pub fn new(seed: u64, frozen: watch::Receiver<bool>, per_mille: Arc<Mutex<u64>>, fired: Fired) -> Trouble {
-        Trouble { chance: Arc::new(SeededChance::from_seed(seed)), frozen, per_mille, fired }
+    pub fn new(
+        seed: u64,
+        frozen: watch::Receiver<bool>,
+        per_mille: Arc<Mutex<u64>>,
+        fired: Fired,
+        full: Arc<AtomicBool>,
+    ) -> Trouble {
+        Trouble { chance: Arc::new(SeededChance::from_seed(seed)), frozen, per_mille, fired, full }
     }
 
     /// Waits while the process is frozen.
@@ -121,6 +131,11 @@ impl Trouble {
         }
     }
 
+    /// Whether there is room for data.
+    fn room(&self) -> Result<(), StoreError> {
+        if self.full.load(Ordering::Relaxed) { Err(StoreError::Full("no room".into())) } else { Ok(()) }
+    }
+
     async fn read<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         self.wait().await;
         if let Fate::Unavailable = self.fate() {
@@ -143,6 +158,7 @@ impl Trouble {
             packs: Arc::new(TroubledPacks(inner.packs.clone(), self.clone())),
             manifests: Arc::new(TroubledManifests(inner.manifests.clone(), self.clone())),
             windows: Arc::new(TroubledWindows(inner.windows.clone(), self.clone())),
+            meta: Arc::new(TroubledMeta(inner.meta.clone(), self.clone())),
             ..inner.clone()
         }
     }
@@ -178,11 +194,41 @@ where
     }
 }
 
+struct TroubledMeta(Arc<dyn Meta>, Trouble);
+
+#[async_trait::async_trait]
+impl Meta for TroubledMeta {
+    async fn raise_mark(&self) -> Result<u64, StoreError> {
+        self.0.raise_mark().await
+    }
+
+    async fn check_mark(&self) -> Result<Result<(), String>, StoreError> {
+        self.0.check_mark().await
+    }
+
+    async fn accept(&self) -> Result<(), StoreError> {
+        self.0.accept().await
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.1.read(self.0.get(name)).await
+    }
+
+    async fn put(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        self.0.put(name, value).await
+    }
+
+    async fn room(&self) -> Result<(), StoreError> {
+        self.1.room()
+    }
+}
+
 struct TroubledPacks(Arc<dyn Packs>, Trouble);
 
 #[async_trait::async_trait]
 impl Packs for TroubledPacks {
     async fn put(&self, packs: Vec<(PackKey, SmsDeliveryPack)>) -> Result<(), StoreError> {
+        self.1.room()?;
         let inner = self.0.clone();
         self.1.write(move || async move { inner.put(packs).await }).await
     }

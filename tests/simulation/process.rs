@@ -1,6 +1,7 @@
 //! One process of the fleet: all roles, its own troubles, and the ways it can end.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     pub per_mille: Arc<Mutex<u64>>,
     pub fired: Fired,
+    pub full: Arc<AtomicBool>,
 }
 
 pub struct Process {
@@ -66,7 +68,7 @@ pub fn account() -> Account {
 impl Process {
     pub fn start(shared: &Shared, seed: u64) -> Process {
         let (frozen, gate) = watch::channel(false);
-        let trouble = Trouble::new(seed, gate, shared.per_mille.clone(), shared.fired.clone());
+        let trouble = Trouble::new(seed, gate, shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
         let sessions = Tasks::default();
         let provider: Arc<dyn Provider> =
             Arc::new(Sessions { network: shared.network.clone(), trouble: trouble.clone(), tasks: sessions.clone() });

@@ -1,6 +1,7 @@
 //! One run: a world, batches, a schedule of troubles, healing, the end, the verdict.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,10 +27,11 @@ use super::oracle;
 use super::process::{Process, Shared};
 
 /// The kinds of faults that must have fired over all runs.
-const FAULTS: [&str; 20] = [
+const FAULTS: [&str; 21] = [
     "answer lost",
     "cancel",
     "crash",
+    "disk full",
     "freeze",
     "lease flushed",
     "pause",
@@ -111,6 +113,7 @@ async fn run(seed: u64) -> Result<Outcome, String> {
         clock: clock.clone(),
         per_mille: Arc::new(Mutex::new([0, 5, 30, 80][(seed % 4) as usize])),
         fired,
+        full: Arc::default(),
     };
     // The operator's own commands meet a healthy store: what is tested are the workers.
     let world = World { clock, chance: Arc::new(SeededChance::from_seed(seed ^ 3)) };
@@ -243,6 +246,14 @@ impl Run {
                     self.shared.stores.suppressions.add(&[number]).await.map_err(|error| error.to_string())?;
                 }
             }
+            16 => {
+                let full = !self.shared.full.load(Ordering::Relaxed);
+                self.shared.full.store(full, Ordering::Relaxed);
+                if full {
+                    self.fire("disk full");
+                }
+                self.tell(if full { "the disk is full" } else { "the disk has room" }.into());
+            }
             _ if self.processes.len() < 3 => {
                 self.tell("start".into());
                 self.start_process();
@@ -267,6 +278,7 @@ impl Run {
     }
 
     async fn heal(&mut self) {
+        self.shared.full.store(false, Ordering::Relaxed);
         *self.shared.per_mille.lock().expect("not poisoned") = 0;
         *self.shared.network.per_mille.lock().expect("not poisoned") = 0;
         for (_, process) in std::mem::take(&mut self.frozen) {
