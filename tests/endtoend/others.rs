@@ -36,7 +36,7 @@ fn a_message_centre_of_others_gets_every_text_once() {
     let mut rest = String::new();
     said.read_to_string(&mut rest).expect("it says what it got");
     drop(running);
-    let got: Value = serde_json::from_str(&rest).expect("it says it in JSON");
+    let got: Value = serde_json::from_str(&rest).unwrap_or_else(|error| panic!("{error} in {} octets: {rest}", rest.len()));
     assert_eq!((count(&got, "/numbers"), count(&got, "/messages")), (ROWS, ROWS));
     assert_eq!((count(&got, "/repeated"), count(&got, "/unfinished")), (0, 0));
     assert_eq!(count(&got, "/parts"), count(&report, "/settlement/segments"), "it was told of as many parts as it took");

@@ -65,13 +65,14 @@ server.listen(0, '127.0.0.1', () => console.log(server.address().port));
 process.stdin.resume();
 process.stdin.on('end', () => {
   const texts = [...numbers.values()];
-  console.log(JSON.stringify({
+  const summary = JSON.stringify({
     numbers: numbers.size,
     messages: texts.reduce((sum, all) => sum + all.length, 0),
     repeated: texts.filter((all) => all.length > 1).length,
     unfinished: unfinished.size,
     parts,
     texts: Object.fromEntries([...numbers].map(([number, all]) => [number, all[0]])),
-  }));
-  process.exit(0);
+  });
+  // A pipe takes a long line in pieces: the end waits for the last.
+  process.stdout.write(`${summary}\n`, () => process.exit(0));
 });
