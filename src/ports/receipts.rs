@@ -16,6 +16,9 @@ pub struct PartKey {
     pub part: u8,
 }
 
+/// The part of a report that found its recipient by the number alone: it does not say which part it is about.
+pub const UNKNOWN_PART: u8 = u8::MAX;
+
 /// A report that has found its recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatchedReport {

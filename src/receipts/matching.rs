@@ -8,7 +8,7 @@ use crate::model::account::Account;
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::idform::{FORMS, IdForm, indexed};
 use crate::model::receipt::Report;
-use crate::ports::receipts::PartKey;
+use crate::ports::receipts::{PartKey, UNKNOWN_PART};
 use crate::ports::{StoreError, Stores};
 
 /// Matches of one form, with none of another, after which an account's form counts as learned.
@@ -127,7 +127,7 @@ fn by_reference(reference: &str) -> Option<PartKey> {
 pub async fn only_uncertain(stores: &Stores, account: &Account, report: &Report) -> Result<Option<PartKey>, StoreError> {
     let Some(number) = report.number else { return Ok(None) };
     let slack = Duration::from_secs(60);
-    let fits: Vec<PartKey> = stores
+    let fits = stores
         .receipt_index
         .uncertain(&account.name, number)
         .await?
@@ -136,12 +136,12 @@ pub async fn only_uncertain(stores: &Stores, account: &Account, report: &Report)
             entry.declared_at <= report.received.plus(slack)
                 && report.received.since(entry.declared_at) <= account.receipts.wait + slack
         })
-        .map(|entry| entry.part)
-        .collect();
-    let mut recipients: Vec<_> = fits.iter().map(|part| part.recipient).collect();
+        .map(|entry| entry.part.recipient);
+    let mut recipients: Vec<_> = fits.collect();
     recipients.sort_unstable();
     recipients.dedup();
-    Ok(if recipients.len() == 1 { fits.into_iter().min() } else { None })
+    let only = if recipients.len() == 1 { recipients.pop() } else { None };
+    Ok(only.map(|recipient| PartKey { recipient, part: UNKNOWN_PART }))
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub struct Event {
     /// What: `accepted`, `failed`, `throttled`, `queue_full`, `transient`, `session`, `no_answer`, `not_sent`, `suppressed`,
     /// `expired`, `judged`, or `receipt` with a `stat` word in `detail`.
     pub what: String,
-    /// Which part, from 1.
+    /// Which part, from 1; 0 when a report found its recipient by the number alone.
     pub part: u8,
     /// The account.
     pub account: String,

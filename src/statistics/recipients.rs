@@ -220,7 +220,7 @@ fn history(lane: &Lane, events: &[&WindowEvent], reports: &[MatchedReport]) -> V
         let event = Event {
             at: report.received.to_string(),
             what: "receipt".into(),
-            part: matched.part.part + 1,
+            part: matched.part.part.wrapping_add(1),
             account: matched.account.clone(),
             message_id: report.message_id.clone(),
             detail,

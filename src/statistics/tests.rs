@@ -145,7 +145,7 @@ fn message(seq: u32) -> Message {
         line: u64::from(seq) + 2,
         body: format!("text {seq}"),
         link: None,
-        segments: 2,
+        segments: if seq < 2 { 2 } else { 1 },
         ucs2: false,
     }
 }

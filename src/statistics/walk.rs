@@ -1,6 +1,6 @@
 //! One lane read from the store: what each of its recipients came to, folded over the windows it was in.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::model::account::{Account, LongMessage, ReceiptRules};
@@ -13,7 +13,7 @@ use crate::model::pack::{Manifest, PackKey};
 use crate::model::receipt::{Delivery, Report, Rung, delivery, stands};
 use crate::model::time::Timestamp;
 use crate::model::window::{Answered, all_parts};
-use crate::ports::receipts::MatchedReport;
+use crate::ports::receipts::{MatchedReport, UNKNOWN_PART};
 use crate::ports::windows::StoredWindow;
 use crate::ports::{StoreError, Stores};
 
@@ -166,10 +166,20 @@ impl Lane {
         let rules = self.rules.get(usize::from(index))?;
         let person = self.people.get_mut(seq as usize)?;
         let ended = closed && !person.in_flight;
-        if !reports.is_empty() && person.fold.outcome(ended).0 == Outcome::Uncertain {
+        let receipts = &rules.receipts;
+        let prepared = if rules.payload { 1 } else { self.prepared.get(&seq).copied().unwrap_or(1) };
+        let in_doubt = person.fold.outcome(ended).0 == Outcome::Uncertain;
+        let parts = if in_doubt { person.fold.parts.max(prepared) } else { person.fold.parts };
+        let told = by_part(&person.fold, reports, parts, receipts.one_per_message);
+        if in_doubt && !told.is_empty() {
+            // A late receipt proves that the network took the part; one that stands for the whole message proves it for all.
             let before = person.fold.accepted_parts();
-            let prepared = if rules.payload { 1 } else { self.prepared.get(&seq).copied().unwrap_or(1) };
-            settle_by_receipts(&mut person.fold, reports, rules.receipts.one_per_message, prepared);
+            person.fold.parts = told.iter().map(|(part, _)| part + 1).max().unwrap_or(0).max(parts).clamp(1, 32);
+            for part in 0..person.fold.parts {
+                if receipts.one_per_message || told.iter().any(|(told, _)| *told == part) {
+                    person.fold.receipt(part);
+                }
+            }
             let taken = (person.fold.accepted_parts() & !before).count_ones();
             if rules.payload {
                 self.payload.push((seq, index));
@@ -180,10 +190,8 @@ impl Lane {
         if person.fold.outcome(ended).0 != Outcome::Accepted {
             return None;
         }
-        let receipts = &rules.receipts;
         let waited = !receipts.wanted || person.declared.is_some_and(|at| now >= at.plus(receipts.wait));
-        let standing = standing(reports, receipts.one_per_message);
-        Some(delivery(person.fold.parts, &standing, receipts.one_per_message, receipts.acceptd_is_final, waited))
+        Some(delivery(person.fold.parts, &standing(&told), receipts.one_per_message, receipts.acceptd_is_final, waited))
     }
 
     fn account_index(&mut self, accounts: &BTreeMap<String, Account>, name: &str) -> u16 {
@@ -338,35 +346,33 @@ impl AccountRules {
     }
 }
 
-/// A late receipt proves that the network took the part; one that stands for the whole message proves it for all parts.
-/// Receipts that were found by their number alone do not say which part they are about: together they prove the message once
-/// there are as many different ones as it has parts. `prepared` is the number of parts it was prepared with.
-fn settle_by_receipts(fold: &mut Fold, reports: &[MatchedReport], one_per_message: bool, prepared: u8) {
-    if one_per_message {
-        for part in 0..fold.parts.clamp(1, 32) {
-            fold.receipt(part);
-        }
-        return;
+/// The reports of a recipient with the part each is about. A report that was found by its number alone does not say which: each
+/// different one stands for a part that has no report yet, parts that are known to be taken first.
+fn by_part<'a>(fold: &Fold, reports: &'a [MatchedReport], parts: u8, one_per_message: bool) -> Vec<(u8, &'a Report)> {
+    let known = |matched: &&MatchedReport| one_per_message || matched.part.part != UNKNOWN_PART;
+    let mut assigned: Vec<(u8, &Report)> = reports
+        .iter()
+        .filter(known)
+        .map(|matched| (if one_per_message { 0 } else { matched.part.part.min(31) }, &matched.report))
+        .collect();
+    let mut places: BTreeMap<&str, u8> = assigned.iter().map(|(part, report)| (report.message_id.as_str(), *part)).collect();
+    for matched in reports.iter().filter(|matched| !known(matched)) {
+        let free = |part: &u8| !assigned.iter().any(|(taken, _)| taken == part);
+        let rank = |part: &u8| (fold.accepted_parts() & (1 << part) == 0, *part);
+        let next = (0..parts.clamp(1, 32)).filter(free).min_by_key(rank);
+        let id = matched.report.message_id.as_str();
+        let Some(part) = places.get(id).copied().or(next) else { continue };
+        places.insert(id, part);
+        assigned.push((part, &matched.report));
     }
-    let highest = reports.iter().map(|report| report.part.part).max().unwrap_or(0);
-    fold.parts = fold.parts.max(prepared).max(highest.saturating_add(1)).min(32);
-    let different: BTreeSet<&str> = reports.iter().map(|report| report.report.message_id.as_str()).collect();
-    if different.len() >= usize::from(fold.parts) {
-        for part in 0..fold.parts {
-            fold.receipt(part);
-        }
-    }
-    for report in reports.iter().filter(|report| report.part.part < 32) {
-        fold.receipt(report.part.part);
-    }
+    assigned
 }
 
-/// The standing rung of each part; one for all parts when the account sends one receipt for the message.
-fn standing(reports: &[MatchedReport], one_per_message: bool) -> Vec<(u8, Rung)> {
+/// The standing rung of each part.
+fn standing(reports: &[(u8, &Report)]) -> Vec<(u8, Rung)> {
     let mut best: BTreeMap<u8, &Report> = BTreeMap::new();
-    for matched in reports {
-        let part = if one_per_message { 0 } else { matched.part.part };
-        best.entry(part).and_modify(|known| *known = stands(known, &matched.report)).or_insert(&matched.report);
+    for (part, report) in reports {
+        best.entry(*part).and_modify(|known| *known = stands(known, report)).or_insert(report);
     }
     best.into_iter().map(|(part, report)| (part, report.rung)).collect()
 }
