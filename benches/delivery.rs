@@ -40,19 +40,25 @@ pub struct Ran {
 /// Prepares, delivers and settles one batch.
 pub async fn run(simulator: SimulatorConfig, recipients: u64, change: impl FnOnce(&mut AccountConfig)) -> Ran {
     let simulator = Simulator::start(simulator).await.expect("the simulator starts");
-    let bed = Bed::prepare(simulator, recipients, change).await;
+    let bed = Bed::at(simulator.smpp_addr().expect("it listens").port(), recipients, change).await;
+    let (sent, settled) = deliver(&bed, recipients).await;
+    let resident = resident_mb();
+    bed.fleet.stop().await;
+    let report = simulator.stop().await;
+    Ran { sent, settled, resident, prepared: bed.prepared_in, report }
+}
+
+/// Delivers and settles a sealed batch: the time to the last answer, and to the settled report.
+pub async fn deliver(bed: &Bed, recipients: u64) -> (Duration, Duration) {
     let began = Instant::now();
     bed.fleet.service.start(bed.id, None).await.expect("started");
     wait(&bed.fleet.service, bed.id, |row| row.current_step == CurrentStep::Delivery && row.delivery.state.is_final()).await;
     let sent = began.elapsed();
     let (row, _) = wait(&bed.fleet.service, bed.id, |row| row.settlement.as_ref().is_some_and(|s| s.settled)).await;
-    let (settled, resident) = (began.elapsed(), resident_mb());
     let settlement = row.settlement.expect("it is settled");
     assert_eq!(settlement.unaccounted(), 0);
     assert_eq!(settlement.outcomes.get("accepted"), Some(&recipients), "{:?}", settlement.outcomes);
-    bed.fleet.stop().await;
-    let report = bed.simulator.stop().await;
-    Ran { sent, settled, resident, prepared: bed.prepared_in, report }
+    (sent, began.elapsed())
 }
 
 fn no_receipts(account: &mut AccountConfig) {

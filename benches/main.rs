@@ -17,10 +17,11 @@ fn main() {
     if std::env::var_os("BENCH_LOG").is_some() {
         tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     }
-    // A process of its own for one measurement, started by the bench of memory.
-    if words.iter().any(|word| word == "one-batch") {
-        memory::one_batch(size);
-        return;
+    // Processes of their own for one measurement, started by the bench of memory.
+    match words.first().map(String::as_str) {
+        Some("one-batch") => return memory::one_batch(size),
+        Some("simulator-alone") => return memory::simulator_alone(),
+        _ => {}
     }
     let parts: &[(&str, Bench)] = &[("prepare: its parts", |_| prepare::run())];
     for (name, bench) in parts.iter().chain(delivery::BENCHES) {

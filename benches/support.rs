@@ -12,7 +12,6 @@ use smsfleet::model::schedule::LateStart;
 use smsfleet::model::window::OnUncertain;
 use smsfleet::roles::config::{AccountConfig, Config};
 use smsfleet::roles::embedded::Embedded;
-use smsfleet::simulator::Simulator;
 
 /// A runtime as the binary has it.
 pub fn runtime() -> tokio::runtime::Runtime {
@@ -91,12 +90,10 @@ pub async fn wait(service: &SmsBatchService, id: BatchId, until: impl Fn(&BatchR
     }
 }
 
-/// A fleet and a simulator, with a sealed batch.
+/// A fleet with a sealed batch.
 pub struct Bed {
     /// The fleet.
     pub fleet: Embedded,
-    /// The simulator.
-    pub simulator: Simulator,
     /// The batch.
     pub id: BatchId,
     /// How long preparation took.
@@ -105,17 +102,16 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// Prepares and seals a batch of `recipients`.
-    pub async fn prepare(simulator: Simulator, recipients: u64, change: impl FnOnce(&mut AccountConfig)) -> Bed {
+    /// Prepares and seals a batch of `recipients` for the simulator at `port`.
+    pub async fn at(port: u16, recipients: u64, change: impl FnOnce(&mut AccountConfig)) -> Bed {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = simulator.smpp_addr().expect("it listens").port();
         let list = list(folder.path(), recipients);
         let fleet = Embedded::start(&config(folder.path(), port, change)).await.expect("the fleet starts");
         let created = fleet.service.create("bench", batch(&list)).await.expect("created");
         let began = Instant::now();
         fleet.service.entry_process(created.batch).await.expect("begun");
         wait(&fleet.service, created.batch, |row| row.sealed.is_some() || row.step().state.is_final()).await;
-        Bed { fleet, simulator, id: created.batch, prepared_in: began.elapsed(), _folder: folder }
+        Bed { fleet, id: created.batch, prepared_in: began.elapsed(), _folder: folder }
     }
 }
 
