@@ -193,7 +193,7 @@ pub struct Provider {
 impl Provider {
     /// One that answers in 5 to 30 ms and gives every message its receipt.
     pub fn start() -> Provider {
-        let mut config = SimulatorConfig { http_listen: None, ..SimulatorConfig::local() };
+        let mut config = SimulatorConfig::local();
         config.faults.latency = Delay::always(5, 30);
         config.receipts.delay = Delay::always(20, 300);
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");

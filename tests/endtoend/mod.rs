@@ -2,6 +2,7 @@
 
 mod alongside;
 mod fixture;
+mod http;
 mod killed;
 mod masked;
 mod others;
