@@ -7,6 +7,10 @@ mod memory;
 mod prepare;
 mod support;
 
+/// As the binary has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A bench: takes the number of recipients, or `None` for its own.
 type Bench = fn(Option<u64>);
 
