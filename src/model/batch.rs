@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::code::Code;
 use super::id::{BatchId, TaskCode};
+use super::limits::CHANGES_KEPT;
 use super::pack::SealTotals;
 use super::record::{Fingerprint, Sample};
 use super::report::Settlement;
@@ -138,6 +139,24 @@ pub struct BatchRow {
     /// The last recount; `None` before the first. `settled` in it ends the batch's story.
     #[doc(alias = "delivery_num")]
     pub settlement: Option<Settlement>,
+    /// The newest changes of its steps, oldest first: what webhooks tell, in order and without a gap.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+}
+
+/// A change of a step's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Counts a batch's changes, from 1.
+    pub number: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Which step.
+    pub step: CurrentStep,
+    /// The state after it.
+    pub state: StepState,
+    /// Why, when there is more to say.
+    pub reason: Option<(Code, String)>,
 }
 
 /// What an operator can ask of a batch.
@@ -180,6 +199,7 @@ impl BatchRow {
             sealed: None,
             approved: None,
             settlement: None,
+            changes: vec![],
         }
     }
 
@@ -222,6 +242,11 @@ impl BatchRow {
     pub fn after(&self, event: StepEvent, reason: Option<(Code, String)>, now: Timestamp) -> Result<BatchRow, Refusal> {
         let transition = decide(self.step().state, event)?;
         let mut next = self.clone();
+        let number = self.changes.last().map_or(0, |change| change.number) + 1;
+        let (step, state) = (self.current_step, transition.to);
+        next.changes.push(Change { number, at: now, step, state, reason: reason.clone() });
+        let too_many = next.changes.len().saturating_sub(CHANGES_KEPT);
+        next.changes.drain(..too_many);
         let step = next.step_mut();
         step.state = transition.to;
         step.reason = reason;

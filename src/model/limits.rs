@@ -46,6 +46,8 @@ pub const MESSAGE_ID_MAX: usize = 64;
 pub const RANGE_TASKS_PER_PREPARER: usize = 2;
 /// People one seal task covers, about: bounds the memory of striking out duplicates.
 pub const SEAL_RECIPIENTS_MAX: u64 = 1_000_000;
+/// Changes of a batch's state kept in its row: more than happen between two rounds of whoever tells them.
+pub const CHANGES_KEPT: usize = 40;
 /// Samples of rendered texts kept for the plan.
 pub const SAMPLES_MAX: usize = 4;
 /// Reports (receipts) of one intake batch at most.

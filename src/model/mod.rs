@@ -11,6 +11,7 @@ pub mod batch;
 pub mod code;
 pub mod id;
 pub mod idform;
+pub mod inbound;
 pub mod lane;
 pub mod ledger;
 pub mod limits;

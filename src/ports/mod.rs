@@ -10,6 +10,8 @@ pub mod batches;
 pub mod budget;
 pub mod clock;
 pub mod control;
+pub mod documents;
+pub mod journal;
 pub mod lease;
 pub mod links;
 pub mod meta;
@@ -109,6 +111,10 @@ pub struct Stores {
     pub links: Arc<dyn links::Links>,
     /// Letting go of old data.
     pub retention: Arc<dyn retention::Retention>,
+    /// Small documents.
+    pub documents: Arc<dyn documents::Documents>,
+    /// What happened.
+    pub journal: Arc<dyn journal::Journal>,
     /// Facts about the store itself.
     pub meta: Arc<dyn meta::Meta>,
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::account::Account;
 use crate::model::code::Code;
 use crate::model::id::Msisdn;
+use crate::model::inbound::Inbound;
 use crate::model::receipt::Report;
 use crate::model::window::Answered;
 
@@ -82,13 +83,15 @@ pub trait Provider: Send + Sync {
     async fn close(&self, grace: Duration);
 }
 
-/// Reports that came in together from one account.
+/// Reports, and messages of people, that came in together from one account.
 #[derive(Debug)]
 pub struct Reports {
     /// The account.
     pub account: String,
     /// The reports, in order of arrival.
     pub reports: Vec<Report>,
+    /// What people wrote, in order of arrival.
+    pub inbound: Vec<Inbound>,
     /// Told `true` once all of them are durable: only then the provider gets its acknowledgement. Dropped or `false`: it
     /// gets none, and sends them again.
     pub ack: oneshot::Sender<bool>,

@@ -214,7 +214,7 @@ impl Live for LiveFleet {
         };
         for reports in reports.chunks(REPORTS_PER_INTAKE) {
             let (ack, durable) = oneshot::channel();
-            let reports = Reports { account: callback.account.clone(), reports: reports.to_vec(), ack };
+            let reports = Reports { account: callback.account.clone(), reports: reports.to_vec(), inbound: vec![], ack };
             let stored = async { self.reports.send(reports).await.is_ok() && durable.await == Ok(true) };
             if tokio::time::timeout(DURABLE_WITHIN, stored).await != Ok(true) {
                 return Err(Fault::new(Code::StoreUnavailable, "the receipts could not be stored now: send them again"));

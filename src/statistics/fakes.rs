@@ -17,6 +17,8 @@ use crate::ports::StoreError;
 use crate::ports::Stores;
 use crate::ports::batches::{BatchIndex, Listed};
 use crate::ports::control::{Cas, ControlRows, Versioned};
+use crate::ports::documents::{Document, Documents, Shelf};
+use crate::ports::journal::{Direction, Entry, Journal, Place, Stream};
 use crate::ports::links::{LinkBlock, Links};
 use crate::ports::meta::Meta;
 use crate::ports::packs::{Manifests, Packs, Rejects};
@@ -65,6 +67,8 @@ impl Fake {
             suppressions: me.clone(),
             links: me.clone(),
             retention: me.clone(),
+            documents: me.clone(),
+            journal: me.clone(),
             meta: me,
         }
     }
@@ -281,6 +285,48 @@ impl Meta for Fake {
         no()
     }
     async fn put(&self, _: &str, _: &str) -> Result<(), StoreError> {
+        no()
+    }
+}
+
+#[async_trait]
+impl Documents for Fake {
+    async fn get(&self, _: Shelf, _: &str) -> Result<Option<String>, StoreError> {
+        no()
+    }
+
+    async fn insert(&self, _: Shelf, _: &str, _: &str) -> Result<Cas, StoreError> {
+        no()
+    }
+
+    async fn put(&self, _: Shelf, _: &str, _: &str) -> Result<(), StoreError> {
+        no()
+    }
+
+    async fn delete(&self, _: Shelf, _: &str) -> Result<(), StoreError> {
+        no()
+    }
+
+    async fn list(&self, _: Shelf, _: &str, _: Option<&str>, _: usize) -> Result<Vec<Document>, StoreError> {
+        no()
+    }
+}
+
+#[async_trait]
+impl Journal for Fake {
+    async fn append(&self, _: Stream, _: Vec<Entry>) -> Result<Vec<bool>, StoreError> {
+        no()
+    }
+
+    async fn list(&self, _: Stream, _: &str, _: Option<&Place>, _: usize, _: Direction) -> Result<Vec<Entry>, StoreError> {
+        no()
+    }
+
+    async fn remove(&self, _: Stream, _: Vec<Place>) -> Result<(), StoreError> {
+        no()
+    }
+
+    async fn drop_before(&self, _: Stream, _: Timestamp) -> Result<(), StoreError> {
         no()
     }
 }

@@ -13,6 +13,7 @@ mod index;
 mod receipts;
 
 mod lists;
+mod service;
 
 mod disk;
 mod folder;

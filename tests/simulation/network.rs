@@ -189,7 +189,7 @@ impl Network {
             raw: format!("{id} {}", rung.stat()),
             received: self.clock.now(),
         };
-        if sink.send(Reports { account: "sim".into(), reports: vec![report], ack }).await.is_err() {
+        if sink.send(Reports { account: "sim".into(), reports: vec![report], inbound: vec![], ack }).await.is_err() {
             self.known().sinks.retain(|other| !other.is_closed());
             return false;
         }

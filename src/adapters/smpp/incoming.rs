@@ -74,7 +74,8 @@ impl Incoming {
         let (ack, told) = oneshot::channel();
         let keys = std::mem::take(&mut self.keys);
         self.acks.push(Ack { keys, told });
-        let reports = Reports { account: self.account.clone(), reports: std::mem::take(&mut self.gathered), ack };
+        let reports =
+            Reports { account: self.account.clone(), reports: std::mem::take(&mut self.gathered), inbound: vec![], ack };
         if !self.waiting.is_empty() {
             self.waiting.push_back(reports);
             return;

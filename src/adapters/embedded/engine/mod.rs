@@ -51,6 +51,8 @@ tables! {
     IndexLog = "index_log", "Receipt index entries that are in no run yet.";
     IndexRun = "index_run", "Sorted runs of the receipt index.";
     IndexBlock = "index_block", "Blocks of the runs.";
+    Document = "document", "Small documents by shelf and name.";
+    Journal = "journal", "What happened, by stream, scope and time.";
 }
 
 /// Whether a batch may use the last of the disk.

@@ -4,6 +4,8 @@
 
 mod batch_list;
 mod control;
+mod documents;
+mod journal;
 mod links;
 mod meta;
 mod packs;
@@ -81,6 +83,8 @@ impl Keyed {
             suppressions: self.clone(),
             links: self.clone(),
             retention: self.clone(),
+            documents: self.clone(),
+            journal: self.clone(),
             meta: self.clone(),
         }
     }

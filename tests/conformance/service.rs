@@ -1,0 +1,94 @@
+//! Documents and journals: what the service around the fleet keeps.
+
+use smsfleet::model::time::Timestamp;
+use smsfleet::ports::control::Cas;
+use smsfleet::ports::documents::Shelf;
+use smsfleet::ports::journal::{Direction, Entry, Place, Stream};
+
+use super::fixture::over_both;
+
+#[test]
+fn a_document_is_there_at_once_and_after_a_restart_and_only_on_its_shelf() {
+    over_both(async |subject| {
+        let documents = subject.stores().documents;
+        assert_eq!(documents.insert(Shelf::ApiKey, "a", "1").await, Ok(Cas::Applied));
+        assert_eq!(documents.insert(Shelf::ApiKey, "a", "2").await, Ok(Cas::Refused));
+        documents.put(Shelf::ApiKey, "ab", "3").await.expect("it is stored");
+        documents.put(Shelf::ApiKey, "b", "4").await.expect("it is stored");
+        documents.put(Shelf::Rate, "a", "5").await.expect("it is stored");
+        documents.put(Shelf::Rate, "a", "6").await.expect("it is replaced");
+        documents.put(Shelf::ApiKey, "c", "7").await.expect("it is stored");
+        documents.delete(Shelf::ApiKey, "c").await.expect("it is removed");
+        documents.delete(Shelf::ApiKey, "c").await.expect("removing nothing is harmless");
+        let subject = subject.restarted().await;
+        let documents = subject.stores().documents;
+        assert_eq!(documents.get(Shelf::ApiKey, "a").await, Ok(Some("1".into())));
+        assert_eq!(documents.get(Shelf::ApiKey, "c").await, Ok(None));
+        assert_eq!(documents.get(Shelf::Rate, "a").await, Ok(Some("6".into())));
+        let names = async |prefix: &str, behind: Option<&str>, limit: usize| -> Vec<String> {
+            let listed = documents.list(Shelf::ApiKey, prefix, behind, limit).await.expect("a list");
+            listed.into_iter().map(|document| document.name).collect()
+        };
+        assert_eq!(names("", None, 10).await, ["a", "ab", "b"]);
+        assert_eq!(names("a", None, 10).await, ["a", "ab"]);
+        assert_eq!(names("", Some("a"), 1).await, ["ab"]);
+        assert_eq!(names("b", Some("a"), 5).await, ["b"], "a place before the beginning is the beginning");
+        assert_eq!(names("a", Some("b"), 5).await, [""; 0], "a place behind the end is the end");
+        assert_eq!(names("", None, 0).await, [""; 0]);
+    });
+}
+
+fn entry(scope: &str, at: i64, id: u64, body: &str) -> Entry {
+    Entry { place: Place { scope: scope.into(), at: Timestamp(at), id }, body: body.into() }
+}
+
+#[test]
+fn a_journal_is_read_from_both_ends_in_pages() {
+    over_both(async |subject| {
+        let journal = subject.stores().journal;
+        let entries = vec![entry("b/", 5, 1, "e"), entry("a/", 7, 0, "c"), entry("a/", 3, 2, "b"), entry("a/", 3, 1, "a")];
+        assert_eq!(journal.append(Stream::Inbox, entries).await, Ok(vec![true; 4]));
+        let again = vec![entry("a/", 3, 1, "another"), entry("a/b/", -4, 9, "d")];
+        assert_eq!(journal.append(Stream::Inbox, again).await, Ok(vec![false, true]));
+        journal.append(Stream::Click, vec![entry("a/", 1, 1, "x")]).await.expect("another stream");
+        let subject = subject.restarted().await;
+        let journal = subject.stores().journal;
+        for page in 1..6 {
+            for (within, expected) in [("", "abcde"), ("a/", "abcd"), ("b", "e"), ("c", "")] {
+                for direction in [Direction::Forward, Direction::Backward] {
+                    let (mut bodies, mut behind) = (String::new(), None);
+                    loop {
+                        let listed = journal.list(Stream::Inbox, within, behind.as_ref(), page, direction).await.expect("a page");
+                        assert!(listed.len() <= page);
+                        let Some(last) = listed.last() else { break };
+                        behind = Some(last.place.clone());
+                        bodies.extend(listed.into_iter().map(|entry| entry.body));
+                    }
+                    let turned: String = if direction == Direction::Backward { bodies.chars().rev().collect() } else { bodies };
+                    assert_eq!(turned, expected, "{within:?} by {page}, {direction:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn old_entries_go_from_every_scope_and_new_ones_stay() {
+    over_both(async |subject| {
+        let journal = subject.stores().journal;
+        let scopes = ["a/", "a/b/", "b/", "long/1/", "long/2/"];
+        let all = scopes.iter().flat_map(|scope| (0..1_500).map(move |at| entry(scope, at, 0, "")));
+        journal.append(Stream::Click, all.collect()).await.expect("they are stored");
+        journal.append(Stream::Audit, vec![entry("a/", 0, 0, "")]).await.expect("another stream");
+        journal.remove(Stream::Click, vec![entry("b/", 1_499, 0, "").place]).await.expect("it is removed");
+        journal.drop_before(Stream::Click, Timestamp(1_490)).await.expect("old ones go");
+        for scope in scopes {
+            let left = journal.list(Stream::Click, scope, None, 100, Direction::Forward).await.expect("a list");
+            let times: Vec<i64> = left.iter().filter(|entry| entry.place.scope == scope).map(|entry| entry.place.at.0).collect();
+            let end = if scope == "b/" { 1_499 } else { 1_500 };
+            assert_eq!(times, (1_490..end).collect::<Vec<_>>(), "{scope}");
+        }
+        let audit = journal.list(Stream::Audit, "", None, 10, Direction::Forward).await.expect("a list");
+        assert_eq!(audit.len(), 1);
+    });
+}
