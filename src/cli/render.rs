@@ -160,7 +160,7 @@ pub fn plan(batch: &BatchView, plan: &PlanView) -> String {
 }
 
 /// A text that cannot move the cursor or change colours.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| {
             if c == '\n' {

@@ -85,6 +85,7 @@ codes! {
     KeyNotFound = "SF-7007", 404, false, "there is no such API key", "list the keys";
     CommandRunning = "SF-7008", 409, true, "the same command is being carried out", "wait; the same key gets the same answer";
     NotFound = "SF-7009", 404, false, "there is nothing under this address", "see /openapi.json for what there is";
+    ServerDown = "SF-7012", 503, true, "the service does not answer", "check --server, the network and whether the service runs";
     AccountNotFound = "SF-7011", 404, false, "there is no such account", "list the accounts";
     MethodUnknown = "SF-7010", 405, false, "the address does not take this method", "see /openapi.json for what it takes";
     Internal = "SF-9001", 500, false, "a bug in smsfleet", "report it with the log";

@@ -36,7 +36,18 @@ pub fn public(surface: Surface) -> Router {
 
 /// The description of the API.
 pub fn document() -> utoipa::openapi::OpenApi {
-    api::routes().split_for_parts().1
+    let mut document = api::routes().split_for_parts().1;
+    // Handlers of several files share their names; an operation's name is its own.
+    for (path, item) in &mut document.paths.paths {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        for (method, operation) in ["get", "put", "post", "delete"].into_iter().zip(operations) {
+            let words = path.split(['/', '{', '}', '-']).filter(|word| !word.is_empty() && *word != "v1");
+            if let Some(operation) = operation {
+                operation.operation_id = Some(words.fold(method.to_owned(), |name, word| format!("{name}_{word}")));
+            }
+        }
+    }
+    document
 }
 
 /// Routes that need no key.

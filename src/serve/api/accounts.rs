@@ -67,6 +67,8 @@ pub struct AccountList {
 pub struct RateWish {
     /// Segments a second at most; `null` sets it back to what is configured.
     #[schema(minimum = 1, maximum = 1_000_000, required)]
+    // Not left out by mistake: to set a rate back is to say so.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub segments_per_second: Option<u32>,
 }
 

@@ -25,13 +25,13 @@ use utoipa_axum::routes;
 use super::fleet::Surface;
 use super::problem::Problem;
 
-pub use accounts::{AccountView, RateWish};
+pub use accounts::{AccountList, AccountView, RateWish};
 pub use audit::AuditPage;
 pub use batches::{BatchExplained, BatchPage, NumberExplained};
 pub use commands::{CommandAnswer, PauseWish, StartWish};
 pub use create::{Created, NewBatch, SourceWish};
 pub use keys::{KeyList, KeyView, KeyWish, MadeKey};
-pub use suppressions::{NUMBERS_MAX, Numbers, SuppressionAnswer};
+pub use suppressions::{CheckedMany, NUMBERS_MAX, Numbers, SuppressionAnswer};
 pub use watch::Watched;
 
 /// Where the description of the API is served.
@@ -68,6 +68,7 @@ impl utoipa::Modify for Key {
 #[allow(dead_code, reason = "it only describes the parameter")]
 struct OneBatch {
     /// The batch: its id, or the first digits of it.
+    #[param(pattern = "^[0-9a-fA-F]{4,32}$")]
     id: String,
 }
 
@@ -94,6 +95,16 @@ impl IntoResponses for Refusals {
         let refused = [("4XX", "what was asked is refused"), ("5XX", "it could not be done now")];
         refused.into_iter().map(|(status, meaning)| (status.to_owned(), problem(meaning))).collect()
     }
+}
+
+/// The number that a route is about.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "it only describes the parameter")]
+struct OneNumber {
+    /// A number with its country code, such as `+8613800138000`.
+    #[param(pattern = "^[+]?[1-9][0-9]{4,14}$")]
+    number: String,
 }
 
 /// All routes of the API, with their description.

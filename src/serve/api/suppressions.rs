@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::batches::number;
 use super::once::{self, Command, carry_out};
-use super::{Answer, Once, Refusals, Shared};
+use super::{Answer, Once, OneNumber, Refusals, Shared};
 use crate::model::access::{Caller, Standing};
 use crate::model::code::{Code, Fault};
 use crate::model::id::Msisdn;
@@ -116,7 +116,7 @@ pub async fn count(State(surface): Shared, _viewer: Viewer) -> Answer<Json<Count
 
 /// Says whether a number gets nothing
 #[utoipa::path(get, path = "/v1/suppressions/{number}", tag = "suppressions",
-    params(("number" = String, Path, description = "with its country code")), responses((status = 200, body = Checked), Refusals))]
+    params(OneNumber), responses((status = 200, body = Checked), Refusals))]
 pub async fn check(State(surface): Shared, _operator: Operator, Path(text): Path<String>) -> Answer<Json<Checked>> {
     let checked = surface.stores.suppressions.check(&[number(&text)?]).await?;
     Ok(Json(Checked { suppressed: checked.first().copied().unwrap_or(false) }))
@@ -126,7 +126,7 @@ pub async fn check(State(surface): Shared, _operator: Operator, Path(text): Path
 ///
 /// Whoever is on it gets nothing more within seconds, also of batches that run.
 #[utoipa::path(put, path = "/v1/suppressions/{number}", tag = "suppressions",
-    params(("number" = String, Path, description = "with its country code"), Once),
+    params(OneNumber, Once),
     responses((status = 200, body = SuppressionAnswer), Refusals))]
 pub async fn add(
     State(surface): Shared,
@@ -139,7 +139,7 @@ pub async fn add(
 
 /// Takes a number off the list
 #[utoipa::path(delete, path = "/v1/suppressions/{number}", tag = "suppressions",
-    params(("number" = String, Path, description = "with its country code"), Once),
+    params(OneNumber, Once),
     responses((status = 200, body = SuppressionAnswer), Refusals))]
 pub async fn remove(
     State(surface): Shared,
