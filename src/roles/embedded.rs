@@ -21,7 +21,7 @@ use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::rates::LocalRates;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::smpp::SmppAccount;
-use crate::adapters::source::{self, FileSource};
+use crate::adapters::source::{self, ListSource};
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
@@ -124,7 +124,7 @@ impl Embedded {
             stores,
             rates: Arc::new(LocalRates::new(limits, world.clock.boot())),
             world,
-            source: Arc::new(FileSource::new(opened.store.spool())),
+            source: Arc::new(ListSource::new(opened.store.spool())),
             routes,
             tallies: Arc::new(MemoryTallies::new()),
             lease: Arc::new(MemoryLease::new()),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use smsfleet::adapters::source::{FileSource, expire, spool, sweep};
+use smsfleet::adapters::source::{ListSource, expire, spool, sweep};
 use smsfleet::model::code::Code;
 use smsfleet::ports::source::{Source, SourceSpec};
 
@@ -61,7 +61,7 @@ async fn what_is_no_list_says_what_to_do() {
 #[tokio::test]
 async fn what_expands_without_end_is_refused() {
     let place = Place::new(&zstd::encode_all(&vec![b'x'; 8 << 20][..], 1).expect("zstd"), "");
-    let source = FileSource::new(place.spool()).with_expanded_max(1 << 20);
+    let source = ListSource::new(place.spool()).with_expanded_max(1 << 20);
     fault_of(source.plan(&place.spec, 1).await, Code::SourceBroken, "expands to more than 1048576");
     assert_eq!(files_in(&place.spool()), [""; 0]);
 }
@@ -100,7 +100,7 @@ async fn standard_input_becomes_a_file_that_stays_the_same() {
     assert_ne!(spool(&b"phone\n2\n"[..], &dir).expect("another"), path);
     assert_eq!((files_in(&dir).len(), std::fs::read_to_string(&path).expect("read").as_str()), (2, list));
 
-    let source = FileSource::new(dir.clone());
+    let source = ListSource::new(dir.clone());
     let spec = SourceSpec { table_name: path.display().to_string(), dialect: String::new() };
     let plan = source.plan(&spec, 10).await.expect("a plan");
     // The same bytes under another inode, as after a restore of the folder.

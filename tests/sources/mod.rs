@@ -6,7 +6,7 @@ mod whole;
 
 use std::path::{Path, PathBuf};
 
-use smsfleet::adapters::source::FileSource;
+use smsfleet::adapters::source::ListSource;
 use smsfleet::model::code::{Code, Fault};
 use smsfleet::model::record::{Record, SourcePlan};
 use smsfleet::ports::source::{Source, SourceSpec};
@@ -14,14 +14,14 @@ use smsfleet::ports::source::{Source, SourceSpec};
 /// A folder with one list in it, and a source that spools beside it.
 struct Place {
     folder: tempfile::TempDir,
-    source: FileSource,
+    source: ListSource,
     spec: SourceSpec,
 }
 
 impl Place {
     fn new(bytes: &[u8], dialect: &str) -> Place {
         let folder = tempfile::tempdir().expect("a folder");
-        let source = FileSource::new(folder.path().join("spool"));
+        let source = ListSource::new(folder.path().join("spool"));
         let path = folder.path().join("list");
         std::fs::write(&path, bytes).expect("the list is written");
         let spec = SourceSpec { table_name: path.display().to_string(), dialect: dialect.to_string() };
