@@ -42,7 +42,7 @@ use self::part::{Place, open_file};
 use self::range::{FetchedRange, LocalRange, RangeRecords};
 use self::uploads::UploadPlace;
 use crate::model::code::{Code, Fault};
-use crate::model::record::{RangePlan, SourcePlan};
+use crate::model::record::{Fingerprint, RangePlan, SourcePlan};
 use crate::ports::source::{RangeReader, Source, SourceSpec};
 
 /// What a compressed or recoded file may expand to, unless configured otherwise.
@@ -110,6 +110,15 @@ impl ListSource {
             }
             Address::Local(_) => Ok(table_name.to_string()),
         }
+    }
+
+    /// Whether the list is still what was planned, without reading it. `dialect` is the plan's.
+    ///
+    /// # Errors
+    /// [`Code::SourceChanged`], or what keeps it from being looked at.
+    pub async fn unchanged(&self, table_name: &str, planned: &Fingerprint, dialect: &str) -> Result<(), Fault> {
+        let now = self.list(table_name).await?;
+        if (now.size(), &now.version()) == (planned.size, &planned.version) { Ok(()) } else { Err(now.changed_since(dialect)) }
     }
 
     /// What lies at an address now.
