@@ -124,6 +124,11 @@ impl ListSource {
     /// What lies at an address now.
     async fn list(&self, table_name: &str) -> Result<List, Fault> {
         match Address::parse(table_name)? {
+            // A folder may hold many files, and lie on another machine.
+            Address::Local(path) if path.is_dir() => {
+                let spool_dir = self.spool_dir.clone();
+                blocking(move || list::local(&path, &spool_dir)).await
+            }
             Address::Local(path) => list::local(&path, &self.spool_dir),
             Address::Object(address) => self.objects.bucket(&address)?.list(&address).await,
             Address::Upload(id) => {

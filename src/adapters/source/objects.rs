@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
+use tokio::sync::OnceCell;
 
 use super::address::{ObjectAddress, StoreKind};
 use super::list::List;
@@ -145,6 +146,7 @@ impl Bucket {
             about: self.about.clone(),
             path: meta.location,
             name: format!("{folder}{file_name}"),
+            condition: Arc::default(),
         };
         Part { name: object.name.clone(), file_name, size: meta.size, version, place: Place::Object(object) }
     }
@@ -157,21 +159,26 @@ pub(super) struct Object {
     about: Arc<About>,
     path: Path,
     name: String,
+    /// What [`Object::condition`] found, for all readers of this look at the object.
+    condition: Arc<OnceCell<Option<String>>>,
 }
 
 impl Object {
     /// What makes a request fail when the object is no longer at `version`. Listings and answers may write an etag with and
     /// without quotes, so the store is asked for the form it takes.
     pub async fn condition(&self, planned: &str) -> Result<Option<String>, Fault> {
-        let meta = self.store.head(&self.path).await.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => self.changed("was removed"),
-            error => fault(&self.about, &self.name, &error),
-        })?;
-        // What is named by its content may be written again, and is the same.
-        if planned != UPLOADED && version(&meta) != planned {
-            return Err(self.changed("was changed"));
-        }
-        Ok(meta.e_tag)
+        let look = async {
+            let meta = self.store.head(&self.path).await.map_err(|error| match error {
+                object_store::Error::NotFound { .. } => self.changed("was removed"),
+                error => fault(&self.about, &self.name, &error),
+            })?;
+            // What is named by its content may be written again, and is the same.
+            if planned != UPLOADED && version(&meta) != planned {
+                return Err(self.changed("was changed"));
+            }
+            Ok(meta.e_tag)
+        };
+        self.condition.get_or_try_init(|| look).await.cloned()
     }
 
     /// The bytes of a range, under a condition.

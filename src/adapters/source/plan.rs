@@ -9,7 +9,7 @@ use super::columns::Columns;
 use super::detect::{self, Census};
 use super::dialect::{Compression, Dialect, Format, Wanted};
 use super::list::List;
-use super::part::{Input, Part, open_file};
+use super::part::{Input, Part, Place, open_file};
 use super::records::{CHUNK_BYTES, Framing, Records};
 use super::spool::{self, Hashed};
 use super::{ListSource, cannot_read};
@@ -141,19 +141,22 @@ struct Planned {
 }
 
 fn plan_part(source: &ListSource, part: &Part, wanted: &Wanted, range_records: u32) -> Result<Planned, Fault> {
-    let head = spool::expanded_sample(part, Compression::Plain, 64)?;
-    let compression = wanted.compression.unwrap_or_else(|| detect::compression(&head));
-    let sample = spool::expanded_sample(part, compression, detect::SAMPLE_BYTES)?;
+    let raw = spool::expanded_sample(part, Compression::Plain, detect::SAMPLE_BYTES)?;
+    let compression = wanted.compression.unwrap_or_else(|| detect::compression(&raw));
+    let sample = match compression {
+        Compression::Plain => raw,
+        Compression::Gzip | Compression::Zstd => spool::expanded_sample(part, compression, detect::SAMPLE_BYTES)?,
+    };
     let encoding = wanted.encoding.map_or_else(|| detect::encoding(&sample), Ok).map_err(named(&part.name))?;
     // Format and delimiter are found out in the UTF-8 text; the copy is made without them.
     let header = wanted.header.unwrap_or(true);
     let mut dialect = Dialect { format: Format::Csv, delimiter: b',', header, encoding, compression };
     let mut fingerprint = part.fingerprint();
-    let mut found = look(source, part, wanted, &mut dialect, &mut fingerprint, range_records)?;
+    let mut found = look(source, part, wanted, &sample, &mut dialect, &mut fingerprint, range_records)?;
     // The first sign of GB18030 may come behind the sample. Then the pass has seen it and is made again.
     if wanted.encoding.is_none() && dialect.encoding == UTF_8 && found.census.is_gb18030() {
         dialect.encoding = GB18030;
-        found = look(source, part, wanted, &mut dialect, &mut fingerprint, range_records)?;
+        found = look(source, part, wanted, &sample, &mut dialect, &mut fingerprint, range_records)?;
     }
     Ok(Planned { fingerprint, dialect, columns: found.columns, ranges: found.ranges, records: found.records })
 }
@@ -166,11 +169,13 @@ struct Found {
     census: Census,
 }
 
-/// Finds out what the dialect leaves open, and goes through the text. Completes dialect and fingerprint.
+/// Finds out what the dialect leaves open, and goes through the text, which begins with `sample` where it is read in place.
+/// Completes dialect and fingerprint.
 fn look(
     source: &ListSource,
     part: &Part,
     wanted: &Wanted,
+    sample: &[u8],
     dialect: &mut Dialect,
     fingerprint: &mut Fingerprint,
     range_records: u32,
@@ -186,23 +191,22 @@ fn look(
         fingerprint.content = content;
         Some(copy)
     };
-    let mut sample = vec![];
-    let input: Input = match &copy {
+    let mut of_copy = vec![];
+    let (input, sample): (Input, &[u8]) = match &copy {
         Some(copy) => {
             source.note_use(copy)?;
             let shown = copy.display().to_string();
-            open_file(copy, &shown, 0, detect::SAMPLE_BYTES as u64)?.read_to_end(&mut sample).map_err(read_error)?;
-            open_file(copy, &shown, 0, u64::MAX)?
+            open_file(copy, &shown, 0, detect::SAMPLE_BYTES as u64)?.read_to_end(&mut of_copy).map_err(read_error)?;
+            (open_file(copy, &shown, 0, u64::MAX)?, &of_copy)
         }
         None => {
-            if let super::part::Place::File(path) = &part.place {
+            if let Place::File(path) = &part.place {
                 source.note_use(path)?;
             }
-            part.open_range(0, detect::SAMPLE_BYTES as u64)?.read_to_end(&mut sample).map_err(read_error)?;
-            part.open()?
+            (part.open()?, sample)
         }
     };
-    let text = sample.strip_prefix(MARK).unwrap_or(&sample);
+    let text = sample.strip_prefix(MARK).unwrap_or(sample);
     let mark = (sample.len() - text.len()) as u64;
     dialect.format = wanted.format.map_or_else(|| detect::format(text), Ok).map_err(named(name))?;
     dialect.delimiter = wanted.delimiter.unwrap_or_else(|| detect::delimiter(text));
