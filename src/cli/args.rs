@@ -173,7 +173,8 @@ Ctrl-C once ends in order: nothing new is handed over, answers are waited for. T
 /// What `send` is told.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SendArgs {
-    /// The list: CSV or JSON Lines, also gzip or zstd; `-` is standard input
+    /// The list: CSV or JSON Lines, also gzip or zstd. A file, a folder of files, or an address such as s3://bucket/key; `-` is
+    /// standard input
     #[arg(long, value_name = "FILE")]
     pub recipients: PathBuf,
     /// The batch.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{BatchArgs, SendArgs};
+use crate::adapters::source::is_remote;
 use crate::model::batch::SmsBatch;
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
@@ -153,8 +154,11 @@ fn provider_type(args: &BatchArgs, config: &Config) -> Result<String, Fault> {
     }
 }
 
-/// The absolute path of a list, so that the same file has the same name from every folder.
+/// The absolute path of a list, so that the same file has the same name from every folder. An address stays as it is.
 pub fn absolute(path: &Path) -> Result<PathBuf, Fault> {
+    if path.to_str().is_some_and(is_remote) {
+        return Ok(path.to_owned());
+    }
     std::fs::canonicalize(path)
         .map_err(|error| Fault::new(Code::SourceNotFound, format!("{} cannot be opened: {error}", path.display())))
 }

@@ -118,7 +118,11 @@ async fn run(
     if let Some(row) = &row
         && row.delivery.state == StepState::Initial
     {
-        unchanged(row, &list)?;
+        if list.is_file() {
+            unchanged(row, &list)?;
+        } else if let Some(fingerprint) = &row.fingerprint {
+            holding.embedded.lists.source.unchanged(&row.batch.table_name, fingerprint, &row.dialect).await?;
+        }
     }
     if row.as_ref().is_some_and(BatchRow::is_over) && !args.dry_run {
         screen.say("this batch was sent before; here is its report. To send the same again, name a new batch with --key NAME");

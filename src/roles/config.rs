@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reach::{HttpConfig, SmppConfig};
+use super::reach::{HttpConfig, ObjectStoreConfig, SmppConfig};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
 use crate::model::limits::PARTS_MAX;
 use crate::model::schedule::{LateStart, SendingHours, seconds};
@@ -31,6 +31,12 @@ pub struct Config {
     pub batch: BatchDefaults,
     /// Accounts at providers, by name.
     pub accounts: BTreeMap<String, AccountConfig>,
+    /// Where lists may be read from.
+    pub sources: SourcesConfig,
+    /// Object stores that lists may be read from, by name.
+    pub object_stores: BTreeMap<String, ObjectStoreConfig>,
+    /// Lists that are handed in over the network.
+    pub uploads: UploadsConfig,
     /// How long data is kept.
     pub retention: RetentionConfig,
     /// HTTP apart from the local socket.
@@ -48,6 +54,9 @@ impl Default for Config {
             default_region: String::new(),
             batch: BatchDefaults::default(),
             accounts: BTreeMap::new(),
+            sources: SourcesConfig::default(),
+            object_stores: BTreeMap::new(),
+            uploads: UploadsConfig::default(),
             retention: RetentionConfig::default(),
             serve: ServeConfig::default(),
             log: LogConfig::default(),
@@ -168,6 +177,32 @@ impl AccountConfig {
             hours: self.hours.clone(),
             answer_timeout: self.answer_timeout,
         }
+    }
+}
+
+/// Where lists may be read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourcesConfig {
+    /// Folders of this machine that batches created over the network may name lists in; `smsfleet send` may name any path.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Lists that are handed in over the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UploadsConfig {
+    /// Where they are kept, such as `s3://lists/uploads/`; in the data folder without it.
+    pub url: Option<String>,
+    /// Megabytes that one may have.
+    pub max_mb: u32,
+    /// Days that one is kept after it was handed in, or longer while a batch needs it.
+    pub keep_days: u32,
+}
+
+impl Default for UploadsConfig {
+    fn default() -> UploadsConfig {
+        UploadsConfig { url: None, max_mb: 2_048, keep_days: 30 }
     }
 }
 
@@ -295,6 +330,18 @@ impl Config {
         }
         if serve.request_timeout.is_zero() || serve.head_timeout.is_zero() {
             refuse("serve".into(), "its times are more than 0 seconds");
+        }
+        if self.sources.folders.iter().any(|folder| !folder.is_absolute()) {
+            refuse("sources.folders".into(), "has absolute paths only");
+        }
+        for (name, store) in &self.object_stores {
+            if let Err((key, text)) = store.check() {
+                refuse(format!("object_stores.{name}.{key}"), &text);
+            }
+        }
+        // No store copies more than this in one step, which is how a long upload gets its name.
+        if self.uploads.max_mb == 0 || self.uploads.url.is_some() && self.uploads.max_mb > 5_000 {
+            refuse("uploads.max_mb".into(), "is at least 1, and at most 5000 with uploads.url");
         }
         for (name, account) in &self.accounts {
             let key = |key: &str| format!("accounts.{name}.{key}");

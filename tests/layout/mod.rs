@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const STAGES: [&str; 9] = ["access", "batch", "coordinate", "prepare", "dispatch", "deliver", "receipts", "statistics", "links"];
 
 /// Crates that speak to the outside, and the one place that may use each.
-const CLIENTS: [(&str, &str); 12] = [
+const CLIENTS: [(&str, &str); 13] = [
     ("redb", "src/adapters/embedded/engine"),
     ("rusmpp", "src/adapters/smpp"),
     ("reqwest", "src/adapters/http"),
@@ -16,6 +16,7 @@ const CLIENTS: [(&str, &str); 12] = [
     ("csv", "src/adapters/source"),
     ("encoding_rs", "src/adapters/source"),
     ("flate2", "src/adapters/source"),
+    ("object_store", "src/adapters/source"),
     ("backoff", "src/runtime/retry.rs"),
     ("indicatif", "src/cli"),
     ("clap", "src/cli"),
