@@ -8,6 +8,7 @@
 pub mod account;
 pub mod answer;
 pub mod batch;
+pub mod click;
 pub mod code;
 pub mod id;
 pub mod idform;

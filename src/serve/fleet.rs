@@ -58,6 +58,9 @@ pub trait Live: Send + Sync {
     /// Takes a provider's callback with delivery reports. Answers only once they are durable; a fault is answered to the
     /// provider as its status, so that it sends them again.
     async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault>;
+
+    /// Takes a provider's callback with messages of people, under the same rules.
+    async fn inbound(&self, callback: Callback) -> Result<CallbackReply, Fault>;
 }
 
 /// A request with delivery reports, as a provider sent it.

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod fleet;
 pub mod guard;
+pub mod inbound;
 pub mod listing;
 pub mod problem;
 pub mod router;

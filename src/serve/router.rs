@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 
 use super::fleet::{Callback, Live, Surface};
+use super::inbound;
 use super::listing::{self, Format};
 use super::problem::Problem;
 use super::views::{BatchReport, BatchView};
@@ -57,6 +58,7 @@ pub fn public(surface: Surface) -> Router {
 fn open_routes() -> Router<Arc<Surface>> {
     Router::new()
         .route("/v1/receipts/{account}", post(receipts).get(receipts))
+        .route("/v1/inbound/{account}", post(inbound::take).get(inbound::take))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

@@ -62,6 +62,8 @@ pub fn account() -> Account {
         currency: String::new(),
         hours: None,
         answer_timeout: Duration::from_secs(6),
+        sender: String::new(),
+        opt_out: Default::default(),
     }
 }
 
