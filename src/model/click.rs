@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::id::BatchId;
 use super::time::Timestamp;
 
 /// Why an opening is a machine's.
@@ -254,6 +255,26 @@ const BURST_SPAN: Duration = Duration::from_secs(2);
 /// Bursts are a machine's this long after the receipt.
 const AFTER_DELIVERY: Duration = Duration::from_secs(10);
 
+/// Scope of one link's openings in the journal: 15 digits hold every number that has a code.
+pub fn scope_of(batch: BatchId, link: u64) -> String {
+    format!("{batch}/{link:015}/")
+}
+
+/// First characters of the scopes of a batch's openings. Its sweeps stand elsewhere ([`sweeps_of`]).
+pub fn openings_of(batch: BatchId) -> String {
+    format!("{batch}/")
+}
+
+/// Scope of a batch's sweeps in the same journal.
+pub fn sweeps_of(batch: BatchId) -> String {
+    format!("sweeps/{batch}/")
+}
+
+/// The link that a scope names.
+pub fn link_of(scope: &str) -> Option<u64> {
+    scope.split('/').nth(1)?.parse().ok()
+}
+
 /// The openings of one link, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClickCounts {
@@ -270,9 +291,9 @@ pub struct ClickCounts {
 pub fn count(clicks: &[(Timestamp, Click)], delivered: Option<Timestamp>, sweeps: &[Sweep]) -> ClickCounts {
     let mut counts = ClickCounts::default();
     for (place, (at, click)) in clicks.iter().enumerate() {
-        let swept = sweeps.iter().any(|sweep| {
-            sweep.source == click.source && sweep.from.minus(SWEEP_SPAN) <= *at && *at <= sweep.to.plus(SWEEP_SPAN)
-        });
+        let swept = sweeps
+            .iter()
+            .any(|sweep| sweep.source == click.source && sweep.from.minus(SWEEP_SPAN) <= *at && *at <= sweep.to.plus(SWEEP_SPAN));
         let near = |other: Option<&(Timestamp, Click)>| {
             other.is_some_and(|(then, _)| then.since(*at) <= BURST_SPAN && at.since(*then) <= BURST_SPAN)
         };
@@ -323,6 +344,16 @@ mod tests {
 
     fn at(millis: i64) -> (Timestamp, Click) {
         (Timestamp(millis), Click { kind: Kind::Person, why: None, agent: Agent::Phone, source: "a".into() })
+    }
+
+    #[test]
+    fn a_scope_reads_back() {
+        for link in [0, 7, 99_999_999_999, 218_340_105_584_895] {
+            let scope = scope_of(BatchId(7), link);
+            assert_eq!(link_of(&scope), Some(link));
+            assert!(scope.starts_with(&openings_of(BatchId(7))));
+        }
+        assert!(scope_of(BatchId(7), 99) < scope_of(BatchId(7), 100), "in the order of the numbers");
     }
 
     #[test]

@@ -41,22 +41,8 @@ impl Default for OptOutRules {
 }
 
 /// Words that carriers want understood (CTIA's list), and those of Chinese practice.
-const OPT_OUT: &[&str] = &[
-    "STOP",
-    "STOPALL",
-    "UNSUBSCRIBE",
-    "CANCEL",
-    "END",
-    "QUIT",
-    "REVOKE",
-    "OPTOUT",
-    "TD",
-    "T",
-    "R",
-    "N",
-    "退订",
-    "拒收",
-];
+const OPT_OUT: &[&str] =
+    &["STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT", "TD", "T", "R", "N", "退订", "拒收"];
 const OPT_IN: &[&str] = &["START", "UNSTOP"];
 
 /// What a person wants by a message.
@@ -109,13 +95,8 @@ fn folded(text: &str) -> String {
     };
     // Marks that nobody sees come with some keyboards and gateways.
     let invisible = |c: &char| matches!(c, '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}' | '\u{FE0F}' | '\0');
-    let all: String = text
-        .trim()
-        .chars()
-        .take(LOOKED_AT + 1)
-        .filter(|c| !invisible(c))
-        .flat_map(|c| narrow(c).to_lowercase())
-        .collect();
+    let all: String =
+        text.trim().chars().take(LOOKED_AT + 1).filter(|c| !invisible(c)).flat_map(|c| narrow(c).to_lowercase()).collect();
     if all.chars().count() > LOOKED_AT {
         return String::new();
     }

@@ -108,10 +108,8 @@ impl Intake {
             store(schedule(), || self.stores.parked.park(parked.clone())).await?;
         }
         self.record(matched).await?;
-        let messages: Vec<(&str, &Inbound)> = batch
-            .iter()
-            .flat_map(|reports| reports.inbound.iter().map(|message| (reports.account.as_str(), message)))
-            .collect();
+        let messages: Vec<(&str, &Inbound)> =
+            batch.iter().flat_map(|reports| reports.inbound.iter().map(|message| (reports.account.as_str(), message))).collect();
         if messages.is_empty() {
             return Ok(());
         }

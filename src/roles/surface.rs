@@ -15,6 +15,7 @@ use super::edges::Edges;
 use super::embedded::{Embedded, HttpAccounts, Opened};
 use crate::adapters::http::HttpAccount;
 use crate::batch::SmsBatchService;
+use crate::links::Redirector;
 use crate::model::account::Account;
 use crate::model::batch::Command;
 use crate::model::code::{Code, Fault};
@@ -71,6 +72,7 @@ impl Holding {
                 http: embedded.http.clone(),
                 reports: embedded.reports.clone(),
                 commit_took: embedded.commit_took.clone(),
+                links: embedded.links.clone(),
                 failed: embedded.failed.clone(),
             })),
             exporter: Some(exporter.clone()),
@@ -158,6 +160,7 @@ struct LiveFleet {
     http: HttpAccounts,
     reports: ReportSink,
     commit_took: Arc<AtomicU64>,
+    links: Arc<Redirector>,
     failed: CancellationToken,
 }
 
@@ -198,6 +201,10 @@ impl Live for LiveFleet {
             return Ok(());
         }
         Err("no account can be reached".into())
+    }
+
+    fn links(&self) -> Option<Arc<Redirector>> {
+        Some(self.links.clone())
     }
 
     async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {

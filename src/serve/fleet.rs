@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::links::Redirector;
 use crate::model::account::Account;
 use crate::model::batch::Command;
 use crate::model::code::Fault;
@@ -54,6 +55,11 @@ pub trait Live: Send + Sync {
 
     /// Why it cannot work now, when it cannot.
     fn ready(&self) -> Result<(), String>;
+
+    /// Short links, where this process serves them.
+    fn links(&self) -> Option<Arc<Redirector>> {
+        None
+    }
 
     /// Takes a provider's callback with delivery reports. Answers only once they are durable; a fault is answered to the
     /// provider as its status, so that it sends them again.

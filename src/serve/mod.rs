@@ -9,6 +9,7 @@ pub mod client;
 pub mod fleet;
 pub mod guard;
 pub mod inbound;
+pub mod links;
 pub mod listing;
 pub mod problem;
 pub mod router;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fleet::{Callback, Live, Surface};
 use super::inbound;
+use super::links;
 use super::listing::{self, Format};
 use super::problem::Problem;
 use super::views::{BatchReport, BatchView};
@@ -59,6 +60,7 @@ fn open_routes() -> Router<Arc<Surface>> {
     Router::new()
         .route("/v1/receipts/{account}", post(receipts).get(receipts))
         .route("/v1/inbound/{account}", post(inbound::take).get(inbound::take))
+        .route("/{code}", get(links::open))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

@@ -53,5 +53,7 @@ pub async fn serve(listener: UnixListener, folder: &Path, router: Router, stop: 
 
 /// Serves the network's routes until `stop`.
 pub async fn serve_network(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    // With the visitors' addresses: openings of short links are told apart by a digest of them.
+    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
 }

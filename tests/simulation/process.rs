@@ -130,7 +130,7 @@ impl Process {
 
 fn settings() -> Settings {
     let year = Duration::from_secs(365 * 86_400);
-    let keep = Keep { texts: year, history: year, batch: year, index: year };
+    let keep = Keep { texts: year, history: year, batch: year, index: year, inbox: year, clicks: year };
     Settings {
         coordinator: coordinator::Settings {
             terms: Terms::default(),

@@ -134,9 +134,8 @@ fn split_header(delivered: &Delivered) -> (Option<(u16, u8, u8)>, Vec<u8>) {
             header = behind;
         }
     }
-    let makes_sense = |(_, total, number): &(u16, u8, u8)| {
-        (2..=2 * PARTS_MAX as u8).contains(total) && (1..=*total).contains(number)
-    };
+    let makes_sense =
+        |(_, total, number): &(u16, u8, u8)| (2..=2 * PARTS_MAX as u8).contains(total) && (1..=*total).contains(number);
     (place.filter(makes_sense), octets.to_vec())
 }
 
