@@ -15,8 +15,9 @@ use crate::ports::{StoreError, Stores, World};
 const BATCHES_MAX: usize = 2_000;
 /// Batches read at once.
 const PAGE: usize = 200;
-/// The list of batches is read again after this long.
-const FRESH: Duration = Duration::from_secs(1);
+/// The list of batches is read again after this long, about as fast as a person can answer; or after this many times as long as
+/// reading it took, so that people who write do not slow the receipts.
+const FRESH: (Duration, u32) = (Duration::from_millis(200), 20);
 /// Batches of one `ext_code` whose recipients are looked at.
 const LOOKED_AT: usize = 16;
 
@@ -35,16 +36,22 @@ pub struct Campaign {
     sent: bool,
 }
 
-/// The newest batches, read again at most once a second and only while people write.
+/// The newest batches, read again now and then and only while people write.
 #[derive(Default)]
-pub struct Campaigns(Mutex<Option<(Duration, Arc<Vec<Campaign>>)>>);
+pub struct Campaigns(Mutex<Option<Known>>);
+
+#[derive(Clone)]
+struct Known {
+    until: Duration,
+    batches: Arc<Vec<Campaign>>,
+}
 
 impl Campaigns {
     async fn all(&self, stores: &Stores, world: &World) -> Result<Arc<Vec<Campaign>>, StoreError> {
         let now = world.clock.boot();
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, known)) = held.filter(|(read, _)| now.saturating_sub(*read) < FRESH) {
-            return Ok(known);
+        if let Some(known) = held.filter(|known| now < known.until) {
+            return Ok(known.batches);
         }
         let (mut found, mut behind) = (Vec::new(), None);
         loop {
@@ -56,7 +63,9 @@ impl Campaigns {
             }
         }
         let found = Arc::new(found);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, found.clone()));
+        let read = world.clock.boot();
+        let until = read + FRESH.0.max(read.saturating_sub(now) * FRESH.1);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Known { until, batches: found.clone() });
         Ok(found)
     }
 

@@ -15,3 +15,6 @@ pub mod opt_out;
 pub mod parking;
 
 pub use intake::Intake;
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,8 @@ async fn callbacks_are_kept_once_and_obeyed_in_order() {
     let http = provider.http_addr().expect("it speaks HTTP");
     let listen = free_address();
     provider.set_inbound(&format!("http://{listen}/v1/inbound/main"), "push-me").expect("an address");
-    let receipts = Receipts { inbound_share: 1.0, inbound_texts: vec!["ＴＤ！".into()], ..Receipts::default() };
+    let receipts =
+        Receipts { inbound_share: 1.0, inbound_delay_ms: 400, inbound_texts: vec!["ＴＤ！".into()], ..Receipts::default() };
     provider.set_receipts(receipts).expect("they make sense");
     let folder = tempfile::tempdir().expect("a folder");
     let text = format!(
