@@ -66,8 +66,9 @@ The provider refuses some on purpose: the exit code is 0 when every row is accou
     /// Send one batch, through to its report; run it again after a kill and it goes on
     #[command(after_help = SEND_HELP)]
     Send(Box<SendArgs>),
-    /// Keep the fleet running: unfinished batches go on and receipts are taken in
-    Serve,
+    /// Run the whole fleet as a service over the data folder: API, receipts, unfinished batches
+    #[command(visible_alias = "serve", after_help = ALL_HELP)]
+    All,
     /// List batches, newest first
     Batches,
     /// Print a batch's report, counted from the store
@@ -122,6 +123,14 @@ The provider refuses some on purpose: the exit code is 0 when every row is accou
         shell: clap_complete::Shell,
     },
 }
+
+const ALL_HELP: &str =
+    "The API is on serve.listen, or on 127.0.0.1:8080; its description is at /openapi.json. The network needs a key:
+
+  smsfleet key create --name desk --role operator
+
+Whoever may open the data folder needs none: commands on this machine go through the socket in the folder.
+Ctrl-C once ends in order: nothing new is handed over, answers are waited for. Twice ends at once.";
 
 const SEND_HELP: &str =
     "A batch is named by an idempotency key. Without --key the key is made from the list's path and all options, so

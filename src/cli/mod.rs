@@ -13,14 +13,13 @@ pub mod screen;
 pub mod send;
 pub mod simulate;
 pub mod suppress;
-pub mod when;
 
 use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::code::{Code, Fault};
 use crate::model::limits::DELIVERY_PARTITIONS;
-use crate::roles::config::Config;
+use crate::roles::config::{Config, LISTEN};
 use crate::roles::config_load::{self, Problem, Sources};
 use crate::roles::surface::{COMMIT, Holding};
 use crate::runtime::{logging, signals};
@@ -88,7 +87,7 @@ async fn command(cli: Cli, config: Config) -> Result<u8, Fault> {
     match cli.command {
         Command::Quickstart(args) => quickstart::quickstart(global, &args, listen(global)?).await,
         Command::Send(args) => send::send(global, &args, config, listen(global)?).await,
-        Command::Serve => serve(global, &config, listen(global)?).await,
+        Command::All => all(global, config, listen(global)?).await,
         Command::Batches => query::batches(global, &config).await,
         Command::Report { batch } => query::report(global, &config, &batch).await,
         Command::Recipients(args) => query::recipients(&config, &args).await,
@@ -138,10 +137,15 @@ fn listen(global: &Global) -> Result<CancellationToken, Fault> {
     Ok(stop)
 }
 
-async fn serve(global: &Global, config: &Config, stop: CancellationToken) -> Result<u8, Fault> {
-    let holding = Holding::start(config).await?;
+async fn all(global: &Global, mut config: Config, stop: CancellationToken) -> Result<u8, Fault> {
+    config.serve.listen.get_or_insert(LISTEN);
+    let holding = Holding::start(&config).await?;
     if !global.quiet {
-        eprintln!("the fleet runs over {}; Ctrl-C ends it in order", config.data_dir.display());
+        let address = holding.address.map_or(String::new(), |address| {
+            let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
+            format!(", the API is at {scheme}://{address}")
+        });
+        eprintln!("the fleet runs over {}{address}; Ctrl-C ends it in order", config.data_dir.display());
     }
     let failed = holding.embedded.failed.clone();
     tokio::select! {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::args::{FormatWord, RecipientsArgs};
-use super::{Global, exit, print, render, when};
+use super::{Global, exit, print, render};
 use crate::model::code::{Code, Fault};
 use crate::roles::config::Config;
 use crate::roles::embedded::{self, Opened};
 use crate::roles::surface;
+use crate::runtime::moment::moment;
+use crate::serve::api::{BatchExplained, BatchPage, NumberExplained};
 use crate::serve::client::Client;
-use crate::serve::router::{BatchExplained, BatchPage, NumberExplained};
 use crate::serve::views::{BatchReport, BatchView};
 
 /// Tries while another process is about to open, or to close, the folder.
@@ -143,7 +144,7 @@ pub async fn command(global: &Global, config: &Config, batch: &str, word: &str) 
 
 /// Marks what may have been sent since a backup as uncertain, and makes the folder usable.
 pub async fn recover(global: &Global, config: &Config, since: &str) -> Result<u8, Fault> {
-    let since = when::moment(since)?;
+    let since = moment(since)?;
     if !embedded::exists(&config.data_dir) {
         return Err(Fault::new(Code::BatchNotFound, format!("there is no data in {}", config.data_dir.display())));
     }

@@ -50,7 +50,7 @@ pub async fn quickstart(global: &Global, args: &QuickstartArgs, stop: Cancellati
             key: Some(format!("quickstart-{}", hex(&holding.embedded.edges.world.chance.next().to_be_bytes()))),
             ..SendArgs::default()
         };
-        let asked = request(&send, &config, &list, holding.surface.clock.now())?;
+        let asked = request(&send, &config, &list, holding.surface.world.clock.now())?;
         let wanted = Wanted { wait_receipts: Duration::from_secs(20), ..Wanted::default() };
         follow(&holding, asked, wanted, &mut screen, &stop).await
     };

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::SendArgs;
-use super::when::moment;
 use crate::model::batch::SmsBatch;
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
@@ -12,6 +11,7 @@ use crate::model::limits::TEMPLATE_BYTES_MAX;
 use crate::model::time::Timestamp;
 use crate::roles::config::Config;
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::moment::moment;
 
 /// A batch to be created, and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]

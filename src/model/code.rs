@@ -76,6 +76,17 @@ codes! {
     ConfigInvalid = "SF-6001", 422, false, "the configuration is not valid", "correct the key named";
     InputInvalid = "SF-6002", 422, false, "the input is not valid", "correct what is named";
     PartiallySent = "SF-5010", 502, false, "only some parts of the message were taken", "ask the provider";
+    KeyMissing = "SF-7001", 401, false, "the request carries no API key", "send `Authorization: Bearer KEY`; make a key with `smsfleet key create`";
+    KeyInvalid = "SF-7002", 401, false, "the API key is unknown, revoked or expired", "use another key, or make one with `smsfleet key create`";
+    RoleForbidden = "SF-7003", 403, false, "the API key may not do this", "use a key with the role named";
+    TooManyRequests = "SF-7004", 429, true, "too many requests", "wait as long as Retry-After says";
+    BodyTooLarge = "SF-7005", 413, false, "the request is larger than is taken", "send less at once, or raise the limit named";
+    TooSlow = "SF-7006", 408, true, "the request took too long", "send it faster, or ask for less";
+    KeyNotFound = "SF-7007", 404, false, "there is no such API key", "list the keys";
+    CommandRunning = "SF-7008", 409, true, "the same command is being carried out", "wait; the same key gets the same answer";
+    NotFound = "SF-7009", 404, false, "there is nothing under this address", "see /openapi.json for what there is";
+    AccountNotFound = "SF-7011", 404, false, "there is no such account", "list the accounts";
+    MethodUnknown = "SF-7010", 405, false, "the address does not take this method", "see /openapi.json for what it takes";
     Internal = "SF-9001", 500, false, "a bug in smsfleet", "report it with the log";
 }
 

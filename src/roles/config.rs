@@ -236,11 +236,56 @@ impl Default for LinksConfig {
 }
 
 /// HTTP apart from the local socket.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeConfig {
-    /// Address such as `0.0.0.0:8080` where providers' receipts, health and metrics are served; nowhere without it.
+    /// Address such as `0.0.0.0:8080` where the API, providers' receipts, health and metrics are served. Without it
+    /// `smsfleet all` serves [`LISTEN`], other commands nowhere.
     pub listen: Option<SocketAddr>,
+    /// TLS; plain HTTP without it.
+    pub tls: Option<TlsConfig>,
+    /// Kilobytes of a request's body, uploads apart.
+    pub body_kb: u32,
+    /// Megabytes of an uploaded list.
+    pub upload_mb: u32,
+    /// Seconds a request may take until its answer begins.
+    #[serde(with = "seconds")]
+    pub request_timeout: Duration,
+    /// Seconds a connection may take to send the head of a request.
+    #[serde(with = "seconds")]
+    pub head_timeout: Duration,
+    /// Requests a second of one API key.
+    pub requests_per_second: u32,
+    /// Connections open at once.
+    pub connections: u32,
+}
+
+/// Where `smsfleet all` serves when it is not told: this machine only.
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+/// TLS for HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate chain, a PEM file.
+    pub certificate: PathBuf,
+    /// Its private key, a PEM file.
+    pub key: PathBuf,
+}
+
+impl Default for ServeConfig {
+    fn default() -> ServeConfig {
+        ServeConfig {
+            listen: None,
+            tls: None,
+            body_kb: 4_096,
+            upload_mb: 4_096,
+            request_timeout: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(10),
+            requests_per_second: 200,
+            connections: 4_096,
+        }
+    }
 }
 
 /// Limits that users may tune.
@@ -292,6 +337,13 @@ impl Config {
             && !crate::links::is_web_address(url)
         {
             refuse("links.fallback".into(), "is an address that begins with http:// or https://");
+        }
+        let serve = &self.serve;
+        if serve.body_kb == 0 || serve.upload_mb == 0 || serve.requests_per_second == 0 || serve.connections == 0 {
+            refuse("serve".into(), "its limits are at least 1");
+        }
+        if serve.request_timeout.is_zero() || serve.head_timeout.is_zero() {
+            refuse("serve".into(), "its times are more than 0 seconds");
         }
         for (name, account) in &self.accounts {
             let key = |key: &str| format!("accounts.{name}.{key}");

@@ -5,6 +5,7 @@ pub mod digest;
 pub mod job;
 pub mod logging;
 pub mod metrics;
+pub mod moment;
 pub mod offsets;
 pub mod retry;
 pub mod short_code;

@@ -25,8 +25,7 @@ const FACT_BYTES: usize = 512;
 pub async fn open(State(surface): State<Arc<Surface>>, Path(code): Path<String>, request: Request) -> Response {
     let redirector = surface.live.as_ref().and_then(|live| live.links());
     let Some(redirector) = redirector.filter(|_| Redirector::is_code(&code)) else {
-        let problem = Problem::from(Fault::new(Code::InputInvalid, "there is no such route"));
-        return Problem { status: 404, ..problem }.into_response();
+        return Problem::from(Fault::new(Code::NotFound, "there is no such route")).into_response();
     };
     let headers = request.headers();
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();

@@ -94,7 +94,7 @@ async fn opened_links_lead_to_their_page_and_are_counted_by_who_opened_them() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{counted:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let now = fleet.surface.clock.now();
+    let now = fleet.surface.world.clock.now();
     let filter = RecipientFilter::default();
     let mut pages = RecipientPages::new(stores, row, fleet.surface.accounts.clone(), filter, now).await.expect("a listing");
     let mut lines: BTreeMap<String, RecipientLine> = BTreeMap::new();
