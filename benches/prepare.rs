@@ -149,5 +149,6 @@ fn batch(content: &str) -> SmsBatch {
         dialect: String::new(),
         default_region: "CN".into(),
         min_recipients_per_lane: 5_000,
+        link_parameters: vec![],
     }
 }

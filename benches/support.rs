@@ -72,6 +72,7 @@ pub fn batch(list: &Path) -> SmsBatch {
         dialect: String::new(),
         default_region: "CN".into(),
         min_recipients_per_lane: 5_000,
+        link_parameters: vec![],
     }
 }
 

@@ -226,6 +226,10 @@ fn check(batch: &SmsBatch) -> Result<(), Fault> {
     {
         return invalid("not_after lies before schedule_time");
     }
+    let scheme = batch.url.as_deref().unwrap_or("").to_ascii_lowercase();
+    if batch.contains_url() && !(scheme.starts_with("http://") || scheme.starts_with("https://")) {
+        return invalid("url must begin with http:// or https://: links lead nowhere else");
+    }
     if batch.contains_url() && batch.link_base.is_empty() {
         return invalid("link_base is needed when the template has a link");
     }

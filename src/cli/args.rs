@@ -383,7 +383,7 @@ mod tests {
         let send =
             ["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--account", "a", "--priority", "7", "--json"];
         let cli = Cli::try_parse_from(send).expect("it is valid");
-        assert!(cli.global.json && matches!(&cli.command, Command::Send(args) if args.priority == Some(7)));
+        assert!(cli.global.json && matches!(&cli.command, Command::Send(args) if args.batch.priority == Some(7)));
         for wrong in [
             &["smsfleet", "send", "--recipients", "l.csv"][..],
             &["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--dry-run", "--approve", "y"],

@@ -1,7 +1,7 @@
 //! Batches of the service: created, listed, watched and commanded.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -152,12 +152,10 @@ async fn create(global: &Global, config: &Config, args: &CreateArgs) -> Result<u
 
 /// Uploads a list; the same list again is the same upload.
 async fn upload(access: &Access, path: &Path) -> Result<Uploaded, Fault> {
-    let cannot = |error: std::io::Error| Fault::new(Code::SourceNotFound, format!("{} cannot be opened: {error}", path.display()));
-    let input: Box<dyn tokio::io::AsyncRead + Send + Unpin> = if path == PathBuf::from("-") {
-        Box::new(tokio::io::stdin())
-    } else {
-        Box::new(tokio::fs::File::open(path).await.map_err(cannot)?)
-    };
+    let cannot =
+        |error: std::io::Error| Fault::new(Code::SourceNotFound, format!("{} cannot be opened: {error}", path.display()));
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
+    let input = tokio::fs::File::open(path).await.map_err(cannot)?;
     let pieces = stream::try_unfold(input, |mut input| async move {
         let mut piece = vec![0; PIECE];
         let read = input.read(&mut piece).await?;
@@ -210,7 +208,8 @@ pub async fn command_on(
     wish: Value,
 ) -> Result<u8, Fault> {
     let access = Access::to(global, config).await?;
-    let mut call = Call::new(Method::POST, format!("/v1/batches/{}/commands/{word}", encoded(batch))).json(&without_nothing(wish));
+    let mut call =
+        Call::new(Method::POST, format!("/v1/batches/{}/commands/{word}", encoded(batch))).json(&without_nothing(wish));
     if let Some(key) = &once.idempotency_key {
         call = call.once(key);
     }

@@ -41,7 +41,8 @@ pub async fn account(global: &Global, config: &Config, command: AccountCommand) 
             let view: AccountView = access.client.call(call).await?;
             let rate = view.live_rate.or(view.configured_rate);
             print::result(global, &view, || {
-                let rate = rate.map_or_else(|| "as fast as it turns out to allow".into(), |rate| format!("{rate} segments a second"));
+                let rate =
+                    rate.map_or_else(|| "as fast as it turns out to allow".into(), |rate| format!("{rate} segments a second"));
                 format!("{}: {rate}\n", view.name)
             })?;
         }
@@ -80,7 +81,8 @@ async fn check(global: &Global, config: &Config, numbers: Vec<String>) -> Result
     let checked: CheckedMany = access.client.call(call).await?;
     access.close();
     print::result(global, &checked, || {
-        let line = |(number, yes): (&String, &bool)| format!("{number} {}\n", if *yes { "gets nothing" } else { "is not on the list" });
+        let line =
+            |(number, yes): (&String, &bool)| format!("{number} {}\n", if *yes { "gets nothing" } else { "is not on the list" });
         numbers.iter().zip(&checked.suppressed).map(line).collect()
     })?;
     Ok(exit::SETTLED)

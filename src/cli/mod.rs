@@ -15,8 +15,8 @@ pub mod request;
 pub mod sample;
 pub mod screen;
 pub mod send;
-pub mod simulate;
 pub mod service_args;
+pub mod simulate;
 
 use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;

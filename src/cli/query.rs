@@ -1,15 +1,13 @@
 //! Commands that ask the surface: the process that holds the folder when there is one, else the folder itself.
 
-use super::args::{FormatWord, RecipientsArgs};
 use super::access::{Access, encoded};
+use super::args::{FormatWord, RecipientsArgs};
 use super::{Global, exit, print, render};
 use crate::model::code::{Code, Fault};
 use crate::roles::config::Config;
 use crate::roles::embedded::{self, Opened};
-use crate::roles::surface;
 use crate::runtime::moment::moment;
 use crate::serve::api::{BatchExplained, NumberExplained};
-use crate::serve::client::Client;
 use crate::serve::views::BatchReport;
 
 /// Prints a report.

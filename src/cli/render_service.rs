@@ -90,7 +90,8 @@ pub fn keys(list: &KeyList) -> String {
             (None, None) => String::new(),
         };
         let (id, tenant, role) = (&key.id, &key.tenant, key.role.name());
-        let _ = writeln!(text, "{id}  {role:<8}  tenant {tenant:<12} created {}  {}  {standing}", key.created, printable(&key.name));
+        let _ =
+            writeln!(text, "{id}  {role:<8}  tenant {tenant:<12} created {}  {}  {standing}", key.created, printable(&key.name));
     }
     text
 }

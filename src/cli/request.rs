@@ -78,6 +78,7 @@ pub fn request(args: &SendArgs, config: &Config, list: &Path, now: Timestamp) ->
         number_column: args.batch.number_column.clone(),
         default_region,
         min_recipients_per_lane: config.batch.min_recipients_per_lane,
+        link_parameters: vec![],
     };
     // The key is made before what depends on the clock is filled in: the same command later is the same batch.
     let key = args.batch.key.clone().map_or_else(|| made_key(&batch), Ok)?;
@@ -104,6 +105,10 @@ fn made_key(batch: &SmsBatch) -> Result<String, Fault> {
     Ok(format!("cli-{}", &hex(&digest([request.as_slice()]))[..32]))
 }
 
+/// The text of a batch, from the flag or from its file.
+///
+/// # Errors
+/// [`Code::TemplateInvalid`].
 pub fn template(args: &BatchArgs) -> Result<String, Fault> {
     let text = match (&args.template, &args.template_file) {
         (Some(text), _) => text.clone(),
@@ -230,7 +235,7 @@ mod tests {
             (with(|batch| batch.account = Some("x".into())), Code::AccountUnknown),
             (with(|batch| batch.provider_type = Some("x".into())), Code::AccountUnknown),
             (with(|batch| batch.template = Some("  ".into())), Code::TemplateInvalid),
-            (with(|batch| batch.template = None, batch.template_file = Some("/nowhere".into())), Code::TemplateInvalid),
+            (with(|batch| (batch.template, batch.template_file) = (None, Some("/nowhere".into()))), Code::TemplateInvalid),
             (with(|batch| batch.ext_code = Some("1a".into())), Code::InputInvalid),
             (with(|batch| batch.region = Some("China".into())), Code::InputInvalid),
             (with(|batch| batch.schedule = Some("soon".into())), Code::InputInvalid),

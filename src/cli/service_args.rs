@@ -77,7 +77,8 @@ pub enum BatchCommand {
     Recipients(RecipientsArgs),
 }
 
-const CREATE_HELP: &str = "A batch is named by an idempotency key. Without --key the key is made from the list and all options, so the same
+const CREATE_HELP: &str =
+    "A batch is named by an idempotency key. Without --key the key is made from the list and all options, so the same
 command, run again, finds the same batch.
 
 Examples:

@@ -66,6 +66,10 @@ pub struct SmsBatch {
     pub default_region: String,
     /// A lane has at least this many recipients; 0 gives every batch 128 lanes.
     pub min_recipients_per_lane: u32,
+    /// Parameters that opened links carry to the long link, beside or instead of the configured ones of the same name. Not
+    /// written when there are none: the digest of a request from before stays what it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_parameters: Vec<(String, String)>,
 }
 
 impl SmsBatch {
@@ -380,6 +384,7 @@ pub(crate) mod tests {
             dialect: String::new(),
             default_region: "CN".into(),
             min_recipients_per_lane: 5_000,
+            link_parameters: vec![],
         }
     }
 

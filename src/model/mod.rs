@@ -9,6 +9,7 @@ pub mod access;
 pub mod account;
 pub mod answer;
 pub mod batch;
+pub mod click;
 pub mod code;
 pub mod id;
 pub mod idform;

@@ -115,6 +115,7 @@ pub fn batch_row(id: u128, created: i64) -> BatchRow {
         dialect: String::new(),
         default_region: "CN".into(),
         min_recipients_per_lane: 5_000,
+        link_parameters: vec![],
     };
     BatchRow::created(batch, "digest".into(), Timestamp(created))
 }

@@ -186,6 +186,7 @@ impl Run {
             dialect: String::new(),
             default_region: "CN".into(),
             min_recipients_per_lane: [0, 10, 50, 5_000][(self.chance.next() % 4) as usize],
+            link_parameters: vec![],
         };
         let created = self.service.create(&format!("key{n}"), batch.clone()).await.map_err(|fault| fault.to_string())?;
         self.service.entry_process(created.batch).await.map_err(|fault| fault.to_string())?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -81,6 +82,10 @@ pub struct NewBatch {
     /// What short codes are put behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_base: Option<String>,
+    /// Parameters that opened links carry to the long link, beside or instead of the configured ones of the same name. Values
+    /// may hold `{batch_id}`, `{campaign_id}`, `{campaign_name}`, `{marketing_program_id}`, `{task_id}` and `{content_id}`.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub link_parameters: std::collections::BTreeMap<String, String>,
     /// Whether delivery begins by itself after the seal; else it waits for `start` or `approve`.
     #[serde(default)]
     pub auto_trigger: bool,
@@ -166,7 +171,7 @@ pub async fn create(
     let tenant = tenant_of(&caller, wish.tenant.as_deref(), &surface.defaults)?;
     let request = serde_json::to_string(&wish).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
     let mut batch = batch_of(&surface, &wish, &tenant, &key).await?;
-    batch.table_name = table_of(&surface, &wish.source).await?;
+    batch.table_name = table_of(&surface, &caller, &wish.source).await?;
     let id = crate::batch::SmsBatchService::id_of(&tenant, &key);
     let words = [("provider_type", batch.provider_type.clone()), ("prepare", wish.prepare.to_string())];
     // The batch itself remembers its request: no second memory of the answer is needed.
@@ -241,6 +246,7 @@ async fn batch_of(surface: &Surface, wish: &NewBatch, tenant: &str, key: &str) -
         content_signature: text(&wish.content_signature, &defaults.signature),
         url: wish.url.clone(),
         link_base: text(&wish.link_base, &defaults.link_base),
+        link_parameters: wish.link_parameters.clone().into_iter().collect(),
         auto_trigger: wish.auto_trigger,
         schedule_time,
         not_after,
@@ -270,10 +276,28 @@ pub(super) fn provider_type(surface: &Surface, asked: Option<&str>) -> Result<St
     }
 }
 
-/// The address of the list of a wish.
-async fn table_of(_surface: &Surface, source: &SourceWish) -> Result<String, Fault> {
+/// The address of the list of a wish; recipients of the request itself are kept like an upload.
+async fn table_of(surface: &Surface, caller: &Caller, source: &SourceWish) -> Result<String, Fault> {
+    let from_network = *caller != Caller::local();
     match source {
-        SourceWish { table_name: Some(table), upload_id: None, recipients: None } => Ok(table.clone()),
+        SourceWish { table_name: Some(table), upload_id: None, recipients: None } => surface.lists.check(table, from_network),
+        SourceWish { table_name: None, upload_id: Some(id), recipients: None } => {
+            let known = surface.lists.uploads().get(id).await?;
+            known.map(|kept| kept.table_name).ok_or_else(|| Fault::new(Code::SourceNotFound, "there is no such upload"))
+        }
+        SourceWish { table_name: None, upload_id: None, recipients: Some(recipients) } => {
+            if recipients.is_empty() || recipients.len() > RECIPIENTS_MAX {
+                let context = format!("recipients has 1 to {RECIPIENTS_MAX} of them; more are handed in to /v1/uploads");
+                return Err(Fault::new(Code::InputInvalid, context));
+            }
+            let mut lines = Vec::new();
+            for recipient in recipients {
+                serde_json::to_writer(&mut lines, recipient).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+                lines.push(b'\n');
+            }
+            let content = futures::stream::once(async move { Ok(lines.into()) }).boxed();
+            Ok(surface.lists.uploads().put(content, None, None).await?.table_name)
+        }
         _ => Err(Fault::new(Code::InputInvalid, "source names exactly one of table_name, upload_id and recipients")),
     }
 }

@@ -11,6 +11,7 @@ mod create;
 mod keys;
 mod once;
 mod suppressions;
+mod uploads;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ pub use commands::{CommandAnswer, PauseWish, StartWish};
 pub use create::{Created, NewBatch, SourceWish};
 pub use keys::{KeyList, KeyView, KeyWish, MadeKey};
 pub use suppressions::{CheckedMany, NUMBERS_MAX, Numbers, SuppressionAnswer};
+pub use uploads::{UploadList, Uploaded};
 pub use watch::Watched;
 
 /// Where the description of the API is served.
@@ -126,6 +128,8 @@ pub fn routes() -> OpenApiRouter<Arc<Surface>> {
         .routes(routes!(accounts::list))
         .routes(routes!(accounts::show))
         .routes(routes!(accounts::change_rate))
+        .routes(routes!(uploads::put, uploads::list))
+        .routes(routes!(uploads::delete))
         .routes(routes!(suppressions::count))
         .routes(routes!(suppressions::check, suppressions::add, suppressions::remove))
         .routes(routes!(suppressions::add_many))
