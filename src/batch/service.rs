@@ -15,6 +15,7 @@ use crate::ports::control::{Cas, Versioned};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::{change, create};
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::fence::fence;
 
 /// Creates batches and carries out commands.
 #[derive(Clone)]
@@ -162,27 +163,14 @@ impl SmsBatchService {
         };
         self.wake.notify_one();
         if command == Command::Cancel {
-            self.fence(batch).await?;
+            let lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+            let number = row.task_number;
+            // When this returns, nothing is declared any more.
+            fence(&*self.stores.ledgers, &*self.world.chance, lanes, |read| read.row.fence_closed(number))
+                .await
+                .map_err(fault)?;
         }
         self.answer(&row, already).await
-    }
-
-    /// Fences every lane: when this returns, nothing is declared any more.
-    async fn fence(&self, batch: BatchId) -> Result<(), Fault> {
-        for (key, _) in self.stores.ledgers.list(batch).await.map_err(fault)? {
-            loop {
-                let fenced = change(&*self.stores.ledgers, key, &*self.world.chance, |current| {
-                    if current.row.closed { Err(()) } else { Ok(current.row.fence_closed()) }
-                });
-                match fenced.await {
-                    Ok(_) => break,
-                    // Overtaken while unanswered: look again, the fence is what counts, not whose it is.
-                    Err(StoreError::Unknown(_)) => {}
-                    Err(error) => return Err(fault(error)),
-                }
-            }
-        }
-        Ok(())
     }
 
     async fn answer(&self, row: &BatchRow, already: bool) -> Result<Answer, Fault> {

@@ -77,6 +77,7 @@ pub fn request(args: &SendArgs, config: &Config, list: &Path, now: Timestamp) ->
         number_column: args.number_column.clone(),
         default_region,
         min_recipients_per_lane: config.batch.min_recipients_per_lane,
+        hours: None,
     };
     // The key is made before what depends on the clock is filled in: the same command later is the same batch.
     let key = args.key.clone().map_or_else(|| made_key(&batch), Ok)?;

@@ -8,7 +8,7 @@ use super::limits::CHANGES_KEPT;
 use super::pack::SealTotals;
 use super::record::{Fingerprint, Sample};
 use super::report::Settlement;
-use super::schedule::{LateStart, StartDecision, start_decision};
+use super::schedule::{LateStart, SendingHours, StartDecision, start_decision};
 use super::state::{Refusal, StepEvent, StepState, decide};
 use super::step::{AbstractStep, CurrentStep, SmsDeliveryStep, SmsPreparationStep};
 use super::time::Timestamp;
@@ -66,9 +66,43 @@ pub struct SmsBatch {
     pub default_region: String,
     /// A lane has at least this many recipients; 0 gives every batch 128 lanes.
     pub min_recipients_per_lane: u32,
+    /// When it may be sent, by the wall clock of a zone; `None` for always. Narrows the hours of the accounts.
+    #[serde(default)]
+    pub hours: Option<SendingHours>,
 }
 
 impl SmsBatch {
+    /// A request that says who gets what through whom, and leaves everything else as it is when nobody says otherwise.
+    pub fn new(table_name: &str, content: &str, provider_type: &str) -> SmsBatch {
+        SmsBatch {
+            batch_id: BatchId(0),
+            tenant: "default".into(),
+            table_name: table_name.into(),
+            campaign_id: String::new(),
+            campaign_name: String::new(),
+            marketing_program_id: String::new(),
+            task_id: String::new(),
+            content_id: String::new(),
+            content: content.into(),
+            content_signature: String::new(),
+            url: None,
+            link_base: String::new(),
+            auto_trigger: false,
+            schedule_time: None,
+            not_after: None,
+            late_start: LateStart::Hold,
+            ext_code: String::new(),
+            provider_type: provider_type.into(),
+            on_uncertain: OnUncertain::Hold,
+            priority: 5,
+            number_column: None,
+            dialect: String::new(),
+            default_region: "CN".into(),
+            min_recipients_per_lane: 5_000,
+            hours: None,
+        }
+    }
+
     /// The batch id of an idempotency key: the first 16 bytes of SHA-256 over tenant and key, which the caller computes.
     pub fn generate_id(digest: &[u8; 32]) -> BatchId {
         let mut first = [0u8; 16];
@@ -347,28 +381,9 @@ pub(crate) mod tests {
         SmsBatch {
             batch_id: BatchId(7),
             tenant: "t".into(),
-            table_name: "list.csv".into(),
-            campaign_id: String::new(),
-            campaign_name: String::new(),
-            marketing_program_id: String::new(),
-            task_id: String::new(),
-            content_id: String::new(),
-            content: "Hello {{name}}".into(),
-            content_signature: String::new(),
-            url: None,
-            link_base: String::new(),
             auto_trigger: true,
-            schedule_time: None,
-            not_after: None,
-            late_start: LateStart::Hold,
             ext_code: "007".into(),
-            provider_type: "smpp".into(),
-            on_uncertain: OnUncertain::Hold,
-            priority: 5,
-            number_column: None,
-            dialect: String::new(),
-            default_region: "CN".into(),
-            min_recipients_per_lane: 5_000,
+            ..SmsBatch::new("list.csv", "Hello {{name}}", "smpp")
         }
     }
 

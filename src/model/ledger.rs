@@ -21,6 +21,17 @@ pub struct Leg {
     pub declared: u32,
     /// Nothing of it is declared before this instant.
     pub due: Timestamp,
+    /// Whether it was made for accounts of another provider type than the batch has now: who had some parts taken there cannot
+    /// get the rest here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
+}
+
+impl Leg {
+    /// A leg of which nothing is declared.
+    pub fn new(id: u64, len: u32, due: Timestamp) -> Leg {
+        Leg { id, len, declared: 0, due, foreign: false }
+    }
 }
 
 /// Recipients of a lane that a worker has declared it is about to hand to an account.
@@ -109,8 +120,21 @@ pub struct Ledger {
     pub totals: LaneTotals,
     /// Fenced for good: canceled, or the batch has finished. Nothing is ever declared again.
     pub closed: bool,
-    /// Grows when a leader fences the lane without closing it (change of provider).
+    /// Grows with every fence.
     pub fences: u32,
+    /// The latest instant at which anything of the lane was handed to an account, as the closed windows know it; `None` before
+    /// the first.
+    #[serde(default)]
+    pub handed: Option<Timestamp>,
+    /// Number of the last order to send again that was carried out here.
+    #[serde(default)]
+    pub order: u32,
+    /// Recipients that this order appended.
+    #[serde(default)]
+    pub ordered: u32,
+    /// Windows with this name or a smaller one were declared for accounts of another provider type than the batch has now.
+    #[serde(default)]
+    pub foreign_until: u64,
 }
 
 /// Why a ledger does not change.
@@ -143,12 +167,14 @@ pub struct Closing {
     pub merged: Vec<u64>,
     /// When nothing from this place of the leg on was handed over: `declared` may be lowered to it.
     pub lower_to: Option<u32>,
+    /// When the last of it was handed over; `None` when nothing was.
+    pub handed: Option<Timestamp>,
 }
 
 impl Ledger {
     /// The ledger of a freshly sealed lane of `len` places.
     pub fn sealed(len: u32) -> Ledger {
-        let legs = if len == 0 { vec![] } else { vec![Leg { id: 0, len, declared: 0, due: Timestamp(0) }] };
+        let legs = if len == 0 { vec![] } else { vec![Leg::new(0, len, Timestamp(0))] };
         Ledger {
             len,
             task_number: 0,
@@ -158,6 +184,10 @@ impl Ledger {
             totals: LaneTotals::default(),
             closed: false,
             fences: 0,
+            handed: None,
+            order: 0,
+            ordered: 0,
+            foreign_until: 0,
         }
     }
 
@@ -252,6 +282,7 @@ impl Ledger {
         let mut next = self.clone();
         let closed = next.open.remove(at);
         next.totals.add(&closing.totals);
+        next.handed = next.handed.max(closing.handed);
         if let Some(lower_to) = closing.lower_to
             && let Some(leg) = next.legs.iter_mut().find(|leg| leg.id == closed.leg)
         {
@@ -261,7 +292,7 @@ impl Ledger {
             leg.declared = lower_to;
         }
         next.legs.retain(|leg| !closing.merged.contains(&leg.id));
-        next.legs.extend(closing.retries.iter().map(|(id, len, due)| Leg { id: *id, len: *len, declared: 0, due: *due }));
+        next.legs.extend(closing.retries.iter().map(|(id, len, due)| Leg::new(*id, *len, *due)));
         next.sweep();
         Ok(next)
     }
@@ -274,23 +305,60 @@ impl Ledger {
             .is_some_and(|open| self.legs.iter().any(|leg| leg.id == open.leg && leg.declared == open.to))
     }
 
-    /// The row after a leader appends a retry pack (operator's retry): `again` of those counted as failed will be sent again.
-    pub fn append(&self, id: u64, len: u32, due: Timestamp) -> Ledger {
-        let mut next = self.clone();
-        next.legs.push(Leg { id, len, declared: 0, due });
-        next.closed = false;
-        next.totals.failed = next.totals.failed.saturating_sub(u64::from(len));
-        next
+    /// The row after an operator's order `order` was carried out in this lane, which its dispatch `task_number` sends: a
+    /// retry pack of its own is all that is left to send, or nothing when nobody was named (`pack` is `None`).
+    ///
+    /// # Errors
+    /// [`LedgerRefusal::Nothing`] when it was carried out before, [`LedgerRefusal::OutOfDate`] when a later command has
+    /// fenced the lane.
+    pub fn append(
+        &self,
+        order: u32,
+        task_number: u64,
+        pack: Option<(u64, u32)>,
+        due: Timestamp,
+    ) -> Result<Ledger, LedgerRefusal> {
+        if self.order >= order {
+            return Err(LedgerRefusal::Nothing);
+        }
+        if self.task_number > task_number {
+            return Err(LedgerRefusal::OutOfDate);
+        }
+        let mut next = Ledger { order, ordered: 0, task_number, ..self.clone() };
+        if let Some((id, len)) = pack {
+            // What was left of earlier legs is named by the order, or is not to be sent.
+            next.legs.iter_mut().for_each(|leg| leg.declared = leg.len);
+            next.sweep();
+            next.legs.push(Leg::new(id, len, due));
+            next.closed = false;
+            next.ordered = len;
+            next.totals.failed = next.totals.failed.saturating_sub(u64::from(len));
+        }
+        Ok(next)
     }
 
-    /// The row after a fence that ends the lane: nothing is declared any more, open windows are still settled.
-    pub fn fence_closed(&self) -> Ledger {
-        Ledger { closed: true, fences: self.fences + 1, ..self.clone() }
+    /// The row behind a fence that ends the lane, by the command that made the dispatch `task_number` the newest: nothing is
+    /// declared any more, open windows are still settled. `None` when it stands behind it already, or behind a later command:
+    /// whoever ends a batch from an old reading of it must not close what an order opened again.
+    pub fn fence_closed(&self, task_number: u64) -> Option<Ledger> {
+        if self.task_number > task_number || self.closed && self.task_number == task_number {
+            return None;
+        }
+        Some(Ledger { closed: true, fences: self.fences + 1, task_number, ..self.clone() })
     }
 
-    /// The row after a fence that only makes every reading of it out of date.
-    pub fn fence(&self) -> Ledger {
-        Ledger { fences: self.fences + 1, ..self.clone() }
+    /// The row behind a fence that makes every dispatch before `task_number` out of date here too; `None` when it stands behind
+    /// it already.
+    pub fn fence(&self, task_number: u64) -> Option<Ledger> {
+        (self.task_number < task_number).then(|| Ledger { fences: self.fences + 1, task_number, ..self.clone() })
+    }
+
+    /// [`fence`](Ledger::fence) by a change of the provider type. `version` is the row's own version.
+    pub fn fence_provider(&self, task_number: u64, version: u64) -> Option<Ledger> {
+        let mut next = self.fence(task_number)?;
+        next.foreign_until = version;
+        next.legs.iter_mut().for_each(|leg| leg.foreign = leg.id != 0);
+        Some(next)
     }
 
     fn sweep(&mut self) {
@@ -337,7 +405,52 @@ mod tests {
     fn an_old_token_claims_nothing() {
         let ledger = Ledger::sealed(10).claim(A, 5).expect("claimed");
         assert_eq!(ledger.claim(B, 4), Err(LedgerRefusal::OutOfDate));
-        assert_eq!(ledger.fence_closed().claim(B, 6), Err(LedgerRefusal::Closed));
+        assert_eq!(ledger.fence_closed(6).expect("fenced").claim(B, 6), Err(LedgerRefusal::Closed));
+    }
+
+    #[test]
+    fn a_fence_refuses_every_older_dispatch() {
+        let ledger = Ledger::sealed(10).claim(A, 5).expect("claimed");
+        let fenced = ledger.fence(6).expect("fenced");
+        assert_eq!(fenced.declare(window(3, 0, 0, 5, A), 5, NOW), Err(LedgerRefusal::OutOfDate));
+        assert_eq!(fenced.claim(B, 5), Err(LedgerRefusal::OutOfDate));
+        assert_eq!((fenced.fence(6), fenced.fences), (None, 1));
+        let closed = fenced.fence_closed(6).expect("fenced");
+        assert_eq!(closed.fence_closed(6), None);
+        assert!(closed.fence_closed(7).is_some_and(|row| row.closed && row.task_number == 7), "a later end fences again");
+        assert_eq!(fenced.fence_closed(5), None, "an end that was overtaken closes nothing");
+    }
+
+    #[test]
+    fn an_order_is_appended_once_and_never_behind_a_later_command() {
+        let done = Ledger::sealed(10).claim(A, 1).and_then(|l| l.declare(window(2, 0, 0, 10, A), 1, NOW)).expect("declared");
+        let closing = Closing { totals: LaneTotals { accepted: 7, failed: 3, ..LaneTotals::default() }, ..Closing::default() };
+        let done = done.close(A, 2, &closing).ok().and_then(|l| l.fence_closed(1)).expect("closed");
+        let again = done.append(1, 2, Some((77, 3)), NOW).expect("appended");
+        assert_eq!((again.undeclared(), again.closed, again.ordered, again.totals.failed), (3, false, 3, 0));
+        assert_eq!(again.append(1, 2, Some((78, 3)), NOW), Err(LedgerRefusal::Nothing));
+        assert_eq!(again.claim(B, 1), Err(LedgerRefusal::OutOfDate), "the dispatch before the order is out of date");
+        let nobody = done.append(1, 2, None, NOW).expect("nobody is named");
+        assert!(nobody.is_done() && nobody.closed && nobody.order == 1);
+        let canceled = done.fence_closed(3).expect("fenced");
+        assert_eq!(canceled.append(1, 2, Some((77, 3)), NOW), Err(LedgerRefusal::OutOfDate));
+    }
+
+    #[test]
+    fn an_order_sends_nothing_that_it_does_not_name() {
+        let ended = Ledger::sealed(10).fence_closed(1).expect("closed with all of it unsent");
+        let again = ended.append(1, 2, Some((77, 3)), NOW).expect("appended");
+        assert_eq!(again.legs.iter().map(|leg| leg.id).collect::<Vec<_>>(), [77]);
+    }
+
+    #[test]
+    fn a_change_of_provider_marks_what_was_made_for_the_old_one() {
+        let ledger = Ledger::sealed(4).claim(A, 1).and_then(|l| l.declare(window(2, 0, 0, 4, A), 1, NOW)).expect("declared");
+        let closing = Closing { retries: vec![(77, 2, NOW)], handed: Some(NOW), ..Closing::default() };
+        let ledger = ledger.close(A, 2, &closing).expect("closed");
+        let changed = ledger.fence_provider(2, 3).expect("fenced");
+        assert_eq!((changed.foreign_until, changed.legs[0].foreign, changed.handed), (3, true, Some(NOW)));
+        assert_eq!(changed.fence_provider(2, 4), None);
     }
 
     #[test]

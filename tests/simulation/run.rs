@@ -13,10 +13,8 @@ use smsfleet::adapters::system::SeededChance;
 use smsfleet::batch::SmsBatchService;
 use smsfleet::model::batch::{Command, SmsBatch};
 use smsfleet::model::id::BatchId;
-use smsfleet::model::schedule::LateStart;
 use smsfleet::model::state::StepState;
 use smsfleet::model::time::Timestamp;
-use smsfleet::model::window::OnUncertain;
 use smsfleet::ports::World;
 use smsfleet::ports::clock::{Chance, Clock};
 use tokio::sync::Notify;
@@ -162,30 +160,12 @@ impl Run {
     async fn create(&mut self, seed: u64, n: u64) -> Result<(), String> {
         let records = 30 + self.chance.next() % 300;
         let batch = SmsBatch {
-            batch_id: BatchId(0),
             tenant: format!("t{}", n % 2),
-            table_name: format!("{}:{records}", seed * 8 + n),
-            campaign_id: String::new(),
-            campaign_name: String::new(),
-            marketing_program_id: String::new(),
-            task_id: String::new(),
-            content_id: String::new(),
-            content: "Hello {{name}}".into(),
             content_signature: "Sim".into(),
-            url: None,
-            link_base: String::new(),
             auto_trigger: true,
-            schedule_time: None,
-            not_after: None,
-            late_start: LateStart::Hold,
             ext_code: "01".into(),
-            provider_type: "sim".into(),
-            on_uncertain: OnUncertain::Hold,
-            priority: 5,
-            number_column: None,
-            dialect: String::new(),
-            default_region: "CN".into(),
             min_recipients_per_lane: [0, 10, 50, 5_000][(self.chance.next() % 4) as usize],
+            ..SmsBatch::new(&format!("{}:{records}", seed * 8 + n), "Hello {{name}}", "sim")
         };
         let created = self.service.create(&format!("key{n}"), batch.clone()).await.map_err(|fault| fault.to_string())?;
         self.service.entry_process(created.batch).await.map_err(|fault| fault.to_string())?;
