@@ -6,6 +6,8 @@
 //! Architecture invariant: this stage never talks to a provider and never sends a token; it changes rows, and the leader
 //! and the workers follow.
 
+pub mod pause;
 pub mod service;
 
+pub use pause::{PauseEnd, PauseReceipt};
 pub use service::{Answer, Created, SmsBatchService};

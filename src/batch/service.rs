@@ -1,13 +1,16 @@
 //! The service behind the API and the command line.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::pause::{self, PauseReceipt};
 use crate::model::batch::{BatchRow, Command, SmsBatch};
 use crate::model::code::{Code, Fault};
-use crate::model::id::BatchId;
+use crate::model::id::{BatchId, LaneKey};
+use crate::model::ledger::Ledger;
 use crate::model::state::{Refusal, StepState};
 use crate::model::step::CurrentStep;
 use crate::ports::batches::Listed;
@@ -52,6 +55,9 @@ pub struct Answer {
     pub in_flight: u64,
     /// Recipients that were never declared.
     pub undeclared: u64,
+    /// What a pause is good for; there after a pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseReceipt>,
 }
 
 impl SmsBatchService {
@@ -75,6 +81,11 @@ impl SmsBatchService {
             return Err(Fault::new(Code::InputInvalid, "the idempotency key must have 1 to 200 characters"));
         }
         check(&batch)?;
+        if let Some(hours) = &batch.hours
+            && self.world.clock.minute_of_day(&hours.zone, self.world.clock.now()).is_none()
+        {
+            return Err(Fault::new(Code::InputInvalid, "hours.zone is no IANA time zone"));
+        }
         batch.batch_id = SmsBatchService::id_of(&batch.tenant, key);
         let id = batch.batch_id;
         let request = serde_json::to_vec(&batch).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
@@ -120,6 +131,19 @@ impl SmsBatchService {
         self.command(batch, Command::EntryProcess).await
     }
 
+    /// Pauses a batch. The answer says what may still be handed over, and until when. With `wait` it comes when nothing is in
+    /// flight any more, or after that long, and says which, and when the last message was handed over.
+    ///
+    /// # Errors
+    /// As for [`command`](SmsBatchService::command).
+    pub async fn pause(&self, batch: BatchId, wait: Option<Duration>) -> Result<Answer, Fault> {
+        let mut answer = self.command(batch, Command::Pause).await?;
+        if let (Some(receipt), Some(most)) = (&mut answer.pause, wait) {
+            receipt.end = Some(pause::wait(&self.stores, batch, receipt, most).await.map_err(fault)?);
+        }
+        Ok(answer)
+    }
+
     /// Asks for the delivery of a sealed batch. With a plan hash, exactly that plan is approved.
     ///
     /// # Errors
@@ -162,29 +186,35 @@ impl SmsBatchService {
             }
         };
         self.wake.notify_one();
-        if command == Command::Cancel {
-            let lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+        let mut lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+        if let Command::Cancel | Command::Pause = command {
             let number = row.task_number;
-            // When this returns, nothing is declared any more.
-            fence(&*self.stores.ledgers, &*self.world.chance, lanes, |read| read.row.fence_closed(number))
-                .await
-                .map_err(fault)?;
+            let behind = |read: &Versioned<Ledger>| match command {
+                Command::Cancel => read.row.fence_closed(number),
+                _ => read.row.fence(number),
+            };
+            // When this returns, nothing of an older dispatch is declared any more.
+            lanes = fence(&*self.stores.ledgers, &*self.world.chance, lanes, behind).await.map_err(fault)?;
         }
-        self.answer(&row, already).await
+        let mut answer = answer_of(&row, &lanes, already);
+        if command == Command::Pause {
+            answer.pause = Some(PauseReceipt::of(row.task_number, &lanes, self.world.clock.now()));
+        }
+        Ok(answer)
     }
+}
 
-    async fn answer(&self, row: &BatchRow, already: bool) -> Result<Answer, Fault> {
-        let batch = row.batch.batch_id;
-        let ledgers = self.stores.ledgers.list(batch).await.map_err(fault)?;
-        Ok(Answer {
-            batch,
-            task_code: row.task_code().to_string(),
-            current_step: row.current_step,
-            state: row.step().state,
-            already,
-            in_flight: ledgers.iter().map(|(_, ledger)| ledger.row.in_flight()).sum(),
-            undeclared: ledgers.iter().map(|(_, ledger)| ledger.row.undeclared()).sum(),
-        })
+/// What a row and its ledgers say after a command.
+pub(super) fn answer_of(row: &BatchRow, lanes: &[(LaneKey, Versioned<Ledger>)], already: bool) -> Answer {
+    Answer {
+        batch: row.batch.batch_id,
+        task_code: row.task_code().to_string(),
+        current_step: row.current_step,
+        state: row.step().state,
+        already,
+        in_flight: lanes.iter().map(|(_, ledger)| ledger.row.in_flight()).sum(),
+        undeclared: lanes.iter().map(|(_, ledger)| ledger.row.undeclared()).sum(),
+        pause: None,
     }
 }
 
@@ -213,6 +243,9 @@ fn check(batch: &SmsBatch) -> Result<(), Fault> {
         && limit < at
     {
         return invalid("not_after lies before schedule_time");
+    }
+    if batch.hours.as_ref().is_some_and(|hours| hours.from == hours.to) {
+        return invalid("hours allow nothing: from and to are the same minute");
     }
     if batch.contains_url() && batch.link_base.is_empty() {
         return invalid("link_base is needed when the template has a link");

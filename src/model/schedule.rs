@@ -69,6 +69,13 @@ pub struct SendingHours {
     pub zone: String,
 }
 
+impl std::fmt::Display for SendingHours {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let SendingHours { from, to, zone } = self;
+        write!(f, "{:02}:{:02} to {:02}:{:02} {zone}", from / 60, from % 60, to / 60, to % 60)
+    }
+}
+
 impl SendingHours {
     /// Whether sending is allowed at a minute of the zone's day (0 to 1439).
     pub fn allow(&self, minute: u16) -> bool {

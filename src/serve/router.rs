@@ -20,6 +20,7 @@ use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey, Msisdn};
 use crate::model::outcome::Outcome;
 use crate::model::report::Settlement;
+use crate::model::schedule::SendingHours;
 use crate::ports::tallies::Tallies;
 use crate::runtime::metrics::{SERVE_REQUESTS, count};
 use crate::statistics::{
@@ -199,11 +200,13 @@ async fn explain(State(surface): Shared, Path(id): Path<String>, Query(query): Q
         return Ok(Json(NumberExplained { records }).into_response());
     }
     let mine = surface.accounts.values().filter(|account| account.provider_type == row.batch.provider_type);
-    let outside = mine.filter(|account| {
+    let forbid = |hours: &Option<SendingHours>| {
         let minute = |zone: &str| surface.clock.minute_of_day(zone, now);
-        account.hours.as_ref().is_some_and(|hours| minute(&hours.zone).is_some_and(|minute| !hours.allow(minute)))
-    });
-    let facts = explain_batch(&surface.stores, &row, outside.map(|account| account.name.clone()).collect(), now).await?;
+        hours.as_ref().is_some_and(|hours| minute(&hours.zone).is_some_and(|minute| !hours.allow(minute)))
+    };
+    let outside = mine.filter(|account| forbid(&account.hours));
+    let mut facts = explain_batch(&surface.stores, &row, outside.map(|account| account.name.clone()).collect(), now).await?;
+    facts.outside_own_hours = forbid(&row.batch.hours);
     let named =
         |live: &LiveAccount| surface.accounts.get(&live.account).is_none_or(|a| a.provider_type == row.batch.provider_type);
     let accounts: Vec<LiveAccount> =
