@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::pause::{self, PauseReceipt};
+use super::select::Select;
 use crate::model::batch::{BatchRow, Command, SmsBatch};
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey};
 use crate::model::ledger::Ledger;
+use crate::model::order::OrderRefusal;
 use crate::model::state::{Refusal, StepState};
 use crate::model::step::CurrentStep;
 use crate::ports::batches::Listed;
@@ -23,10 +25,12 @@ use crate::runtime::fence::fence;
 /// Creates batches and carries out commands.
 #[derive(Clone)]
 pub struct SmsBatchService {
-    stores: Stores,
-    world: World,
+    pub(super) stores: Stores,
+    pub(super) world: World,
     /// Wakes the leader of this process, so that a command is followed at once.
-    wake: Arc<Notify>,
+    pub(super) wake: Arc<Notify>,
+    /// Names recipients by what became of them.
+    pub(super) select: Arc<dyn Select>,
 }
 
 /// What came of a creation.
@@ -55,15 +59,18 @@ pub struct Answer {
     pub in_flight: u64,
     /// Recipients that were never declared.
     pub undeclared: u64,
+    /// Recipients that an order named; there once it was carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<u64>,
     /// What a pause is good for; there after a pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<PauseReceipt>,
 }
 
 impl SmsBatchService {
-    /// A service over a store; `wake` is notified after each change.
-    pub fn new(stores: Stores, world: World, wake: Arc<Notify>) -> SmsBatchService {
-        SmsBatchService { stores, world, wake }
+    /// A service over a store; `wake` is notified after each change, `select` names whom a retry sends again.
+    pub fn new(stores: Stores, world: World, wake: Arc<Notify>, select: Arc<dyn Select>) -> SmsBatchService {
+        SmsBatchService { stores, world, wake, select }
     }
 
     /// The id of the batch that `tenant` creates under `key`.
@@ -180,9 +187,7 @@ impl SmsBatchService {
             Ok(row) => (row.row, false),
             Err(Refusal::Already) => (self.load(batch).await?.row, true),
             Err(refusal) => {
-                let state = self.load(batch).await?.row;
-                let context = format!("{refusal}: batch {batch} is {:?} {}", state.current_step, state.step().state.name());
-                return Err(Fault::new(Code::NotAllowed, context));
+                return Err(not_allowed(&self.load(batch).await?.row, refusal));
             }
         };
         self.wake.notify_one();
@@ -202,6 +207,48 @@ impl SmsBatchService {
         }
         Ok(answer)
     }
+
+    /// Carries out an order that was given, and says how the batch stands then.
+    pub(super) async fn ordered(&self, batch: BatchId, order: &str, already: bool) -> Result<Answer, Fault> {
+        self.wake.notify_one();
+        self.carry_out(batch).await.map_err(fault)?;
+        let row = self.load(batch).await?.row;
+        let lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+        let mut answer = answer_of(&row, &lanes, already);
+        answer.ordered = row.orders.carried.iter().find(|carried| carried.id == order).and_then(|carried| carried.recipients);
+        Ok(answer)
+    }
+}
+
+/// Checks the key of an order.
+pub(super) fn order_id(id: &str) -> Result<(), Fault> {
+    if id.is_empty() || id.len() > 200 {
+        return Err(Fault::new(Code::InputInvalid, "the key of an order must have 1 to 200 characters"));
+    }
+    Ok(())
+}
+
+/// A command that the batch's state does not allow.
+pub(super) fn not_allowed(row: &BatchRow, refusal: Refusal) -> Fault {
+    let (batch, state) = (row.batch.batch_id, row.step().state.name());
+    let pending = row.orders.pending.as_ref().map_or("", |_| ", and an order is being carried out");
+    Fault::new(Code::NotAllowed, format!("{refusal}: batch {batch} is {:?} {state}{pending}", row.current_step))
+}
+
+/// An order that was refused.
+pub(super) fn refused(row: &BatchRow, refusal: OrderRefusal) -> Fault {
+    let batch = row.batch.batch_id;
+    match refusal {
+        OrderRefusal::State(refusal) => not_allowed(row, refusal),
+        OrderRefusal::OtherRequest => {
+            Fault::new(Code::IdempotencyConflict, format!("another order was given to batch {batch} with this key"))
+        }
+        OrderRefusal::Busy(other) => Fault::new(Code::NotAllowed, format!("batch {batch} is still carrying out order {other}")),
+        OrderRefusal::TooMany => Fault::new(Code::NotAllowed, format!("batch {batch} was retried as often as can be")),
+        OrderRefusal::Already => {
+            Fault::new(Code::Internal, format!("an order of batch {batch} that was given before is no error"))
+        }
+    }
 }
 
 /// What a row and its ledgers say after a command.
@@ -214,6 +261,7 @@ pub(super) fn answer_of(row: &BatchRow, lanes: &[(LaneKey, Versioned<Ledger>)], 
         already,
         in_flight: lanes.iter().map(|(_, ledger)| ledger.row.in_flight()).sum(),
         undeclared: lanes.iter().map(|(_, ledger)| ledger.row.undeclared()).sum(),
+        ordered: None,
         pause: None,
     }
 }

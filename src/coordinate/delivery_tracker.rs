@@ -56,7 +56,9 @@ impl DeliveryStatusTracker {
     /// Follows one batch. Returns whether its row changed.
     async fn track(&self, row: &BatchRow, first_round: bool) -> Result<bool, StoreError> {
         let ledgers = self.stores.ledgers.list(row.batch.batch_id).await?;
-        if ledgers.len() < usize::from(row.lanes) {
+        // What a pending order adds is not there yet: the batch only looks done.
+        let whole = row.orders.pending.is_none() || row.delivery.state.is_final();
+        if ledgers.len() < usize::from(row.lanes) || !whole {
             return Ok(false);
         }
         match row.delivery.state {

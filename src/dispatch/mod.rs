@@ -79,7 +79,9 @@ impl Job for DispatchBatch {
         let mut due = Vec::new();
         for batch in self.stores.batch_index.active().await? {
             let Some(row) = self.stores.batches.load(batch).await? else { continue };
-            if row.row.current_step == CurrentStep::Delivery && row.row.delivery.state == StepState::Ready {
+            let ready = row.row.current_step == CurrentStep::Delivery && row.row.delivery.state == StepState::Ready;
+            // What an order changes is not whole while it is pending.
+            if ready && row.row.orders.pending.is_none() {
                 due.push(row.row);
             }
         }

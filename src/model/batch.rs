@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::code::Code;
 use super::id::{BatchId, TaskCode};
 use super::limits::CHANGES_KEPT;
+use super::order::Orders;
 use super::pack::SealTotals;
 use super::record::{Fingerprint, Sample};
 use super::report::Settlement;
@@ -176,6 +177,9 @@ pub struct BatchRow {
     /// The newest changes of its steps, oldest first: what webhooks tell, in order and without a gap.
     #[serde(default)]
     pub changes: Vec<Change>,
+    /// Orders that take more than one write.
+    #[serde(default)]
+    pub orders: Orders,
 }
 
 /// A change of a step's state.
@@ -234,6 +238,7 @@ impl BatchRow {
             approved: None,
             settlement: None,
             changes: vec![],
+            orders: Orders::default(),
         }
     }
 
@@ -314,6 +319,7 @@ impl BatchRow {
     fn event_of(&self, command: Command) -> Result<StepEvent, Refusal> {
         let at_delivery = self.current_step == CurrentStep::Delivery;
         match command {
+            Command::ChangeProvider | Command::Retry if self.orders.pending.is_some() => Err(Refusal::NotFrom),
             Command::EntryProcess if at_delivery => Err(Refusal::Already),
             Command::EntryProcess => Ok(StepEvent::Arm),
             Command::Start if !at_delivery => Err(Refusal::NotFrom),
@@ -325,8 +331,10 @@ impl BatchRow {
             Command::Retry => Ok(StepEvent::Retry),
             // Not an event of the step: the state stays, the route changes.
             Command::ChangeProvider => match self.step().state {
-                StepState::Paused | StepState::Ready | StepState::Initial => Ok(StepEvent::Pause),
-                StepState::Running => Err(Refusal::NotFrom),
+                StepState::Initial => Ok(StepEvent::Pause),
+                StepState::Paused | StepState::Ready if at_delivery => Ok(StepEvent::Pause),
+                // What is being prepared is counted for the accounts of its provider type.
+                StepState::Paused | StepState::Ready | StepState::Running => Err(Refusal::NotFrom),
                 StepState::Canceled | StepState::CompletedSucceeded | StepState::CompletedFailed => Err(Refusal::Final),
             },
         }

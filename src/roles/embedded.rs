@@ -154,7 +154,7 @@ impl Embedded {
             }
         });
         marks.spawn("spool", keep_spool(opened.store.spool(), settings.coordinator.keep.texts));
-        let service = SmsBatchService::new(edges.stores.clone(), edges.world.clone(), edges.wake.clone());
+        let service = edges.service();
         let failed = CancellationToken::new();
         let (failing, disk, died) = (failed.clone(), opened.store.failed(), fleet.died.clone());
         marks.spawn("failure", async move {

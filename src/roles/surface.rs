@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::Config;
 use super::edges::Edges;
 use super::embedded::{Embedded, HttpAccounts, Opened};
+use super::selection::Selection;
 use crate::batch::SmsBatchService;
 use crate::model::account::Account;
 use crate::model::batch::Command;
@@ -125,7 +126,10 @@ impl Holding {
 pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let opened = Opened::open(config).await?;
     let accounts: Arc<BTreeMap<String, Account>> = Arc::new(config.accounts());
-    let service = SmsBatchService::new(opened.stores.clone(), opened.world.clone(), Arc::default());
+    let service = {
+        let select = Selection::new(opened.stores.clone(), config.accounts());
+        SmsBatchService::new(opened.stores.clone(), opened.world.clone(), Arc::default(), select)
+    };
     let surface = Surface {
         stores: opened.stores.clone(),
         accounts,

@@ -17,12 +17,13 @@ use smsfleet::model::state::StepState;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::World;
 use smsfleet::ports::clock::{Chance, Clock};
+use smsfleet::roles::selection::Selection;
 use tokio::sync::Notify;
 
 use super::faults::Fired;
 use super::network::Network;
 use super::oracle;
-use super::process::{Process, Shared};
+use super::process::{Process, Shared, account};
 
 /// The kinds of faults that must have fired over all runs.
 const FAULTS: [&str; 21] = [
@@ -115,7 +116,9 @@ async fn run(seed: u64) -> Result<Outcome, String> {
     };
     // The operator's own commands meet a healthy store: what is tested are the workers.
     let world = World { clock, chance: Arc::new(SeededChance::from_seed(seed ^ 3)) };
-    let service = SmsBatchService::new(shared.stores.clone(), world, Arc::new(Notify::new()));
+    let accounts = BTreeMap::from([("sim".to_owned(), account())]);
+    let select = Selection::new(shared.stores.clone(), accounts);
+    let service = SmsBatchService::new(shared.stores.clone(), world, Arc::new(Notify::new()), select);
     let mut run = Run {
         shared,
         chance,
