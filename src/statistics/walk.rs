@@ -124,7 +124,12 @@ impl Lane {
             return (Outcome::Duplicate, None);
         }
         match self.people.get(seq as usize) {
-            Some(person) => person.fold.outcome(self.is_closed() && !person.in_flight),
+            Some(person) if person.in_flight => match person.fold.outcome(false) {
+                (Outcome::Accepted, code) => (Outcome::Accepted, code),
+                // What an earlier try came to is not the end while another is in flight.
+                _ => (Outcome::Open, None),
+            },
+            Some(person) => person.fold.outcome(self.is_closed()),
             None => (Outcome::Open, None),
         }
     }

@@ -10,6 +10,7 @@
 
 mod faults;
 mod network;
+mod operators;
 mod oracle;
 mod process;
 mod run;
