@@ -35,12 +35,12 @@ impl DispatchBatch {
 
     async fn dispatch(&self, row: &BatchRow) -> Result<bool, StoreError> {
         let now = self.world.clock.now();
-        let late = |text: &str| Some((Code::NotAllowed, text.to_owned()));
+        let late = || Some((Code::StartMissed, format!("not_after was {}", row.batch.not_after.unwrap_or(now))));
         let (event, reason) = match row.start_decision(now) {
             StartDecision::Wait(_) => return Ok(false),
             StartDecision::Start => (StepEvent::Start, None),
-            StartDecision::Hold => (StepEvent::Pause, late("its start was missed and not_after has passed; resume or cancel it")),
-            StartDecision::Cancel => (StepEvent::Cancel, late("its start was missed and not_after has passed")),
+            StartDecision::Hold => (StepEvent::Pause, late()),
+            StartDecision::Cancel => (StepEvent::Cancel, late()),
         };
         let batch = row.batch.batch_id;
         let changed = change(&*self.stores.batches, batch, &*self.world.chance, |current| {

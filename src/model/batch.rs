@@ -351,7 +351,13 @@ impl BatchRow {
 
     /// The row after `command`, for the commands that are one event of the current step.
     pub fn command(&self, command: Command, now: Timestamp) -> Result<BatchRow, Refusal> {
-        self.after(self.event_of(command)?, None, now)
+        let mut next = self.after(self.event_of(command)?, None, now)?;
+        let missed = self.step().reason.as_ref().is_some_and(|(code, _)| *code == Code::StartMissed);
+        if command == Command::Resume && missed {
+            // It was held for a person to decide, and a person has decided.
+            next.batch.late_start = LateStart::Send;
+        }
+        Ok(next)
     }
 
     /// Whether delivery may be armed.

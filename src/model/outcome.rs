@@ -93,6 +93,7 @@ impl Fold {
             Answer::Accepted { .. } => {
                 self.accepted |= bit;
                 self.uncertain &= !bit;
+                self.take_back(bit);
                 if self.accepted == all_parts(self.parts) {
                     self.ending = Ending::None;
                 }
@@ -103,14 +104,19 @@ impl Fold {
                 self.ending = Ending::Failed(*code);
             }
             Answer::NoAnswer => self.uncertain |= bit,
-            // "Not now" says nothing about an earlier try either, but it takes back a refusal that an operator ordered to
-            // be tried again: the try is still going on.
-            Answer::NotNow { .. } | Answer::NotSent => {
-                self.failed = 0;
-                self.ending = Ending::None;
-            }
+            // "Not now" says nothing about an earlier try either, but it takes back a refusal of this part that an operator
+            // ordered to be tried again: the try is still going on.
+            Answer::NotNow { .. } | Answer::NotSent => self.take_back(bit),
             Answer::Suppressed => self.ending = Ending::Suppressed,
             Answer::Expired => self.ending = Ending::Expired,
+        }
+    }
+
+    /// Takes back the refusal of a part; the last one takes the ending with it.
+    fn take_back(&mut self, bit: u32) {
+        self.failed &= !bit & all_parts(self.parts);
+        if self.failed == 0 {
+            self.ending = Ending::None;
         }
     }
 
@@ -213,6 +219,10 @@ mod tests {
             (vec![(0, 1, Answer::NoAnswer), (0, 1, failed())], Outcome::Uncertain),
             (vec![(0, 2, Answer::NoAnswer), (1, 2, failed())], Outcome::Failed),
             (vec![(0, 1, failed()), (0, 1, throttled())], Outcome::Open),
+            // A refusal of one part stands, whatever the others come to; sent again and taken, it leaves what was in doubt.
+            (vec![(0, 2, failed()), (1, 2, throttled())], Outcome::Failed),
+            (vec![(0, 2, ok()), (1, 2, failed()), (1, 2, throttled())], Outcome::Open),
+            (vec![(0, 3, ok()), (1, 3, failed()), (2, 3, Answer::NoAnswer), (1, 3, ok())], Outcome::Uncertain),
             (vec![(0, 1, Answer::Suppressed)], Outcome::Suppressed),
             (vec![(0, 1, Answer::Expired)], Outcome::Expired),
         ];

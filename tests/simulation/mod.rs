@@ -14,6 +14,7 @@ mod operators;
 mod oracle;
 mod process;
 mod run;
+mod scenes;
 mod source;
 
 use run::{Outcome, simulate};

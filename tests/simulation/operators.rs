@@ -59,7 +59,7 @@ impl Operators {
     }
 
     /// An order to send again: these numbers, or all who were refused. Whatever was paused goes on.
-    fn retried(&mut self, batch: BatchId, numbers: Option<BTreeSet<u64>>) {
+    pub fn retried(&mut self, batch: BatchId, numbers: Option<BTreeSet<u64>>) {
         self.goes_on(batch);
         self.orders.entry(batch.to_string()).or_default().push(numbers);
     }
