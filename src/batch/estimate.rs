@@ -2,6 +2,7 @@
 //! pack, so that memory is bounded by a pack and a lane's retry entries.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -105,8 +106,8 @@ pub(super) fn rate(offers: &[Offer], provider_type: &str) -> f64 {
 /// Recipients of a lane that are to be counted.
 #[derive(Default)]
 pub(super) struct Places {
-    /// Places of the manifest from here on; `None` for none.
-    pub from: Option<u32>,
+    /// Places of the manifest.
+    pub manifest: Range<u32>,
     /// Others, ascending.
     pub entries: Vec<RetryEntry>,
 }
@@ -117,7 +118,7 @@ impl Places {
         let mut places = Places::default();
         for leg in ledger.legs.iter().filter(|leg| leg.declared < leg.len) {
             if leg.id == 0 {
-                places.from = Some(leg.declared);
+                places.manifest = leg.declared..leg.len;
                 continue;
             }
             let pack = stores.windows.retry(key, leg.id).await?;
@@ -145,8 +146,8 @@ pub(super) async fn add(
         let (mine, behind) = rest.split_at(rest.partition_point(|entry| entry.seq < end));
         rest = behind;
         let whole = |seq| RetryEntry { seq, tries: 0, parts: 0, round: 0 };
-        let first = places.from.map_or(end, |from| from.max(pack.first_seq));
-        let unstruck = (first..end).filter(|seq| !manifest.is_struck(*seq)).map(whole);
+        let undeclared = places.manifest.start.max(pack.first_seq)..places.manifest.end.min(end);
+        let unstruck = undeclared.filter(|seq| !manifest.is_struck(*seq)).map(whole);
         let here: Vec<RetryEntry> = unstruck.chain(mine.iter().copied()).collect();
         if here.is_empty() {
             continue;

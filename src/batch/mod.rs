@@ -24,3 +24,6 @@ pub use pause::{PauseEnd, PauseReceipt};
 pub use retry::{RetryPlan, RetryRequest};
 pub use select::Select;
 pub use service::{Answer, Created, SmsBatchService};
+
+#[cfg(test)]
+mod change_tests;

@@ -60,7 +60,7 @@ impl SmsBatchService {
         for key in lanes_of(&row, what) {
             let entries = self.name(&row, key, what).await.map_err(fault)?;
             named.extend(named_hash(key, &entries));
-            let places = Places { from: None, entries };
+            let places = Places { manifest: 0..0, entries };
             let counted = add(&self.stores, &row.batch, key, &places, &mut [&mut bills]).await.map_err(fault)?;
             (recipients, partly) = (recipients + counted.0, partly + counted.1);
         }
