@@ -314,7 +314,8 @@ impl Lane {
     ) -> Result<Changed, StoreError> {
         let (ledgers, chance) = (self.ctx.stores.ledgers.clone(), self.ctx.world.chance.clone());
         let held = Some(self.held.clone());
-        let changed = change_from(&*ledgers, self.key, &*chance, held, |current| decide(current).map_err(|_| current.clone()));
+        let changed =
+            change_from(&*ledgers, self.key, &*chance, held, |current| decide(current).map_err(|_| Box::new(current.clone())));
         match changed.await {
             Ok(Ok(held)) => {
                 self.held = held;
@@ -324,7 +325,7 @@ impl Lane {
             // A fence went up, and the lane is still this worker's: its windows are closed as ever.
             Ok(Err(current)) if current.row.owner == self.ctx.worker => {
                 self.ctx.readings.forget(self.key.batch);
-                self.held = current;
+                self.held = *current;
                 self.show();
                 Ok(Changed::Refused)
             }

@@ -306,6 +306,10 @@ impl BatchRow {
     /// The row after the seal: preparation has succeeded and the batch is at its delivery step, armed when it triggers
     /// itself.
     pub fn after_seal(&self, sealed: SealedPlan, now: Timestamp) -> Result<BatchRow, Refusal> {
+        if self.preparation.state == StepState::Paused {
+            // It would trigger itself behind the pause. Sealed lanes stay sealed: after the pause it gets here again.
+            return Err(Refusal::NotFrom);
+        }
         let mut next = self.after(StepEvent::Succeed, None, now)?;
         next.sealed = Some(sealed);
         next.current_step = CurrentStep::Delivery;
@@ -430,6 +434,8 @@ pub(crate) mod tests {
             row().command(Command::EntryProcess, now).and_then(|r| r.after(StepEvent::Start, None, now)).expect("running");
         let sealed = running.after_seal(SealedPlan::default(), now).expect("sealed");
         assert_eq!((sealed.current_step, sealed.delivery.state), (CurrentStep::Delivery, StepState::Ready));
+        let paused = running.command(Command::Pause, now).expect("paused");
+        assert_eq!(paused.after_seal(SealedPlan::default(), now), Err(Refusal::NotFrom), "a pause is not undone by the seal");
         let mut held = running;
         held.batch.auto_trigger = false;
         let sealed = held.after_seal(SealedPlan::default(), now).expect("sealed");

@@ -234,7 +234,8 @@ mod tests {
 
     #[test]
     fn only_what_was_neither_taken_nor_left_in_doubt_may_be_sent_again() {
-        let cases: Vec<(Vec<(u8, u8, Answer)>, Option<u32>)> = vec![
+        type Answers = Vec<(u8, u8, Answer)>;
+        let cases: Vec<(Answers, Option<u32>)> = vec![
             (vec![(0, 1, failed())], Some(0)),
             (vec![(0, 2, failed()), (1, 2, failed())], Some(0)),
             (vec![(0, 3, ok()), (1, 3, failed()), (2, 3, failed())], Some(0b110)),

@@ -258,9 +258,11 @@ fn a_change_of_provider_is_the_one_that_was_shown() {
         let refused = service.plan_change(id, "sim", &offers).await.expect_err("it runs");
         assert_eq!(refused.code, Code::NotAllowed);
         scene.until_settled(id).await;
-        let known = scene.shared.network.known();
-        assert!(known.got.values().all(|got| got.accounts.iter().eq(["alt"])) && known.got.len() as u64 == sealed.recipients);
-        drop(known);
+        {
+            let known = scene.shared.network.known();
+            assert!(known.got.values().all(|got| got.accounts.iter().eq(["alt"])));
+            assert_eq!(known.got.len() as u64, sealed.recipients);
+        }
         process.stop().await;
     });
 }
