@@ -79,6 +79,7 @@ pub fn request(args: &SendArgs, config: &Config, list: &Path, now: Timestamp) ->
         default_region,
         min_recipients_per_lane: config.batch.min_recipients_per_lane,
         link_parameters: vec![],
+        hours: None,
     };
     // The key is made before what depends on the clock is filled in: the same command later is the same batch.
     let key = args.batch.key.clone().map_or_else(|| made_key(&batch), Ok)?;

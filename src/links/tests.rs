@@ -13,9 +13,7 @@ use crate::adapters::system::SeededChance;
 use crate::model::batch::{BatchRow, SmsBatch};
 use crate::model::click::{Click, Kind, RequestFacts, Why, scope_of};
 use crate::model::id::BatchId;
-use crate::model::schedule::LateStart;
 use crate::model::time::Timestamp;
-use crate::model::window::OnUncertain;
 use crate::ports::journal::{Direction, Stream};
 use crate::ports::links::{LinkBlock, Links};
 use crate::ports::{StoreError, Stores, World};
@@ -26,29 +24,11 @@ pub fn batch() -> SmsBatch {
     SmsBatch {
         batch_id: BatchId(7),
         tenant: "t".into(),
-        table_name: "list.csv".into(),
         campaign_id: "c1".into(),
-        campaign_name: String::new(),
-        marketing_program_id: String::new(),
-        task_id: String::new(),
-        content_id: String::new(),
-        content: "Look: {{url}}".into(),
-        content_signature: String::new(),
         url: Some("https://shop.example/a".into()),
         link_base: "https://s.example/".into(),
         auto_trigger: true,
-        schedule_time: None,
-        not_after: None,
-        late_start: LateStart::Hold,
-        ext_code: String::new(),
-        provider_type: "smpp".into(),
-        on_uncertain: OnUncertain::Hold,
-        priority: 5,
-        number_column: None,
-        dialect: String::new(),
-        default_region: "CN".into(),
-        min_recipients_per_lane: 5_000,
-        link_parameters: vec![],
+        ..SmsBatch::new("list.csv", "Look: {{url}}", "smpp")
     }
 }
 

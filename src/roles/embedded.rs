@@ -170,7 +170,7 @@ impl Embedded {
         let links = Arc::new(Redirector::new(edges.stores.clone(), edges.world.clone(), link_settings(config), log));
         let stop_clicks = CancellationToken::new();
         let clicks = (stop_clicks.clone(), marks.spawn("clicks", writer.run(stop_clicks)));
-        let service = SmsBatchService::new(edges.stores.clone(), edges.world.clone(), edges.wake.clone());
+        let service = edges.service();
         let failed = CancellationToken::new();
         let (failing, disk, died) = (failed.clone(), opened.store.failed(), fleet.died.clone());
         marks.spawn("failure", async move {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::Config;
 use super::edges::Edges;
 use super::embedded::{Embedded, HttpAccounts, Opened};
+use super::selection::Selection;
 use super::sources::{Lists, uploads_in_use};
 use crate::access::keys::Keys;
 use crate::access::rates;
@@ -159,6 +160,7 @@ fn still(config: &Config, stores: &Stores, world: &World, lists: Lists) -> Surfa
         late_start: batch.late_start,
         priority: batch.priority,
     };
+    let select = Selection::new(stores.clone(), config.accounts());
     let serve = &config.serve;
     let limits = Limits {
         body_bytes: (serve.body_kb as usize) << 10,
@@ -171,7 +173,7 @@ fn still(config: &Config, stores: &Stores, world: &World, lists: Lists) -> Surfa
         stores: stores.clone(),
         world: world.clone(),
         accounts: Arc::new(config.accounts()),
-        service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default()),
+        service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default(), select),
         keys: Arc::new(Keys::new(stores.clone(), world.clone())),
         defaults: Arc::new(defaults),
         lists: Arc::new(ServedLists { lists, stores: stores.clone() }),

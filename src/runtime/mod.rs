@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod digest;
+pub mod fence;
 pub mod job;
 pub mod logging;
 pub mod metrics;

@@ -14,6 +14,7 @@ use crate::model::account::Account;
 use crate::model::code::Fault;
 use crate::ports::uploads::Uploads;
 use crate::ports::{Stores, World};
+use crate::roles::selection::Selection;
 
 /// Every address may be named; uploads are kept below the system's folder for such things.
 struct AnyList(PathBuf);
@@ -42,8 +43,13 @@ pub(crate) fn memory() -> Stores {
 pub(crate) fn surface(stores: Stores, accounts: BTreeMap<String, Account>, limits: Limits, folder: PathBuf) -> Surface {
     let world = World { clock: Arc::new(SystemClock), chance: Arc::new(SeededChance::from_seed(2)) };
     Surface {
+        service: SmsBatchService::new(
+            stores.clone(),
+            world.clone(),
+            Arc::default(),
+            Selection::new(stores.clone(), accounts.clone()),
+        ),
         accounts: Arc::new(accounts),
-        service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default()),
         keys: Arc::new(Keys::new(stores.clone(), world.clone())),
         defaults: Arc::default(),
         lists: Arc::new(AnyList(folder)),

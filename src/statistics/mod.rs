@@ -11,6 +11,7 @@ pub mod line;
 pub mod progress;
 pub mod recipients;
 pub mod recount;
+pub mod select;
 pub mod settle;
 pub mod syncer;
 pub mod walk;
@@ -21,6 +22,7 @@ pub use line::{Event, RecipientFilter, RecipientLine};
 pub use progress::{Progress, progress};
 pub use recipients::RecipientPages;
 pub use recount::recount;
+pub use select::select;
 
 #[cfg(test)]
 pub(crate) mod fakes;

@@ -15,7 +15,7 @@ use crate::model::access::{Caller, Standing};
 use crate::model::batch::SmsBatch;
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
-use crate::model::schedule::LateStart;
+use crate::model::schedule::{LateStart, SendingHours};
 use crate::model::time::Timestamp;
 use crate::model::window::OnUncertain;
 use crate::runtime::moment::moment;
@@ -86,6 +86,10 @@ pub struct NewBatch {
     /// may hold `{batch_id}`, `{campaign_id}`, `{campaign_name}`, `{marketing_program_id}`, `{task_id}` and `{content_id}`.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub link_parameters: std::collections::BTreeMap<String, String>,
+    /// When it may be sent, by the wall clock of a zone; narrows the hours of the accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<HoursWish>)]
+    pub hours: Option<SendingHours>,
     /// Whether delivery begins by itself after the seal; else it waits for `start` or `approve`.
     #[serde(default)]
     pub auto_trigger: bool,
@@ -122,6 +126,20 @@ pub struct NewBatch {
     /// Region of numbers without a country code, such as CN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_region: Option<String>,
+}
+
+/// Hours of a day.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it only describes the fields")]
+struct HoursWish {
+    /// First minute, such as `08:00`.
+    #[schema(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    from: String,
+    /// First minute that is too late, such as `22:00`; before `from` it means the next morning.
+    #[schema(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    to: String,
+    /// IANA name of the zone, such as `Asia/Shanghai`.
+    zone: String,
 }
 
 /// The words of `late_start`.
@@ -246,6 +264,7 @@ async fn batch_of(surface: &Surface, wish: &NewBatch, tenant: &str, key: &str) -
         content_signature: text(&wish.content_signature, &defaults.signature),
         url: wish.url.clone(),
         link_base: text(&wish.link_base, &defaults.link_base),
+        hours: wish.hours.clone(),
         link_parameters: wish.link_parameters.clone().into_iter().collect(),
         auto_trigger: wish.auto_trigger,
         schedule_time,

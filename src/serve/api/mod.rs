@@ -10,6 +10,7 @@ mod commands;
 mod create;
 mod keys;
 mod once;
+mod orders;
 mod suppressions;
 mod uploads;
 mod watch;
@@ -29,7 +30,8 @@ use super::problem::Problem;
 pub use accounts::{AccountList, AccountView, RateWish};
 pub use audit::AuditPage;
 pub use batches::{BatchExplained, BatchPage, NumberExplained};
-pub use commands::{CommandAnswer, PauseWish, StartWish};
+pub use commands::{CommandAnswer, PauseView, PauseWish, StartWish};
+pub use orders::{ChangeWish, OrderAnswer, RetryWish, Whom};
 pub use create::{Created, NewBatch, SourceWish};
 pub use keys::{KeyList, KeyView, KeyWish, MadeKey};
 pub use suppressions::{CheckedMany, NUMBERS_MAX, Numbers, SuppressionAnswer};
@@ -125,6 +127,8 @@ pub fn routes() -> OpenApiRouter<Arc<Surface>> {
         .routes(routes!(commands::pause))
         .routes(routes!(commands::resume))
         .routes(routes!(commands::cancel))
+        .routes(routes!(orders::change_provider))
+        .routes(routes!(orders::retry))
         .routes(routes!(accounts::list))
         .routes(routes!(accounts::show))
         .routes(routes!(accounts::change_rate))
