@@ -12,7 +12,6 @@ use smsfleet::model::batch::{BatchRow, SmsBatch};
 use smsfleet::model::click::RequestFacts;
 use smsfleet::model::id::BatchId;
 use smsfleet::ports::World;
-use smsfleet::ports::clock::Clock;
 use smsfleet::ports::links::{LinkBlock, Links};
 use smsfleet::ports::{StoreError, Stores};
 use smsfleet::runtime::short_code::{NUMBERS, Permutation};
