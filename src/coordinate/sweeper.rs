@@ -32,7 +32,7 @@ pub struct Keep {
 const EVERY: Duration = Duration::from_secs(60);
 
 /// How often old entries of journals are looked for: every scope of them is looked at.
-const JOURNALS_EVERY: Duration = Duration::from_secs(3_600);
+const JOURNALS_EVERY: Duration = Duration::from_secs(6 * 3_600);
 
 /// The job that sweeps.
 pub struct Sweeper {

@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn parameters_are_put_behind_the_long_link() {
         let defaults = vec![("utm_source".to_owned(), "sms".to_owned()), ("utm_campaign".to_owned(), "{campaign_id}".to_owned())];
-        let cases: [(&str, &str, &[(&str, &str)], Option<&str>); 13] = [
+        type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
+        let cases: [Case<'_>; 13] = [
             ("https://shop.example/a", "c1", &[], Some("https://shop.example/a?utm_source=sms&utm_campaign=c1")),
             ("https://shop.example", "c1", &[], Some("https://shop.example/?utm_source=sms&utm_campaign=c1")),
             ("https://shop.example/a?x=1#top", "c1", &[], Some("https://shop.example/a?x=1&utm_source=sms&utm_campaign=c1#top")),

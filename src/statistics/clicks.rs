@@ -25,8 +25,8 @@ const PAGE: usize = 2_000;
 const TOGETHER_MAX: usize = 10_000;
 /// Sweeps of one batch that are looked at.
 const SWEEPS_MAX: usize = 10_000;
-/// Links whose receipts are looked up together, while a batch is counted.
-const DOUBTFUL_MAX: usize = 100_000;
+/// Openings that are held until the receipts of their links were looked up, while a batch is counted.
+const DOUBTFUL_MAX: usize = 200_000;
 /// Openings by people closer than this may be a burst.
 const NEAR: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -151,7 +151,7 @@ pub async fn batch_clicks(stores: &Stores, row: &BatchRow) -> Result<BatchClicks
             end_link(current, one, &reader, &mut doubtful, &mut total);
             break;
         }
-        if doubtful.len() >= DOUBTFUL_MAX {
+        if doubtful.values().map(|one| one.together.len()).sum::<usize>() >= DOUBTFUL_MAX {
             settle_doubtful(stores, row, &reader, std::mem::take(&mut doubtful), &mut total).await?;
         }
     }

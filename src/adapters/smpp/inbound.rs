@@ -36,7 +36,7 @@ struct Waiting {
     reference: u16,
     total: u8,
     since: Instant,
-    parts: Vec<(u8, Key, Part)>,
+    parts: Vec<(u8, Vec<Key>, Part)>,
 }
 
 /// One part, header removed.
@@ -55,7 +55,7 @@ impl Parts {
         let part = Part { octets, data_coding: delivered.data_coding, id, received };
         let Delivered { source, destination, .. } = delivered;
         let Some((reference, total, number)) = place else {
-            return vec![whole(&source, &destination, vec![(1, key, part)])];
+            return vec![whole(&source, &destination, vec![(1, vec![key], part)])];
         };
         let mine = |waiting: &Waiting| {
             (waiting.reference, waiting.total) == (reference, total)
@@ -70,11 +70,11 @@ impl Parts {
             }
         };
         let waiting = &mut self.0[at];
-        if waiting.parts.iter().any(|(known, ..)| *known == number) {
-            // A part that came twice takes the place of the first, whose PDU stays unacknowledged.
-            waiting.parts.retain(|(known, ..)| *known != number);
+        match waiting.parts.iter_mut().find(|(known, ..)| *known == number) {
+            // It came again because it was not acknowledged: both are acknowledged together.
+            Some((_, keys, _)) => keys.push(key),
+            None => waiting.parts.push((number, vec![key], part)),
         }
-        waiting.parts.push((number, key, part));
         if waiting.parts.len() == usize::from(total) {
             return self.0.remove(at).map(Waiting::together).into_iter().collect();
         }
@@ -103,8 +103,8 @@ impl Waiting {
     }
 }
 
-fn whole(source: &str, destination: &str, parts: Vec<(u8, Key, Part)>) -> Whole {
-    let keys = parts.iter().map(|(_, key, _)| *key).collect();
+fn whole(source: &str, destination: &str, parts: Vec<(u8, Vec<Key>, Part)>) -> Whole {
+    let keys = parts.iter().flat_map(|(_, keys, _)| keys.iter().copied()).collect();
     let received = parts.iter().map(|(.., part)| part.received).max().unwrap_or_default();
     let id = parts.first().map(|(.., part)| part.id.clone()).unwrap_or_default();
     let data_coding = parts.first().map_or(0, |(.., part)| part.data_coding);
@@ -230,10 +230,11 @@ mod tests {
         ];
         for [one, two] in cases {
             let (mut parts, now) = (Parts::default(), Instant::now());
-            assert!(parts.take((5, 1), one, Timestamp(1), now).is_empty());
+            assert!(parts.take((5, 1), one.clone(), Timestamp(1), now).is_empty());
+            assert!(parts.take((5, 3), one, Timestamp(1), now).is_empty(), "a part that comes again is no other part");
             let whole = parts.take((5, 2), two, Timestamp(2), now);
             assert_eq!(whole.len(), 1);
-            assert_eq!((whole[0].0.len(), whole[0].1.text.as_str()), (2, "一二😀三"));
+            assert_eq!((whole[0].0.len(), whole[0].1.text.as_str()), (3, "一二😀三"));
             assert!(parts.expired(now + PATIENCE).is_empty(), "nothing is left");
         }
     }

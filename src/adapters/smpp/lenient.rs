@@ -59,7 +59,7 @@ pub fn message_id(body: &[u8]) -> Box<str> {
 pub struct Delivered {
     /// From whom; in a receipt, the handset.
     pub source: String,
-    /// To whom: our own number, with an `ext_code` behind it.
+    /// To whom: our own number, with an `ext_code` behind it. Read for messages of people alone.
     pub destination: String,
     /// The kind of message (SMPP 3.4, 5.2.12).
     pub esm_class: u8,
@@ -97,8 +97,11 @@ pub fn deliver_sm(body: &[u8]) -> Delivered {
     rest.take(2); // source ton and npi
     delivered.source = latin1(rest.text());
     rest.take(2); // destination ton and npi
-    delivered.destination = latin1(rest.text());
+    let destination = rest.text();
     delivered.esm_class = rest.octet();
+    if !delivered.is_receipt() {
+        delivered.destination = latin1(destination);
+    }
     rest.take(2); // protocol_id, priority_flag
     rest.text(); // schedule_delivery_time
     rest.text(); // validity_period
@@ -119,8 +122,11 @@ pub fn data_sm(body: &[u8]) -> Delivered {
     rest.take(2); // source ton and npi
     delivered.source = latin1(rest.text());
     rest.take(2); // destination ton and npi
-    delivered.destination = latin1(rest.text());
+    let destination = rest.text();
     delivered.esm_class = rest.octet();
+    if !delivered.is_receipt() {
+        delivered.destination = latin1(destination);
+    }
     rest.take(1); // registered_delivery
     delivered.data_coding = rest.octet();
     parameters(rest, &mut delivered);
@@ -208,10 +214,15 @@ mod tests {
         let mut body = BytesMut::new();
         deliver.encode(&mut body);
         let read = deliver_sm(&body);
-        assert_eq!((read.source.as_str(), read.destination.as_str()), ("4915112345678", "12345"));
+        assert_eq!(read.source, "4915112345678");
         assert_eq!(read.text, b"id:1 stat:DELIVRD");
         assert_eq!((read.receipted_message_id.as_deref(), read.message_state), (Some("ab12"), Some(2)));
         assert!(read.is_receipt() && !read.is_intermediate());
+
+        let from_person = DeliverSm::builder().destination_addr(COctetString::from_slice(b"12345\0").expect("digits")).build();
+        let mut body = BytesMut::new();
+        from_person.encode(&mut body);
+        assert_eq!(deliver_sm(&body).destination, "12345");
 
         let mut data = DataSm::builder().esm_class(EsmClass::from(0x20)).build();
         data.source_addr = COctetString::from_slice(b"4477\0").expect("digits");
