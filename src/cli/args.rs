@@ -242,6 +242,9 @@ pub struct BatchArgs {
     /// Not after this moment
     #[arg(long, value_name = "TIME")]
     pub not_after: Option<String>,
+    /// When it may be sent, such as "08:00-22:00 Asia/Shanghai"; narrows the hours of the accounts
+    #[arg(long, value_name = "HOURS")]
+    pub hours: Option<String>,
     /// What happens to a start that was missed
     #[arg(long, value_enum, value_name = "POLICY")]
     pub late_start: Option<LateStartWord>,
