@@ -97,6 +97,8 @@ fn offer(name: &str, provider_type: &str, price: f64, currency: &str, capabiliti
         currency: currency.into(),
         hours: None,
         answer_timeout: Duration::from_secs(1),
+        sender: String::new(),
+        opt_out: Default::default(),
     };
     Offer { account, rate: None }
 }

@@ -295,6 +295,10 @@ fn check(batch: &SmsBatch) -> Result<(), Fault> {
     if batch.hours.as_ref().is_some_and(|hours| hours.from == hours.to) {
         return invalid("hours allow nothing: from and to are the same minute");
     }
+    let scheme = batch.url.as_deref().unwrap_or("").to_ascii_lowercase();
+    if batch.contains_url() && !(scheme.starts_with("http://") || scheme.starts_with("https://")) {
+        return invalid("url must begin with http:// or https://: links lead nowhere else");
+    }
     if batch.contains_url() && batch.link_base.is_empty() {
         return invalid("link_base is needed when the template has a link");
     }

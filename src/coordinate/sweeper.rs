@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::model::id::BatchId;
 use crate::model::time::Timestamp;
+use crate::ports::journal::Stream;
 use crate::ports::retention::Kind;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::job::Job;
@@ -21,10 +22,17 @@ pub struct Keep {
     pub batch: Duration,
     /// Message ids, from the day they were written: longer than any receipt is waited for.
     pub index: Duration,
+    /// Messages of people, from the day they came in.
+    pub inbox: Duration,
+    /// Openings of short links, from the day they came in.
+    pub clicks: Duration,
 }
 
 /// How often old data is looked for.
 const EVERY: Duration = Duration::from_secs(60);
+
+/// How often old entries of journals are looked for: every scope of them is looked at.
+const JOURNALS_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The job that sweeps.
 pub struct Sweeper {
@@ -37,6 +45,7 @@ pub struct Sweeper {
 #[derive(Default)]
 struct State {
     last: Option<Timestamp>,
+    journals: Option<Timestamp>,
     dropped: BTreeSet<(BatchId, Kind)>,
 }
 
@@ -71,7 +80,18 @@ impl Sweeper {
                 None => break,
             }
         }
-        self.stores.retention.drop_index_before(now.minus(self.keep.index)).await
+        self.stores.retention.drop_index_before(now.minus(self.keep.index)).await?;
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.journals.is_some_and(|last| now.since(last) < JOURNALS_EVERY) {
+                return Ok(());
+            }
+            state.journals = Some(now);
+        }
+        for (stream, keep) in [(Stream::Inbox, self.keep.inbox), (Stream::Click, self.keep.clicks)] {
+            self.stores.journal.drop_before(stream, now.minus(keep)).await?;
+        }
+        Ok(())
     }
 }
 

@@ -68,8 +68,12 @@ pub struct SmsBatch {
     /// A lane has at least this many recipients; 0 gives every batch 128 lanes.
     pub min_recipients_per_lane: u32,
     /// When it may be sent, by the wall clock of a zone; `None` for always. Narrows the hours of the accounts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<SendingHours>,
+    /// Parameters that opened links carry to the long link, beside or instead of the configured ones of the same name. Not
+    /// written when there are none: the digest of a request from before stays what it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_parameters: Vec<(String, String)>,
 }
 
 impl SmsBatch {
@@ -101,6 +105,7 @@ impl SmsBatch {
             default_region: "CN".into(),
             min_recipients_per_lane: 5_000,
             hours: None,
+            link_parameters: vec![],
         }
     }
 
@@ -216,6 +221,17 @@ pub enum Command {
     /// Send again what was not sent, or who was refused.
     Retry,
 }
+
+/// All commands, in the order of a batch's life.
+pub const COMMANDS: [Command; 7] = [
+    Command::EntryProcess,
+    Command::Start,
+    Command::Pause,
+    Command::Resume,
+    Command::ChangeProvider,
+    Command::Retry,
+    Command::Cancel,
+];
 
 impl BatchRow {
     /// A batch that was just created.

@@ -5,9 +5,11 @@
 //!
 //! Architecture invariant: nothing in this folder names a technology, and nothing outside `std` and `serde` is used.
 
+pub mod access;
 pub mod account;
 pub mod answer;
 pub mod batch;
+pub mod click;
 pub mod code;
 pub mod fence;
 pub mod id;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reach::{HttpConfig, SmppConfig};
+use super::reach::{HttpConfig, ObjectStoreConfig, SmppConfig};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
+use crate::model::inbound::OptOutRules;
 use crate::model::limits::PARTS_MAX;
 use crate::model::schedule::{LateStart, SendingHours, seconds};
 use crate::model::window::OnUncertain;
@@ -31,8 +32,16 @@ pub struct Config {
     pub batch: BatchDefaults,
     /// Accounts at providers, by name.
     pub accounts: BTreeMap<String, AccountConfig>,
+    /// Where lists may be read from.
+    pub sources: SourcesConfig,
+    /// Object stores that lists may be read from, by name.
+    pub object_stores: BTreeMap<String, ObjectStoreConfig>,
+    /// Lists that are handed in over the network.
+    pub uploads: UploadsConfig,
     /// How long data is kept.
     pub retention: RetentionConfig,
+    /// Short links.
+    pub links: LinksConfig,
     /// HTTP apart from the local socket.
     pub serve: ServeConfig,
     /// Log lines.
@@ -48,7 +57,11 @@ impl Default for Config {
             default_region: String::new(),
             batch: BatchDefaults::default(),
             accounts: BTreeMap::new(),
+            sources: SourcesConfig::default(),
+            object_stores: BTreeMap::new(),
+            uploads: UploadsConfig::default(),
             retention: RetentionConfig::default(),
+            links: LinksConfig::default(),
             serve: ServeConfig::default(),
             log: LogConfig::default(),
             limits: LimitsConfig::default(),
@@ -130,6 +143,8 @@ pub struct AccountConfig {
     pub capabilities: Capabilities,
     /// How its receipts are read.
     pub receipts: ReceiptRules,
+    /// How messages of people are understood.
+    pub opt_out: OptOutRules,
     /// How it is reached over SMPP.
     pub smpp: SmppConfig,
     /// How it is reached over HTTP.
@@ -148,6 +163,7 @@ impl Default for AccountConfig {
             answer_timeout: Duration::from_secs(10),
             capabilities: Capabilities::default(),
             receipts: ReceiptRules::default(),
+            opt_out: OptOutRules::default(),
             smpp: SmppConfig::default(),
             http: HttpConfig::default(),
         }
@@ -167,7 +183,38 @@ impl AccountConfig {
             currency: self.currency.clone(),
             hours: self.hours.clone(),
             answer_timeout: self.answer_timeout,
+            sender: match self.protocol {
+                Protocol::Smpp => self.smpp.source_addr.clone(),
+                Protocol::Http => self.http.sender.clone(),
+            },
+            opt_out: self.opt_out.clone(),
         }
+    }
+}
+
+/// Where lists may be read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourcesConfig {
+    /// Folders of this machine that batches created over the network may name lists in; `smsfleet send` may name any path.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Lists that are handed in over the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UploadsConfig {
+    /// Where they are kept, such as `s3://lists/uploads/`; in the data folder without it.
+    pub url: Option<String>,
+    /// Megabytes that one may have.
+    pub max_mb: u32,
+    /// Days that one is kept after it was handed in, or longer while a batch needs it.
+    pub keep_days: u32,
+}
+
+impl Default for UploadsConfig {
+    fn default() -> UploadsConfig {
+        UploadsConfig { url: None, max_mb: 2_048, keep_days: 30 }
     }
 }
 
@@ -183,20 +230,94 @@ pub struct RetentionConfig {
     pub batch_days: u32,
     /// The index from message ids to recipients, and receipts that match nothing.
     pub index_days: u32,
+    /// Messages of people, from the day they came in.
+    pub inbox_days: u32,
+    /// Openings of short links, from the day they came in.
+    pub clicks_days: u32,
 }
 
 impl Default for RetentionConfig {
     fn default() -> RetentionConfig {
-        RetentionConfig { texts_days: 30, history_days: 90, batch_days: 400, index_days: 7 }
+        RetentionConfig { texts_days: 30, history_days: 90, batch_days: 400, index_days: 7, inbox_days: 400, clicks_days: 400 }
+    }
+}
+
+/// Short links: where an opened one leads. They are served where `serve.listen` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinksConfig {
+    /// Days after its batch was created in which a link leads to its page.
+    pub expire_days: u32,
+    /// Where links lead that are unknown or have expired; a short page says so without it.
+    pub fallback: Option<String>,
+    /// Parameters put behind the long link. Values may hold `{batch_id}`, `{campaign_id}`, `{campaign_name}`,
+    /// `{marketing_program_id}`, `{task_id}` and `{content_id}`; one that comes out empty is left out.
+    pub parameters: BTreeMap<String, String>,
+    /// The header in which a proxy in front says the visitor's address, such as `X-Forwarded-For`; without it the address of
+    /// the connection counts.
+    pub address_header: Option<String>,
+}
+
+impl Default for LinksConfig {
+    fn default() -> LinksConfig {
+        let parameters = [("utm_source", "sms"), ("utm_campaign", "{campaign_id}")];
+        LinksConfig {
+            expire_days: 90,
+            fallback: None,
+            parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            address_header: None,
+        }
     }
 }
 
 /// HTTP apart from the local socket.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeConfig {
-    /// Address such as `0.0.0.0:8080` where providers' receipts, health and metrics are served; nowhere without it.
+    /// Address such as `0.0.0.0:8080` where the API, providers' receipts, health and metrics are served. Without it
+    /// `smsfleet all` serves [`LISTEN`], other commands nowhere.
     pub listen: Option<SocketAddr>,
+    /// TLS; plain HTTP without it.
+    pub tls: Option<TlsConfig>,
+    /// Kilobytes of a request's body, uploads apart.
+    pub body_kb: u32,
+    /// Seconds a request may take until its answer begins.
+    #[serde(with = "seconds")]
+    pub request_timeout: Duration,
+    /// Seconds a connection may take to send the head of a request.
+    #[serde(with = "seconds")]
+    pub head_timeout: Duration,
+    /// Requests a second of one API key.
+    pub requests_per_second: u32,
+    /// Connections open at once.
+    pub connections: u32,
+}
+
+/// Where `smsfleet all` serves when it is not told: this machine only.
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+/// TLS for HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate chain, a PEM file.
+    pub certificate: PathBuf,
+    /// Its private key, a PEM file.
+    pub key: PathBuf,
+}
+
+impl Default for ServeConfig {
+    fn default() -> ServeConfig {
+        ServeConfig {
+            listen: None,
+            tls: None,
+            body_kb: 4_096,
+            request_timeout: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(10),
+            requests_per_second: 200,
+            connections: 4_096,
+        }
+    }
 }
 
 /// Limits that users may tune.
@@ -244,6 +365,30 @@ impl Config {
         if let Err(text) = logging::check(&self.log.level) {
             refuse("log.level".into(), &text);
         }
+        if let Some(url) = &self.links.fallback
+            && !crate::links::is_web_address(url)
+        {
+            refuse("links.fallback".into(), "is an address that begins with http:// or https://");
+        }
+        let serve = &self.serve;
+        if serve.body_kb == 0 || serve.requests_per_second == 0 || serve.connections == 0 {
+            refuse("serve".into(), "its limits are at least 1");
+        }
+        if serve.request_timeout.is_zero() || serve.head_timeout.is_zero() {
+            refuse("serve".into(), "its times are more than 0 seconds");
+        }
+        if self.sources.folders.iter().any(|folder| !folder.is_absolute()) {
+            refuse("sources.folders".into(), "has absolute paths only");
+        }
+        for (name, store) in &self.object_stores {
+            if let Err((key, text)) = store.check() {
+                refuse(format!("object_stores.{name}.{key}"), &text);
+            }
+        }
+        // No store copies more than this in one step, which is how a long upload gets its name.
+        if self.uploads.max_mb == 0 || self.uploads.url.is_some() && self.uploads.max_mb > 5_000 {
+            refuse("uploads.max_mb".into(), "is at least 1, and at most 5000 with uploads.url");
+        }
         for (name, account) in &self.accounts {
             let key = |key: &str| format!("accounts.{name}.{key}");
             if name.is_empty() || name.len() > 32 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
@@ -260,6 +405,9 @@ impl Config {
             }
             if !(1..=PARTS_MAX).contains(&usize::from(account.capabilities.parts_max)) {
                 refuse(key("capabilities.parts_max"), &format!("is 1 to {PARTS_MAX}"));
+            }
+            if !account.opt_out.country_code.bytes().all(|b| b.is_ascii_digit()) {
+                refuse(key("opt_out.country_code"), "has digits only, such as \"86\"");
             }
             if let Some(hours) = &account.hours
                 && clock.minute_of_day(&hours.zone, clock.now()).is_none()

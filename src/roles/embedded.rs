@@ -13,6 +13,7 @@ use super::config::{Config, Protocol};
 use super::coordinator;
 use super::edges::Edges;
 use super::fleet::{Ends, Fleet, Settings};
+use super::sources::{self, Lists};
 use crate::adapters::embedded::{EmbeddedStore, StoreOptions};
 use crate::adapters::http::HttpAccount;
 use crate::adapters::memory::budget::BudgetedPacks;
@@ -21,11 +22,12 @@ use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::rates::LocalRates;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::smpp::SmppAccount;
-use crate::adapters::source::{self, FileSource};
+use crate::adapters::source;
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
 use crate::coordinate::sweeper::Keep;
+use crate::links::{ClickLog, Redirector, Settings as LinkSettings};
 use crate::model::code::{Code, Fault};
 use crate::model::limits::{RANGE_RECORDS, RANGE_TASKS_PER_PREPARER};
 use crate::ports::provider::{Provider, ReportSink, Reports, Route, Routes};
@@ -36,6 +38,8 @@ use crate::runtime::task::Tasks;
 
 /// How often the mark that tells a restored store is raised.
 const MARK_EVERY: Duration = Duration::from_secs(3);
+/// How long openings of links that still wait may take to be stored when the fleet stops.
+const CLICKS_WITHIN: Duration = Duration::from_secs(2);
 /// Batches of reports that wait for the intake.
 const REPORTS_WAITING: usize = 64;
 
@@ -93,10 +97,15 @@ pub struct Embedded {
     pub failed: CancellationToken,
     /// Where reports that come in over HTTP go.
     pub reports: ReportSink,
+    /// Where lists come from, and where those that are handed in are kept.
+    pub lists: Lists,
     /// Accounts that get their receipts by callback.
     pub http: HttpAccounts,
     /// Microseconds that the store's last sampled commit took; 0 before the first.
     pub commit_took: Arc<AtomicU64>,
+    /// Short links.
+    pub links: Arc<Redirector>,
+    clicks: (CancellationToken, tokio::task::JoinHandle<()>),
     broker: Arc<MemoryBroker>,
     providers: Vec<Arc<dyn Provider>>,
     fleet: Fleet,
@@ -115,6 +124,7 @@ impl Embedded {
         let world = opened.world.clone();
         let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
         let (routes, http) = routes(config, &world, &reports)?;
+        let lists = Lists::new(config, opened.store.spool())?;
         let providers = routes.values().map(|route| route.provider.clone()).collect();
         let budgeted = BudgetedPacks::new(opened.stores.packs.clone());
         let stores = Stores { packs: budgeted.clone(), ..opened.stores.clone() };
@@ -124,7 +134,7 @@ impl Embedded {
             stores,
             rates: Arc::new(LocalRates::new(limits, world.clock.boot())),
             world,
-            source: Arc::new(FileSource::new(opened.store.spool())),
+            source: lists.source.clone(),
             routes,
             tallies: Arc::new(MemoryTallies::new()),
             lease: Arc::new(MemoryLease::new()),
@@ -155,6 +165,12 @@ impl Embedded {
         });
         marks.spawn("spool", keep_spool(opened.store.spool(), settings.coordinator.keep.texts));
         let service = edges.service();
+        let (uploads, keep_days) = (lists.uploads.clone(), config.uploads.keep_days);
+        marks.spawn("uploads", sources::keep_uploads(uploads, opened.stores.clone(), opened.world.clone(), keep_days));
+        let (log, writer) = ClickLog::new(edges.stores.clone(), edges.world.clone());
+        let links = Arc::new(Redirector::new(edges.stores.clone(), edges.world.clone(), link_settings(config), log));
+        let stop_clicks = CancellationToken::new();
+        let clicks = (stop_clicks.clone(), marks.spawn("clicks", writer.run(stop_clicks)));
         let failed = CancellationToken::new();
         let (failing, disk, died) = (failed.clone(), opened.store.failed(), fleet.died.clone());
         marks.spawn("failure", async move {
@@ -171,8 +187,11 @@ impl Embedded {
             service,
             failed,
             reports,
+            lists,
             http,
             commit_took,
+            links,
+            clicks,
             broker,
             providers,
             fleet,
@@ -198,6 +217,8 @@ impl Embedded {
         let closing = self.providers.iter().map(|provider| provider.close(self.grace));
         futures::future::join_all(closing).await;
         self.fleet.stop().await;
+        self.clicks.0.cancel();
+        let _ = tokio::time::timeout(CLICKS_WITHIN, self.clicks.1).await;
         self.marks.abort_all();
         self.opened.store.close();
     }
@@ -220,6 +241,16 @@ async fn keep_spool(spool: PathBuf, keep: Duration) {
     }
 }
 
+fn link_settings(config: &Config) -> LinkSettings {
+    let links = &config.links;
+    LinkSettings {
+        expire: Duration::from_secs(u64::from(links.expire_days) * 86_400),
+        fallback: links.fallback.clone(),
+        parameters: links.parameters.clone().into_iter().collect(),
+        address_header: links.address_header.clone(),
+    }
+}
+
 fn settings(config: &Config) -> Settings {
     let day = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
     let keep = Keep {
@@ -227,6 +258,8 @@ fn settings(config: &Config) -> Settings {
         history: day(config.retention.history_days),
         batch: day(config.retention.batch_days),
         index: day(config.retention.index_days),
+        inbox: day(config.retention.inbox_days),
+        clicks: day(config.retention.clicks_days),
     };
     let mut prepare = PrepareSettings::default();
     if config.limits.prepare_tasks > 0 {

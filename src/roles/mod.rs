@@ -8,4 +8,5 @@ pub mod embedded;
 pub mod fleet;
 pub mod reach;
 pub mod selection;
+pub mod sources;
 pub mod surface;

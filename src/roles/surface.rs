@@ -1,8 +1,10 @@
 //! The embedded fleet with its surface: what a process that holds a data folder runs, and what one that only reads does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -14,19 +16,25 @@ use super::config::Config;
 use super::edges::Edges;
 use super::embedded::{Embedded, HttpAccounts, Opened};
 use super::selection::Selection;
+use super::sources::{Lists, uploads_in_use};
+use crate::access::keys::Keys;
+use crate::access::rates;
+use crate::adapters::http::HttpAccount;
 use crate::batch::SmsBatchService;
-use crate::model::account::Account;
-use crate::model::batch::Command;
+use crate::links::Redirector;
 use crate::model::code::{Code, Fault};
-use crate::model::id::BatchId;
+use crate::model::inbound::Inbound;
 use crate::model::limits::REPORTS_PER_INTAKE;
+use crate::model::receipt::Report;
 use crate::ports::provider::{ReportSink, Reports};
 use crate::ports::tallies::Tallies;
+use crate::ports::uploads::Uploads;
+use crate::ports::{Stores, World};
 use crate::runtime::digest::digest;
 use crate::runtime::metrics::Exporter;
 use crate::runtime::task;
-use crate::serve::fleet::{Callback, CallbackReply, Commands, Live, Surface};
-use crate::serve::{router, socket};
+use crate::serve::fleet::{Callback, CallbackReply, Defaults, Limits, Live, Surface};
+use crate::serve::{listen, router, socket};
 use crate::statistics::LiveAccount;
 
 /// The commit this was built from, when the build knew it.
@@ -35,10 +43,12 @@ pub const COMMIT: &str = match option_env!("SMSFLEET_COMMIT") {
     None => "unknown",
 };
 /// How often histograms are tidied when nobody scrapes them.
-const TIDY_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+const TIDY_EVERY: Duration = Duration::from_secs(5);
 
+/// How often rates that were set live are looked for.
+const RATES_EVERY: Duration = Duration::from_millis(500);
 /// A callback whose receipts are not durable by then is answered "again, please".
-const DURABLE_WITHIN: std::time::Duration = std::time::Duration::from_secs(20);
+const DURABLE_WITHIN: Duration = Duration::from_secs(20);
 
 /// A fleet that holds its folder and answers on its socket.
 pub struct Holding {
@@ -46,6 +56,8 @@ pub struct Holding {
     pub embedded: Embedded,
     /// What it serves.
     pub surface: Surface,
+    /// Where the network is served, when it is.
+    pub address: Option<SocketAddr>,
     stop: CancellationToken,
     serving: Vec<JoinHandle<()>>,
 }
@@ -60,20 +72,20 @@ impl Holding {
         let embedded = Embedded::start(config).await?;
         let stop = CancellationToken::new();
         let surface = Surface {
-            stores: embedded.edges.stores.clone(),
             accounts: Arc::new(embedded.edges.accounts()),
-            clock: embedded.edges.world.clock.clone(),
-            commands: Arc::new(Service(embedded.service.clone())),
+            service: embedded.service.clone(),
             live: Some(Arc::new(LiveFleet {
                 edges: embedded.edges.clone(),
                 http: embedded.http.clone(),
                 reports: embedded.reports.clone(),
                 commit_took: embedded.commit_took.clone(),
+                links: embedded.links.clone(),
                 failed: embedded.failed.clone(),
             })),
             exporter: Some(exporter.clone()),
+            ..still(config, &embedded.edges.stores, &embedded.edges.world, embedded.lists.clone())
         };
-        let mut holding = Holding { embedded, surface, stop, serving: vec![] };
+        let mut holding = Holding { embedded, surface, address: None, stop, serving: vec![] };
         if let Err(fault) = holding.serve(config, exporter).await {
             holding.stop().await;
             return Err(fault);
@@ -93,15 +105,18 @@ impl Holding {
             }
         }));
         if let Some(address) = config.serve.listen {
+            let tls = config.serve.tls.as_ref().map(|tls| listen::tls(&tls.certificate, &tls.key)).transpose()?;
+            if tls.is_none() && !address.ip().is_loopback() {
+                tracing::warn!(%address, "the API is served to the network without TLS: set serve.tls, or put a proxy in front");
+            }
             let listener =
                 TcpListener::bind(address).await.map_err(|error| cannot(format!("cannot listen on {address}"), error))?;
-            let (public, stop) = (router::public(self.surface.clone()), self.stop.clone());
-            self.serving.push(task::spawn("network", async move {
-                if let Err(error) = socket::serve_network(listener, public, stop).await {
-                    tracing::error!(%error, "the network's listener failed");
-                }
-            }));
+            self.address = listener.local_addr().ok();
+            let (public, limits, stop) = (router::public(self.surface.clone()), self.surface.limits, self.stop.clone());
+            self.serving.push(task::spawn("network", listen::serve(listener, public, tls, limits, stop)));
         }
+        let (edges, stop) = (self.embedded.edges.clone(), self.stop.clone());
+        self.serving.push(task::spawn("live rates", follow_rates(edges, stop)));
         let stop = self.stop.clone();
         self.serving.push(task::spawn("tidy metrics", async move {
             while tokio::time::timeout(TIDY_EVERY, stop.cancelled()).await.is_err() {
@@ -117,7 +132,7 @@ impl Holding {
         self.stop.cancel();
         for serving in self.serving {
             // A client that reads slowly must not keep the process alive.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
+            let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
         }
     }
 }
@@ -125,32 +140,93 @@ impl Holding {
 /// The surface of a folder that no process holds: everything can be read and commanded, nothing is sent.
 pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let opened = Opened::open(config).await?;
-    let accounts: Arc<BTreeMap<String, Account>> = Arc::new(config.accounts());
-    let service = {
-        let select = Selection::new(opened.stores.clone(), config.accounts());
-        SmsBatchService::new(opened.stores.clone(), opened.world.clone(), Arc::default(), select)
-    };
-    let surface = Surface {
-        stores: opened.stores.clone(),
-        accounts,
-        clock: opened.world.clock.clone(),
-        commands: Arc::new(Service(service)),
-        live: None,
-        exporter: None,
-    };
+    let lists = Lists::new(config, opened.store.spool())?;
+    let surface = still(config, &opened.stores, &opened.world, lists);
     Ok((opened, router::local(surface)))
 }
 
-struct Service(SmsBatchService);
+/// The surface of a store that no fleet runs over.
+fn still(config: &Config, stores: &Stores, world: &World, lists: Lists) -> Surface {
+    let batch = &config.batch;
+    let defaults = Defaults {
+        tenant: batch.tenant.clone(),
+        signature: batch.signature.clone(),
+        ext_code: batch.ext_code.clone(),
+        link_base: batch.link_base.clone(),
+        region: config.default_region.clone(),
+        on_uncertain: batch.on_uncertain,
+        min_recipients_per_lane: batch.min_recipients_per_lane,
+        not_after: batch.not_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        late_start: batch.late_start,
+        priority: batch.priority,
+    };
+    let serve = &config.serve;
+    let limits = Limits {
+        body_bytes: (serve.body_kb as usize) << 10,
+        request: serve.request_timeout,
+        requests_per_second: serve.requests_per_second,
+        connections: serve.connections as usize,
+        head: serve.head_timeout,
+    };
+    Surface {
+        stores: stores.clone(),
+        world: world.clone(),
+        accounts: Arc::new(config.accounts()),
+        service: SmsBatchService::new(
+            stores.clone(),
+            world.clone(),
+            Arc::default(),
+            Selection::new(stores.clone(), config.accounts()),
+        ),
+        keys: Arc::new(Keys::new(stores.clone(), world.clone())),
+        defaults: Arc::new(defaults),
+        lists: Arc::new(ServedLists { lists, stores: stores.clone() }),
+        limits,
+        live: None,
+        exporter: None,
+        watched: Arc::default(),
+    }
+}
+
+struct ServedLists {
+    lists: Lists,
+    stores: Stores,
+}
 
 #[async_trait::async_trait]
-impl Commands for Service {
-    async fn command(&self, batch: BatchId, command: Command, argument: Option<String>) -> Result<(), Fault> {
-        match command {
-            Command::Start => self.0.start(batch, argument.as_deref()).await,
-            command => self.0.command(batch, command).await,
+impl crate::serve::fleet::Lists for ServedLists {
+    fn uploads(&self) -> Arc<dyn Uploads> {
+        self.lists.uploads.clone()
+    }
+
+    fn check(&self, table_name: &str, from_network: bool) -> Result<String, Fault> {
+        self.lists.check_address(table_name, from_network)
+    }
+
+    async fn in_use(&self) -> Result<BTreeSet<String>, Fault> {
+        Ok(uploads_in_use(&self.stores).await?)
+    }
+}
+
+/// Keeps the governors at the rates that were set live; without one, at the configured rates.
+async fn follow_rates(edges: Edges, stop: CancellationToken) {
+    let mut applied: BTreeMap<String, u32> = BTreeMap::new();
+    loop {
+        match rates::all(&edges.stores).await {
+            Ok(set) => {
+                let set: BTreeMap<String, u32> = set.into_iter().collect();
+                for (name, route) in edges.routes.iter().filter(|(name, _)| set.get(*name) != applied.get(*name)) {
+                    let ceiling = set.get(name).copied().or(route.account.rate);
+                    tracing::info!(account = name, ?ceiling, "the account's rate was changed");
+                    edges.rates.set_ceiling(name, ceiling, edges.world.clock.boot());
+                }
+                applied = set;
+            }
+            Err(error) => tracing::warn!(code = %error.code, "live rates cannot be read; the accounts keep theirs"),
         }
-        .map(|_| ())
+        if tokio::time::timeout(RATES_EVERY, stop.cancelled()).await.is_ok() {
+            return;
+        }
     }
 }
 
@@ -159,6 +235,7 @@ struct LiveFleet {
     http: HttpAccounts,
     reports: ReportSink,
     commit_took: Arc<AtomicU64>,
+    links: Arc<Redirector>,
     failed: CancellationToken,
 }
 
@@ -201,30 +278,66 @@ impl Live for LiveFleet {
         Err("no account can be reached".into())
     }
 
-    async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {
-        let known = self.http.get(&callback.account).and_then(|account| Some((account, account.receipts_token()?)));
-        let digest_of = |text: &str| digest([text.as_bytes()]);
-        // Digests are compared, so that the time it takes says nothing about the token; and whether the account or the token
-        // is wrong is nobody's business.
-        let Some((account, _)) = known.filter(|(_, token)| {
-            !token.is_empty() && callback.token.as_deref().is_some_and(|given| digest_of(given) == digest_of(token))
-        }) else {
-            return Err(Fault::new(Code::AccountUnknown, "no account takes receipts under this name and token"));
-        };
-        let reports = if callback.body.is_empty() {
-            account.parse_receipts(callback.query.as_bytes(), "application/x-www-form-urlencoded")?
-        } else {
-            account.parse_receipts(&callback.body, &callback.content_type)?
-        };
-        for reports in reports.chunks(REPORTS_PER_INTAKE) {
-            let (ack, durable) = oneshot::channel();
-            let reports = Reports { account: callback.account.clone(), reports: reports.to_vec(), inbound: vec![], ack };
-            let stored = async { self.reports.send(reports).await.is_ok() && durable.await == Ok(true) };
-            if tokio::time::timeout(DURABLE_WITHIN, stored).await != Ok(true) {
-                return Err(Fault::new(Code::StoreUnavailable, "the receipts could not be stored now: send them again"));
-            }
-        }
-        let (content_type, body) = account.receipt_reply();
-        Ok(CallbackReply { content_type: content_type.to_owned(), body: body.to_owned() })
+    fn links(&self) -> Option<Arc<Redirector>> {
+        Some(self.links.clone())
     }
+
+    async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {
+        let account = self.caller(&callback, HttpAccount::receipts_token)?;
+        let (body, content_type) = content(&callback);
+        let reports = account.parse_receipts(body, content_type)?;
+        for reports in reports.chunks(REPORTS_PER_INTAKE) {
+            self.take_in(&callback.account, reports.to_vec(), vec![]).await?;
+        }
+        Ok(reply(account.receipt_reply()))
+    }
+
+    async fn inbound(&self, callback: Callback) -> Result<CallbackReply, Fault> {
+        let account = self.caller(&callback, HttpAccount::inbound_token)?;
+        let (body, content_type) = content(&callback);
+        let inbound = account.parse_inbound(body, content_type)?;
+        for inbound in inbound.chunks(REPORTS_PER_INTAKE) {
+            self.take_in(&callback.account, vec![], inbound.to_vec()).await?;
+        }
+        Ok(reply(account.inbound_reply()))
+    }
+}
+
+impl LiveFleet {
+    /// The account that a callback names and knows the token of. Digests are compared, so that the time it takes says nothing
+    /// about the token; and whether the account or the token is wrong is nobody's business.
+    fn caller(&self, callback: &Callback, token: fn(&HttpAccount) -> Option<&str>) -> Result<&HttpAccount, Fault> {
+        let digest_of = |text: &str| digest([text.as_bytes()]);
+        let knows = |token: &str| {
+            !token.is_empty() && callback.token.as_deref().is_some_and(|given| digest_of(given) == digest_of(token))
+        };
+        let known = self.http.get(&callback.account).filter(|account| token(account).is_some_and(knows));
+        known
+            .map(|account| &**account)
+            .ok_or_else(|| Fault::new(Code::AccountUnknown, "no account takes callbacks under this name and token"))
+    }
+
+    /// Returns once everything is durable.
+    async fn take_in(&self, account: &str, reports: Vec<Report>, inbound: Vec<Inbound>) -> Result<(), Fault> {
+        let (ack, durable) = oneshot::channel();
+        let reports = Reports { account: account.to_owned(), reports, inbound, ack };
+        let stored = async { self.reports.send(reports).await.is_ok() && durable.await == Ok(true) };
+        match tokio::time::timeout(DURABLE_WITHIN, stored).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Fault::new(Code::StoreUnavailable, "it could not be stored now: send it again")),
+        }
+    }
+}
+
+/// What a callback says, and of which kind it is: without a body it says it in its query.
+fn content(callback: &Callback) -> (&[u8], &str) {
+    if callback.body.is_empty() {
+        (callback.query.as_bytes(), "application/x-www-form-urlencoded")
+    } else {
+        (&callback.body, &callback.content_type)
+    }
+}
+
+fn reply((content_type, body): (&str, &str)) -> CallbackReply {
+    CallbackReply { content_type: content_type.to_owned(), body: body.to_owned() }
 }

@@ -6,6 +6,7 @@ pub mod fence;
 pub mod job;
 pub mod logging;
 pub mod metrics;
+pub mod moment;
 pub mod offsets;
 pub mod retry;
 pub mod short_code;

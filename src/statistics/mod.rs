@@ -5,6 +5,7 @@
 //!
 //! Architecture invariant: nothing here writes, and live counters are never read; a cache cannot make a count wrong.
 
+pub mod clicks;
 pub mod explain;
 pub mod line;
 pub mod progress;
@@ -15,6 +16,7 @@ pub mod settle;
 pub mod syncer;
 pub mod walk;
 
+pub use clicks::{BatchClicks, batch_clicks};
 pub use explain::{BatchFacts, LiveAccount, explain_batch, explain_number, verdict};
 pub use line::{Event, RecipientFilter, RecipientLine};
 pub use progress::{Progress, progress};

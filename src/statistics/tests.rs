@@ -134,6 +134,8 @@ fn account(name: &str, long_message: LongMessage) -> Account {
         currency: "EUR".into(),
         hours: None,
         answer_timeout: Duration::from_secs(10),
+        sender: String::new(),
+        opt_out: Default::default(),
     }
 }
 

@@ -77,6 +77,8 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
         currency: String::new(),
         hours: None,
         answer_timeout: Duration::from_secs(6),
+        sender: String::new(),
+        opt_out: Default::default(),
     }
 }
 
@@ -146,7 +148,7 @@ impl Process {
 
 fn settings() -> Settings {
     let year = Duration::from_secs(365 * 86_400);
-    let keep = Keep { texts: year, history: year, batch: year, index: year };
+    let keep = Keep { texts: year, history: year, batch: year, index: year, inbox: year, clicks: year };
     Settings {
         coordinator: coordinator::Settings {
             terms: Terms::default(),
