@@ -72,6 +72,7 @@ pub async fn plan(
     }
     if let Some((_, closing)) = plan.last_mut() {
         closing.retries = retries;
+        closing.foreign_until = ledger.foreign_until;
         closing.merged = merged;
     }
     Ok(plan)

@@ -67,13 +67,13 @@ pub struct SmsBatch {
     pub default_region: String,
     /// A lane has at least this many recipients; 0 gives every batch 128 lanes.
     pub min_recipients_per_lane: u32,
+    /// When it may be sent, by the wall clock of a zone; `None` for always. Narrows the hours of the accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hours: Option<SendingHours>,
     /// Parameters that opened links carry to the long link, beside or instead of the configured ones of the same name. Not
     /// written when there are none: the digest of a request from before stays what it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub link_parameters: Vec<(String, String)>,
-    /// When it may be sent, by the wall clock of a zone; `None` for always. Narrows the hours of the accounts.
-    #[serde(default)]
-    pub hours: Option<SendingHours>,
 }
 
 impl SmsBatch {
@@ -104,8 +104,8 @@ impl SmsBatch {
             dialect: String::new(),
             default_region: "CN".into(),
             min_recipients_per_lane: 5_000,
-            link_parameters: vec![],
             hours: None,
+            link_parameters: vec![],
         }
     }
 

@@ -138,4 +138,14 @@ mod tests {
         assert_eq!((changed.foreign_until, changed.legs[0].foreign, changed.handed), (3, true, Some(NOW)));
         assert_eq!(changed.fence_provider(2, 4), None);
     }
+
+    #[test]
+    fn what_was_to_be_tried_again_when_the_provider_changed_is_of_the_old_one() {
+        let ledger = Ledger::sealed(4).claim(A, 1).and_then(|l| l.declare(window(2, 0, 0, 4, A), 1, NOW)).expect("declared");
+        let changed = ledger.fence_provider(2, 3).expect("fenced");
+        let planned = |foreign_until| Closing { retries: vec![(77, 2, NOW)], foreign_until, ..Closing::default() };
+        let late = changed.close(A, 2, &planned(0)).expect("closed as it was planned before");
+        let knowing = changed.close(A, 2, &planned(3)).expect("closed as it was planned behind the fence");
+        assert_eq!((late.legs[0].foreign, knowing.legs[0].foreign), (true, false));
+    }
 }

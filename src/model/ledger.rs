@@ -175,6 +175,8 @@ pub struct Closing {
     pub lower_to: Option<u32>,
     /// When the last of it was handed over; `None` when nothing was.
     pub handed: Option<Timestamp>,
+    /// [`Ledger::foreign_until`] as it was when the retry packs were made: if the provider changed since, they are of the old one.
+    pub foreign_until: u64,
 }
 
 impl Ledger {
@@ -300,7 +302,8 @@ impl Ledger {
             leg.declared = lower_to;
         }
         next.legs.retain(|leg| !closing.merged.contains(&leg.id));
-        next.legs.extend(closing.retries.iter().map(|(id, len, due)| Leg::new(*id, *len, *due)));
+        let foreign = self.foreign_until != closing.foreign_until;
+        next.legs.extend(closing.retries.iter().map(|(id, len, due)| Leg { foreign, ..Leg::new(*id, *len, *due) }));
         next.sweep();
         Ok(next)
     }

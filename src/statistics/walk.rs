@@ -181,12 +181,16 @@ impl Lane {
         let receipts = &rules.receipts;
         let prepared = if rules.payload { 1 } else { self.prepared.get(&seq).copied().unwrap_or(1) };
         let in_doubt = person.fold.outcome(ended).0 == Outcome::Uncertain;
-        let parts = if in_doubt { person.fold.parts.max(prepared) } else { person.fold.parts };
+        // Once a part was taken, the account has said how many there are; another may have split the message otherwise.
+        let guessed = in_doubt && person.fold.accepted_parts() == 0;
+        let parts = if guessed { person.fold.parts.max(prepared) } else { person.fold.parts };
         let told = by_part(&person.fold, reports, parts, receipts.one_per_message);
         if in_doubt && !told.is_empty() {
             // A late receipt proves that the network took the part; one that stands for the whole message proves it for all.
             let before = person.fold.accepted_parts();
             person.fold.parts = told.iter().map(|(part, _)| part + 1).max().unwrap_or(0).max(parts).clamp(1, 32);
+            // A part that no receipt is about stays in doubt.
+            person.fold.unanswered();
             for part in 0..person.fold.parts {
                 if receipts.one_per_message || told.iter().any(|(told, _)| *told == part) {
                     person.fold.receipt(part);

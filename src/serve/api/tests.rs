@@ -238,7 +238,7 @@ async fn a_list_is_handed_in_whole_or_not_at_all() {
     let key = service.key(Role::Operator, "acme").await;
     let list = json!("number\n+8613800138000\n");
     let wrong = service.call(&key, "POST", &format!("/v1/uploads?sha256={}", "0".repeat(64)), None, Some(list.clone())).await;
-    assert_eq!((wrong.status, &wrong.body["code"]), (422, &json!("SF-1010")), "{}", wrong.body);
+    assert_eq!((wrong.status, &wrong.body["code"]), (422, &json!("SF-1012")), "{}", wrong.body);
     assert_eq!(service.call(&key, "POST", "/v1/uploads?sha256=12", None, Some(list.clone())).await.body["code"], "SF-6002");
     assert_eq!(service.call(&key, "POST", "/v1/uploads", None, Some(json!("x".repeat(2 << 20)))).await.status, 413);
     assert_eq!(service.call(&key, "GET", "/v1/uploads", None, None).await.body["uploads"], json!([]));
