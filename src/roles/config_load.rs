@@ -15,7 +15,7 @@ pub const ENVIRONMENT: &str = "SMSFLEET_";
 /// The file that is read when none is named: in the current folder, else in the data folder.
 pub const FILE: &str = "smsfleet.toml";
 /// Variables that belong to the command line and name no key.
-const NOT_KEYS: [&str; 1] = ["CONFIG"];
+const NOT_KEYS: [&str; 4] = ["CONFIG", "SERVER", "API_KEY", "CA_FILE"];
 /// Keys that hold secrets: their values are never shown, and `KEY_file` names a file that holds one.
 const SECRETS: [&str; 5] = ["password", "token", "receipt_token", "secret", "sas"];
 /// More problems than this are not looked for.

@@ -13,4 +13,5 @@ mod others;
 mod plan;
 mod quickstart;
 mod refusals;
+mod service;
 mod stopped;
