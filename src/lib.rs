@@ -16,3 +16,4 @@ pub mod runtime;
 pub mod serve;
 pub mod simulator;
 pub mod statistics;
+pub mod webhooks;

@@ -8,6 +8,7 @@
 
 pub mod batches;
 pub mod budget;
+pub mod caller;
 pub mod clock;
 pub mod control;
 pub mod documents;

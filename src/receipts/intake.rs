@@ -12,7 +12,7 @@ use crate::model::account::Account;
 use crate::model::limits::REPORTS_PER_INTAKE;
 use crate::model::receipt::{Report, Rung};
 use crate::ports::provider::{Reports, Routes};
-use crate::ports::receipts::MatchedReport;
+use crate::ports::receipts::{MatchedReport, ReportListener};
 use crate::ports::tallies::{Tallies, Tally};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::metrics;
@@ -20,6 +20,9 @@ use crate::runtime::retry::{Schedule, store};
 
 /// How often parked reports are looked over.
 const PARKED_EVERY: Duration = Duration::from_millis(200);
+
+/// So many reports back a repeat within one batch is looked for; one further away is told twice under the same id.
+const REPEATS_NEAR: usize = 64;
 
 /// The intake of one process.
 pub struct Intake {
@@ -33,12 +36,20 @@ pub struct Intake {
     pub tallies: Arc<dyn Tallies>,
     /// What is known of message ids.
     pub forms: Forms,
+    /// Who hears of new reports.
+    pub listener: Option<Arc<dyn ReportListener>>,
 }
 
 impl Intake {
-    /// An intake for these accounts.
-    pub fn new(stores: Stores, world: World, routes: Routes, tallies: Arc<dyn Tallies>) -> Arc<Intake> {
-        Arc::new(Intake { stores, world, routes, tallies, forms: Forms::default() })
+    /// An intake for these accounts; `listener` hears of new reports before they are acknowledged.
+    pub fn new(
+        stores: Stores,
+        world: World,
+        routes: Routes,
+        tallies: Arc<dyn Tallies>,
+        listener: Option<Arc<dyn ReportListener>>,
+    ) -> Arc<Intake> {
+        Arc::new(Intake { stores, world, routes, tallies, forms: Forms::default(), listener })
     }
 
     /// Takes in reports until `stop` is cancelled and nothing more waits.
@@ -111,8 +122,17 @@ impl Intake {
         if matched.is_empty() {
             return Ok(());
         }
-        let schedule = Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
-        let new = store(schedule, || self.stores.receipts.record(matched.clone())).await?;
+        let schedule = || Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
+        if let Some(listener) = &self.listener
+            && listener.wanted().await?
+        {
+            // Told first: were it recorded first, a crash between the two would leave an event that nobody ever tells.
+            let new = self.unrecorded(&matched).await?;
+            if !new.is_empty() {
+                store(schedule(), || listener.reports(&new)).await?;
+            }
+        }
+        let new = store(schedule(), || self.stores.receipts.record(matched.clone())).await?;
         for (report, new) in matched.iter().zip(new) {
             if new {
                 metrics::count(&metrics::RECEIPTS_TOTAL, &[&report.account, report.report.rung.stat()], 1);
@@ -129,6 +149,22 @@ impl Intake {
             }
         }
         Ok(())
+    }
+
+    /// Reports that are not recorded yet, each once.
+    async fn unrecorded(&self, matched: &[MatchedReport]) -> Result<Vec<MatchedReport>, StoreError> {
+        let mut new: Vec<MatchedReport> = Vec::new();
+        for report in matched {
+            let same = |known: &MatchedReport| {
+                known.part == report.part && known.report.rung == report.report.rung && known.report.raw == report.report.raw
+            };
+            let recipient = report.part.recipient;
+            let known = self.stores.receipts.list(recipient.lane, recipient.seq, 1).await?;
+            if !known.iter().any(same) && !new.iter().rev().take(REPEATS_NEAR).any(same) {
+                new.push(report.clone());
+            }
+        }
+        Ok(new)
     }
 
     pub(super) fn account(&self, name: &str) -> Option<&Account> {

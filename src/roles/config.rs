@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reach::{HttpConfig, SmppConfig};
+use super::reach::{HttpConfig, SmppConfig, WebhookConfig};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
 use crate::model::limits::PARTS_MAX;
 use crate::model::schedule::{LateStart, SendingHours, seconds};
@@ -35,6 +35,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// HTTP apart from the local socket.
     pub serve: ServeConfig,
+    /// Which servers of users may be told of events.
+    pub webhooks: WebhookConfig,
     /// Log lines.
     pub log: LogConfig,
     /// Limits that users may tune.
@@ -50,6 +52,7 @@ impl Default for Config {
             accounts: BTreeMap::new(),
             retention: RetentionConfig::default(),
             serve: ServeConfig::default(),
+            webhooks: WebhookConfig::default(),
             log: LogConfig::default(),
             limits: LimitsConfig::default(),
         }
@@ -243,6 +246,9 @@ impl Config {
         }
         if let Err(text) = logging::check(&self.log.level) {
             refuse("log.level".into(), &text);
+        }
+        for (key, text) in self.webhooks.check() {
+            refuse(key, &text);
         }
         for (name, account) in &self.accounts {
             let key = |key: &str| format!("accounts.{name}.{key}");

@@ -23,6 +23,7 @@ use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::smpp::SmppAccount;
 use crate::adapters::source::{self, FileSource};
 use crate::adapters::system::{SeededChance, SystemClock};
+use crate::adapters::webhook::HttpCaller;
 use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
 use crate::coordinate::sweeper::Keep;
@@ -33,6 +34,7 @@ use crate::ports::{Stores, World};
 use crate::prepare::tools::Settings as PrepareSettings;
 use crate::runtime::metrics;
 use crate::runtime::task::Tasks;
+use crate::webhooks::Webhooks;
 
 /// How often the mark that tells a restored store is raised.
 const MARK_EVERY: Duration = Duration::from_secs(3);
@@ -66,6 +68,15 @@ impl Opened {
         };
         let store = Arc::new(EmbeddedStore::open(&config.data_dir, options).await?);
         Ok(Opened { stores: store.stores(), store, world })
+    }
+
+    /// The webhooks of the folder.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn webhooks(&self, config: &Config) -> Result<Arc<Webhooks>, Fault> {
+        let caller = Arc::new(HttpCaller::new(config.webhooks.clone())?);
+        Ok(Webhooks::new(self.stores.clone(), self.world.clone(), caller))
     }
 
     /// Refuses a store that is older than what this fleet has already done (rule 9).
@@ -130,6 +141,7 @@ impl Embedded {
             lease: Arc::new(MemoryLease::new()),
             sender: broker.sender(),
             budget: budgeted,
+            webhooks: opened.webhooks(config)?,
             wake: Arc::new(Notify::new()),
         };
         let ends = Ends { prepare: broker.join_prepare(), delivery: broker.join_delivery(), reports: reports_in };

@@ -3,3 +3,4 @@
 pub use crate::adapters::http::HttpConfig;
 pub use crate::adapters::secure::Secret;
 pub use crate::adapters::smpp::SmppConfig;
+pub use crate::adapters::webhook::WebhookConfig;
