@@ -40,9 +40,9 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 const COUNTED_MAX: usize = 100_000;
 /// How long calls in flight are waited for at the end of a term.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Delays between calls of the same events: 5 s, doubling up to 4 h, a day in all.
-const DELAYS: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(4 * 3_600), 17);
-/// A stream that failed this long gives up at the first failure what waited longer.
+/// Delays between calls of the same events: 5 s, doubling up to 4 h, about a day in all.
+const DELAYS: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(4 * 3_600), 20);
+/// A stream that failed this long gives up at the next failure what waited as long.
 const PATIENCE: Duration = Duration::from_secs(86_400);
 /// The longest that a target may ask to be left alone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3_600);
