@@ -10,6 +10,7 @@ pub mod links;
 pub mod model;
 pub mod ports;
 pub mod prepare;
+pub mod privacy;
 pub mod receipts;
 pub mod roles;
 pub mod runtime;

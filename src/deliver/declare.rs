@@ -19,6 +19,7 @@ use crate::model::text::{compose, split};
 use crate::model::window::{Answered, RetryEntry};
 use crate::ports::StoreError;
 use crate::ports::provider::Submit;
+use crate::runtime::erased::ERASURES;
 use crate::runtime::metrics;
 
 /// What came of a turn.
@@ -94,8 +95,12 @@ async fn prepare(lane: &mut Lane, batch: &SmsBatch, account: &Account, entries: 
         return Ok(prepared);
     }
     let mut messages = Vec::with_capacity(entries.len());
+    // Read after the batch was: whatever is declared more than a reading's age after an erasure knows of it.
+    lane.loader.believe(lane.ctx.stores.meta.get(ERASURES).await?);
     for entry in entries {
         match lane.loader.message(entry.seq).await? {
+            // The person is not to be known any more, so nothing can be sent.
+            Ok(message) if message.number.is_erased() => prepared.local.push(local(entry.seq, Answer::Suppressed)),
             Ok(message) => messages.push((*entry, message)),
             Err(code) => prepared.local.push(local(entry.seq, Answer::Failed { code, detail: "".into() })),
         }

@@ -15,6 +15,7 @@ use crate::ports::provider::{Reports, Routes};
 use crate::ports::receipts::{MatchedReport, ReportListener};
 use crate::ports::tallies::{Tallies, Tally};
 use crate::ports::{StoreError, Stores, World};
+use crate::runtime::erased::Erased;
 use crate::runtime::metrics;
 use crate::runtime::retry::{Schedule, store};
 
@@ -36,6 +37,8 @@ pub struct Intake {
     pub tallies: Arc<dyn Tallies>,
     /// What is known of message ids.
     pub forms: Forms,
+    /// Recipients whose number was erased.
+    pub erased: Erased,
     /// Who hears of new reports.
     pub listener: Option<Arc<dyn ReportListener>>,
 }
@@ -49,7 +52,7 @@ impl Intake {
         tallies: Arc<dyn Tallies>,
         listener: Option<Arc<dyn ReportListener>>,
     ) -> Arc<Intake> {
-        Arc::new(Intake { stores, world, routes, tallies, forms: Forms::default(), listener })
+        Arc::new(Intake { stores, world, routes, tallies, forms: Forms::default(), erased: Erased::default(), listener })
     }
 
     /// Takes in reports until `stop` is cancelled and nothing more waits.
@@ -118,9 +121,13 @@ impl Intake {
     }
 
     /// Stores matched reports and counts those that are new.
-    pub(super) async fn record(&self, matched: Vec<MatchedReport>) -> Result<(), StoreError> {
+    pub(super) async fn record(&self, mut matched: Vec<MatchedReport>) -> Result<(), StoreError> {
         if matched.is_empty() {
             return Ok(());
+        }
+        self.erased.look(&self.stores).await?;
+        for report in matched.iter_mut().filter(|report| self.erased.has(report.part.recipient)) {
+            (report.report.number, report.report.raw) = (None, String::new());
         }
         let schedule = || Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
         if let Some(listener) = &self.listener
@@ -159,6 +166,10 @@ impl Intake {
                 known.part == report.part && known.report.rung == report.report.rung && known.report.raw == report.report.raw
             };
             let recipient = report.part.recipient;
+            if self.erased.has(recipient) {
+                // Whom it is about is nobody's business any more.
+                continue;
+            }
             let known = self.stores.receipts.list(recipient.lane, recipient.seq, 1).await?;
             if !known.iter().any(same) && !new.iter().rev().take(REPEATS_NEAR).any(same) {
                 new.push(report.clone());

@@ -2,8 +2,10 @@
 
 pub mod control;
 pub mod digest;
+pub mod erased;
 pub mod job;
 pub mod logging;
+pub mod mention;
 pub mod metrics;
 pub mod offsets;
 pub mod retry;

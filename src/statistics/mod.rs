@@ -7,6 +7,7 @@
 
 pub mod explain;
 pub mod line;
+pub mod number;
 pub mod progress;
 pub mod recipients;
 pub mod recount;
@@ -16,6 +17,7 @@ pub mod walk;
 
 pub use explain::{BatchFacts, LiveAccount, explain_batch, explain_number, verdict};
 pub use line::{Event, RecipientFilter, RecipientLine};
+pub use number::{BatchOfNumber, NumberExport, NumberHistory, number_history};
 pub use progress::{Progress, progress};
 pub use recipients::RecipientPages;
 pub use recount::recount;

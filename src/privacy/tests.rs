@@ -1,0 +1,1 @@
+//! An erasure over the store in memory.
