@@ -295,18 +295,25 @@ impl Eraser {
     }
 
     async fn copies(&self, needed: &[String], report: &mut ErasureReport) {
+        let mut kept = 0;
         for copies in &self.copies {
             match copies.remove_unneeded(needed).await {
-                Ok(removed) => report.copies += removed,
+                Ok(done) => {
+                    report.copies += done.removed;
+                    kept += done.kept;
+                }
                 Err(fault) => {
                     let why = format!("copies of lists could not be removed: {}", fault.context);
                     report.left.push(Left { what: "copies".into(), why });
                 }
             }
         }
-        if !needed.is_empty() {
-            let why = "copies of lists are kept for batches that are not prepared yet: repeat the erasure when they are";
-            report.left.push(Left { what: "copies".into(), why: why.into() });
+        if kept > 0 {
+            let why = format!(
+                "{kept} copies of lists are kept, because a batch that is not prepared yet needs them, or they were used in the \
+                 last minutes: repeat the erasure later"
+            );
+            report.left.push(Left { what: "copies".into(), why });
         }
     }
 

@@ -174,7 +174,7 @@ impl AccountConfig {
     }
 }
 
-/// Days that data is kept after its batch was settled.
+/// Days that data is kept: of a batch after it was settled, anything else after it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionConfig {
@@ -186,11 +186,31 @@ pub struct RetentionConfig {
     pub batch_days: u32,
     /// The index from message ids to recipients, and receipts that match nothing.
     pub index_days: u32,
+    /// Who did what.
+    pub audit_days: u32,
+    /// Messages from people.
+    pub inbox_days: u32,
+    /// Openings of short links.
+    pub clicks_days: u32,
+    /// Events of webhooks that were given up, or could never be told.
+    pub dead_days: u32,
+    /// Answers to commands, for who asks again under the same idempotency key.
+    pub answers_days: u32,
 }
 
 impl Default for RetentionConfig {
     fn default() -> RetentionConfig {
-        RetentionConfig { texts_days: 30, history_days: 90, batch_days: 400, index_days: 7 }
+        RetentionConfig {
+            texts_days: 30,
+            history_days: 90,
+            batch_days: 400,
+            index_days: 7,
+            audit_days: 400,
+            inbox_days: 90,
+            clicks_days: 90,
+            dead_days: 14,
+            answers_days: 3,
+        }
     }
 }
 
@@ -246,6 +266,9 @@ impl Config {
         }
         if let Err(text) = logging::check(&self.log.level) {
             refuse("log.level".into(), &text);
+        }
+        if self.retention.dead_days < 2 {
+            refuse("retention.dead_days".into(), "is at least 2: webhooks are tried for a day");
         }
         for (key, text) in self.webhooks.check() {
             refuse(key, &text);

@@ -21,7 +21,7 @@ use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::rates::LocalRates;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::smpp::SmppAccount;
-use crate::adapters::source::{self, FileSource};
+use crate::adapters::source::{self, FileSource, SpoolCopies};
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::adapters::webhook::HttpCaller;
 use crate::batch::SmsBatchService;
@@ -32,6 +32,7 @@ use crate::model::limits::{RANGE_RECORDS, RANGE_TASKS_PER_PREPARER};
 use crate::ports::provider::{Provider, ReportSink, Reports, Route, Routes};
 use crate::ports::{Stores, World};
 use crate::prepare::tools::Settings as PrepareSettings;
+use crate::privacy::Eraser;
 use crate::runtime::metrics;
 use crate::runtime::task::Tasks;
 use crate::webhooks::Webhooks;
@@ -77,6 +78,12 @@ impl Opened {
     pub fn webhooks(&self, config: &Config) -> Result<Arc<Webhooks>, Fault> {
         let caller = Arc::new(HttpCaller::new(config.webhooks.clone())?);
         Ok(Webhooks::new(self.stores.clone(), self.world.clone(), caller))
+    }
+
+    /// What erases numbers from the folder.
+    pub fn eraser(&self) -> Eraser {
+        let spool = Arc::new(SpoolCopies::new(self.store.spool()));
+        Eraser::new(self.stores.clone(), self.world.clone(), vec![spool])
     }
 
     /// Refuses a store that is older than what this fleet has already done (rule 9).
@@ -239,6 +246,11 @@ fn settings(config: &Config) -> Settings {
         history: day(config.retention.history_days),
         batch: day(config.retention.batch_days),
         index: day(config.retention.index_days),
+        audit: day(config.retention.audit_days),
+        inbox: day(config.retention.inbox_days),
+        clicks: day(config.retention.clicks_days),
+        dead: day(config.retention.dead_days),
+        answers: day(config.retention.answers_days),
     };
     let mut prepare = PrepareSettings::default();
     if config.limits.prepare_tasks > 0 {

@@ -132,7 +132,7 @@ impl Process {
 
 fn settings() -> Settings {
     let year = Duration::from_secs(365 * 86_400);
-    let keep = Keep { texts: year, history: year, batch: year, index: year };
+    let keep = Keep::all(year);
     Settings {
         coordinator: coordinator::Settings {
             terms: Terms::default(),

@@ -8,6 +8,7 @@
 //! Architecture invariant: nothing here knows what a telephone number or a template is.
 
 mod columns;
+mod copies;
 mod detect;
 mod dialect;
 mod fields;
@@ -21,6 +22,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+pub use self::copies::SpoolCopies;
 pub use spool::{expire, spool, sweep};
 
 use self::dialect::{Dialect, Wanted};
