@@ -222,6 +222,15 @@ impl Embedded {
     }
 }
 
+impl Embedded {
+    /// Ends everything where it stands, as a crash does, so that the folder can be opened again.
+    pub fn crash(self) {
+        self.fleet.crash();
+        self.marks.abort_all();
+        self.opened.store.close();
+    }
+}
+
 /// Lets go of copies of lists: at the start those that a killed process left half-written, then those that nothing has used
 /// for as long as texts are kept.
 async fn keep_spool(spool: PathBuf, keep: Duration) {

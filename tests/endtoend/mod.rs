@@ -10,3 +10,4 @@ mod plan;
 mod quickstart;
 mod refusals;
 mod stopped;
+mod told;
