@@ -19,8 +19,7 @@ use crate::model::text::{compose, split};
 use crate::model::window::{Answered, RetryEntry};
 use crate::ports::StoreError;
 use crate::ports::provider::Submit;
-use crate::runtime::erased::ERASURES;
-use crate::runtime::metrics;
+use crate::runtime::{erased, metrics};
 
 /// What came of a turn.
 pub(super) enum Declared {
@@ -96,7 +95,7 @@ async fn prepare(lane: &mut Lane, batch: &SmsBatch, account: &Account, entries: 
     }
     let mut messages = Vec::with_capacity(entries.len());
     // Read after the batch was: whatever is declared more than a reading's age after an erasure knows of it.
-    lane.loader.believe(lane.ctx.stores.meta.get(ERASURES).await?);
+    lane.loader.believe(erased::mark(&lane.ctx.stores).await?);
     for entry in entries {
         match lane.loader.message(entry.seq).await? {
             // The person is not to be known any more, so nothing can be sent.

@@ -21,7 +21,7 @@ use crate::ports::journal::{Direction, Entry, Place, Stream};
 use crate::ports::source::ListCopies;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
-use crate::runtime::erased::{ERASURES, name_of, recipient_of};
+use crate::runtime::erased::{name_of, raise, recipient_of};
 use crate::runtime::mention::Person;
 
 /// Batches looked at at once.
@@ -184,7 +184,7 @@ impl Eraser {
                 let lines: BTreeSet<u64> = found.iter().map(|message| message.line).collect();
                 report.samples += self.samples(batch, &lines).await?;
                 report.messages += stores.erasure.erase_messages(lane, number).await?;
-                stores.meta.put(ERASURES, &format!("{:016x}", self.world.chance.next())).await?;
+                raise(stores, &format!("{:016x}", self.world.chance.next())).await?;
             }
         }
         let rejects = stores.erasure.erase_rejects(batch, number).await?;

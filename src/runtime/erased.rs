@@ -7,8 +7,8 @@ use crate::model::id::{LaneKey, RecipientKey};
 use crate::ports::documents::Shelf;
 use crate::ports::{StoreError, Stores};
 
-/// The fact that differs after each erasure.
-pub const ERASURES: &str = "erasures";
+/// The document that differs after each erasure: it says when to look again.
+const MARK: &str = "mark";
 /// Names read at once.
 const AT_ONCE: usize = 1_000;
 
@@ -19,7 +19,7 @@ pub struct Erased(Mutex<(Option<String>, BTreeSet<RecipientKey>)>);
 impl Erased {
     /// Reads the set again if there was an erasure since.
     pub async fn look(&self, stores: &Stores) -> Result<(), StoreError> {
-        let mark = stores.meta.get(ERASURES).await?;
+        let mark = mark(stores).await?;
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).0 == mark {
             return Ok(());
         }
@@ -38,6 +38,16 @@ impl Erased {
     pub fn has(&self, recipient: RecipientKey) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).1.contains(&recipient)
     }
+}
+
+/// What the last erasure left, to be compared with what was read before.
+pub async fn mark(stores: &Stores) -> Result<Option<String>, StoreError> {
+    stores.documents.get(Shelf::Erased, MARK).await
+}
+
+/// Lets everybody look again: called after each erasure, with something that no earlier one said.
+pub async fn raise(stores: &Stores, mark: &str) -> Result<(), StoreError> {
+    stores.documents.put(Shelf::Erased, MARK, mark).await
 }
 
 /// The name of a recipient's document.
