@@ -5,6 +5,7 @@ mod bare;
 mod delivery;
 mod memory;
 mod prepare;
+mod sources;
 mod support;
 
 /// As the binary has it.
@@ -27,7 +28,7 @@ fn main() {
         Some("simulator-alone") => return memory::simulator_alone(),
         _ => {}
     }
-    let parts: &[(&str, Bench)] = &[("prepare: its parts", |_| prepare::run())];
+    let parts: &[(&str, Bench)] = &[("prepare: its parts", |_| prepare::run()), ("sources: files and objects", sources::run)];
     for (name, bench) in parts.iter().chain(delivery::BENCHES) {
         if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {
             println!("\n{name}");

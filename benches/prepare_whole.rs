@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use smsfleet::adapters::embedded::{EmbeddedStore, StoreOptions};
 use smsfleet::adapters::memory::tallies::MemoryTallies;
-use smsfleet::adapters::source::FileSource;
+use smsfleet::adapters::source::ListSource;
 use smsfleet::adapters::system::{SeededChance, SystemClock};
 use smsfleet::model::account::Capabilities;
 use smsfleet::model::batch::{BatchRow, Command, SmsBatch};
@@ -41,7 +41,7 @@ pub fn run() {
 async fn prepare(folder: &Path, list: &Path) {
     let store = EmbeddedStore::open(&folder.join("data"), StoreOptions::default()).await.expect("a store");
     let stores = store.stores();
-    let source = Arc::new(FileSource::new(store.spool()));
+    let source = Arc::new(ListSource::new(store.spool()));
     let request = SmsBatch { table_name: list.display().to_string(), ..super::batch(super::PLAIN) };
 
     let (began, busy) = (Instant::now(), cpu_seconds());

@@ -51,7 +51,7 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 /// TLS for a client: the authorities of a PEM file, or the public ones when none is named. The provider of cryptography is
-/// ring, named here and not installed for the whole process.
+/// ring, named here, whatever [`install`] did.
 pub fn client_config(authorities: Option<&Path>) -> Result<ClientConfig, Fault> {
     let mut roots = RootCertStore::empty();
     match authorities {
@@ -73,6 +73,12 @@ pub fn client_config(authorities: Option<&Path>) -> Result<ClientConfig, Fault> 
         .with_safe_default_protocol_versions()
         .map_err(|error| Fault::new(Code::ProviderTls, format!("no common TLS version: {error}")))?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Names ring as the process's cryptography, for libraries that make their own TLS and cannot be told otherwise.
+pub fn install() {
+    // It fails when one is named already, and then there is one.
+    let _ = crypto::ring::default_provider().install_default();
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::service_args::{AccountCommand, BatchCommand, CreateArgs, KeyCommand, SuppressCommand};
 use crate::model::schedule::LateStart;
 use crate::model::window::OnUncertain;
 
@@ -42,6 +43,16 @@ pub struct Global {
     /// The configuration [default: ./smsfleet.toml, else smsfleet.toml in the data folder]
     #[arg(long, global = true, value_name = "FILE", env = "SMSFLEET_CONFIG")]
     pub config: Option<PathBuf>,
+    /// A service on the network, such as https://sms.example:8080 [default: the process that holds the data folder, else the
+    /// folder itself]
+    #[arg(long, global = true, value_name = "URL", env = "SMSFLEET_SERVER")]
+    pub server: Option<String>,
+    /// The API key for --server; better in the environment, where other users of this machine do not see it
+    #[arg(long, global = true, value_name = "KEY", env = "SMSFLEET_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+    /// The authorities that --server's certificate is checked with, a PEM file [default: the public ones]
+    #[arg(long, global = true, value_name = "FILE", env = "SMSFLEET_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Print results as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -66,8 +77,9 @@ The provider refuses some on purpose: the exit code is 0 when every row is accou
     /// Send one batch, through to its report; run it again after a kill and it goes on
     #[command(after_help = SEND_HELP)]
     Send(Box<SendArgs>),
-    /// Keep the fleet running: unfinished batches go on and receipts are taken in
-    Serve,
+    /// Run the whole fleet as a service over the data folder: API, receipts, unfinished batches
+    #[command(visible_alias = "serve", after_help = ALL_HELP)]
+    All,
     /// List batches, newest first
     Batches,
     /// Print a batch's report, counted from the store
@@ -101,8 +113,24 @@ The provider refuses some on purpose: the exit code is 0 when every row is accou
         /// The batch
         batch: String,
     },
-    /// Add numbers to, or remove them from, the list of those who get nothing
-    Suppress(SuppressArgs),
+    /// Create, watch and command batches of the service
+    #[command(subcommand)]
+    Batch(BatchCommand),
+    /// See accounts, and change their rates while they send
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// Keep the list of those who get nothing
+    #[command(subcommand)]
+    Suppress(SuppressCommand),
+    /// Make, list and revoke keys of the API
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// List who did what, newest first
+    Audit {
+        /// Only about this batch
+        #[arg(long, value_name = "BATCH")]
+        batch: Option<String>,
+    },
     /// Run the provider simulator on its own (SMPP 3.4 and HTTP)
     #[command(after_help = "Prints a JSON report of what it received when it is stopped with Ctrl-C.")]
     SimulateProvider(SimulateArgs),
@@ -123,6 +151,14 @@ The provider refuses some on purpose: the exit code is 0 when every row is accou
     },
 }
 
+const ALL_HELP: &str =
+    "The API is on serve.listen, or on 127.0.0.1:8080; its description is at /openapi.json. The network needs a key:
+
+  smsfleet key create --name desk --role operator
+
+Whoever may open the data folder needs none: commands on this machine go through the socket in the folder.
+Ctrl-C once ends in order: nothing new is handed over, answers are waited for. Twice ends at once.";
+
 const SEND_HELP: &str =
     "A batch is named by an idempotency key. Without --key the key is made from the list's path and all options, so
 the same command, run again, goes on with the same batch or prints its report; it never sends twice.
@@ -137,9 +173,30 @@ Ctrl-C once ends in order: nothing new is handed over, answers are waited for. T
 /// What `send` is told.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SendArgs {
-    /// The list: CSV or JSON Lines, also gzip or zstd; `-` is standard input
+    /// The list: CSV or JSON Lines, also gzip or zstd. A file, a folder of files, or an address such as s3://bucket/key; `-` is
+    /// standard input
     #[arg(long, value_name = "FILE")]
     pub recipients: PathBuf,
+    /// The batch.
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// Stop after the seal and print the plan: who would get what, and what it costs
+    #[arg(long, conflicts_with = "approve")]
+    pub dry_run: bool,
+    /// Send exactly the plan with this hash, and refuse if anything changed
+    #[arg(long, value_name = "HASH")]
+    pub approve: Option<String>,
+    /// Price of a segment for this run's estimate and report
+    #[arg(long, value_name = "PRICE")]
+    pub price: Option<f64>,
+    /// Stop waiting for receipts after this many seconds without a new one
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub wait_receipts: u64,
+}
+
+/// What a batch is told, its list apart.
+#[derive(Args, Clone, Debug, Default)]
+pub struct BatchArgs {
     /// The text, with {{column}} or ${column} for each recipient's own values
     #[arg(long, value_name = "TEXT", required_unless_present = "template_file", conflicts_with = "template_file")]
     pub template: Option<String>,
@@ -206,18 +263,6 @@ pub struct SendArgs {
     /// The idempotency key: the same key never makes a second batch
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
-    /// Stop after the seal and print the plan: who would get what, and what it costs
-    #[arg(long, conflicts_with = "approve")]
-    pub dry_run: bool,
-    /// Send exactly the plan with this hash, and refuse if anything changed
-    #[arg(long, value_name = "HASH")]
-    pub approve: Option<String>,
-    /// Price of a segment for this run's estimate and report
-    #[arg(long, value_name = "PRICE")]
-    pub price: Option<f64>,
-    /// Stop waiting for receipts after this many seconds without a new one
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub wait_receipts: u64,
 }
 
 /// What `quickstart` is told.
@@ -243,16 +288,6 @@ pub struct RecipientsArgs {
     /// Show the texts too
     #[arg(long)]
     pub text: bool,
-}
-
-/// What `suppress` is told.
-#[derive(Args, Clone, Debug)]
-pub struct SuppressArgs {
-    /// A file with one number a line, with country codes; `-` is standard input
-    pub file: PathBuf,
-    /// Remove them instead
-    #[arg(long)]
-    pub remove: bool,
 }
 
 /// What `simulate-provider` is told.

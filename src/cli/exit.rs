@@ -26,6 +26,9 @@ pub fn of(fault: &Fault) -> u8 {
         | Code::ProviderLogin
         | Code::ProviderTls
         | Code::RecordsUnaccounted
+        | Code::ServerDown
+        | Code::TooManyRequests
+        | Code::TooSlow
         | Code::Internal => COULD_NOT_RUN,
         Code::BatchUnsent
         | Code::ProviderRefused

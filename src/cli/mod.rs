@@ -1,30 +1,34 @@
 //! Commands and their output. Nothing is decided here: a command composes, asks the surface, and prints.
 
+pub mod access;
 pub mod args;
+pub mod batch;
 pub mod check;
 pub mod exit;
+pub mod keep;
 pub mod print;
 pub mod query;
 pub mod quickstart;
 pub mod render;
+pub mod render_service;
 pub mod request;
 pub mod sample;
 pub mod screen;
 pub mod send;
+pub mod service_args;
 pub mod simulate;
-pub mod suppress;
-pub mod when;
 
 use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::code::{Code, Fault};
 use crate::model::limits::DELIVERY_PARTITIONS;
-use crate::roles::config::Config;
+use crate::roles::config::{Config, LISTEN};
 use crate::roles::config_load::{self, Problem, Sources};
 use crate::roles::surface::{COMMIT, Holding};
 use crate::runtime::{logging, signals};
 use args::{Cli, Command};
+use service_args::{ListArgs, OnceArgs};
 
 pub use args::Global;
 
@@ -88,19 +92,28 @@ async fn command(cli: Cli, config: Config) -> Result<u8, Fault> {
     match cli.command {
         Command::Quickstart(args) => quickstart::quickstart(global, &args, listen(global)?).await,
         Command::Send(args) => send::send(global, &args, config, listen(global)?).await,
-        Command::Serve => serve(global, &config, listen(global)?).await,
-        Command::Batches => query::batches(global, &config).await,
+        Command::All => all(global, config, listen(global)?).await,
+        Command::Batches => batch::list(global, &config, &ListArgs::default()).await,
         Command::Report { batch } => query::report(global, &config, &batch).await,
-        Command::Recipients(args) => query::recipients(&config, &args).await,
+        Command::Recipients(args) => query::recipients(global, &config, &args).await,
         Command::Explain { batch, number } => query::explain(global, &config, &batch, number.as_deref()).await,
-        Command::Pause { batch } => query::command(global, &config, &batch, "pause").await,
-        Command::Resume { batch } => query::command(global, &config, &batch, "resume").await,
-        Command::Cancel { batch } => query::command(global, &config, &batch, "cancel").await,
-        Command::Suppress(args) => suppress::suppress(global, &config, &args).await,
+        Command::Pause { batch } => plain(global, &config, &batch, "pause").await,
+        Command::Resume { batch } => plain(global, &config, &batch, "resume").await,
+        Command::Cancel { batch } => plain(global, &config, &batch, "cancel").await,
+        Command::Batch(command) => batch::batch(global, &config, command).await,
+        Command::Account(command) => keep::account(global, &config, command).await,
+        Command::Suppress(command) => keep::suppress(global, &config, command).await,
+        Command::Key(command) => keep::key(global, &config, command).await,
+        Command::Audit { batch } => keep::audit(global, &config, batch.as_deref()).await,
         Command::SimulateProvider(args) => simulate::simulate(global, &args, listen(global)?).await,
         Command::Recover { since } => query::recover(global, &config, &since).await,
         Command::Version | Command::Completions { .. } | Command::CheckConfig(_) => Ok(exit::SETTLED),
     }
+}
+
+/// A command without wishes.
+async fn plain(global: &Global, config: &Config, batch: &str, word: &str) -> Result<u8, Fault> {
+    batch::command_on(global, config, batch, word, &OnceArgs::default(), serde_json::json!({})).await
 }
 
 /// The configuration that is in force, or all that is wrong with it as one fault.
@@ -138,10 +151,15 @@ fn listen(global: &Global) -> Result<CancellationToken, Fault> {
     Ok(stop)
 }
 
-async fn serve(global: &Global, config: &Config, stop: CancellationToken) -> Result<u8, Fault> {
-    let holding = Holding::start(config).await?;
+async fn all(global: &Global, mut config: Config, stop: CancellationToken) -> Result<u8, Fault> {
+    config.serve.listen.get_or_insert(LISTEN);
+    let holding = Holding::start(&config).await?;
     if !global.quiet {
-        eprintln!("the fleet runs over {}; Ctrl-C ends it in order", config.data_dir.display());
+        let address = holding.address.map_or(String::new(), |address| {
+            let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
+            format!(", the API is at {scheme}://{address}")
+        });
+        eprintln!("the fleet runs over {}{address}; Ctrl-C ends it in order", config.data_dir.display());
     }
     let failed = holding.embedded.failed.clone();
     tokio::select! {

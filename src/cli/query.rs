@@ -1,75 +1,20 @@
 //! Commands that ask the surface: the process that holds the folder when there is one, else the folder itself.
 
-use std::time::Duration;
-
+use super::access::{Access, encoded};
 use super::args::{FormatWord, RecipientsArgs};
-use super::{Global, exit, print, render, when};
+use super::{Global, exit, print, render};
 use crate::model::code::{Code, Fault};
 use crate::roles::config::Config;
 use crate::roles::embedded::{self, Opened};
 use crate::roles::surface;
+use crate::runtime::moment::moment;
+use crate::serve::api::{BatchExplained, NumberExplained};
 use crate::serve::client::Client;
-use crate::serve::router::{BatchExplained, BatchPage, NumberExplained};
-use crate::serve::views::{BatchReport, BatchView};
-
-/// Tries while another process is about to open, or to close, the folder.
-const TRIES: u32 = 30;
-
-/// A way to the surface; closes the folder at its end when this process opened it.
-struct Access {
-    client: Client,
-    opened: Option<Opened>,
-}
-
-impl Access {
-    async fn to(config: &Config) -> Result<Access, Fault> {
-        let folder = &config.data_dir;
-        let mut last = Fault::new(Code::FolderInUse, folder.display().to_string());
-        for _ in 0..TRIES {
-            if let Some(client) = Client::running(folder).await {
-                return Ok(Access { client, opened: None });
-            }
-            if !embedded::exists(folder) {
-                let context = format!("there is no data in {}; name the folder with --data-dir", folder.display());
-                return Err(Fault::new(Code::BatchNotFound, context));
-            }
-            match surface::reading(config).await {
-                Ok((opened, router)) => return Ok(Access { client: Client::Here(router), opened: Some(opened) }),
-                Err(fault) if fault.code == Code::FolderInUse => last = fault,
-                Err(fault) => return Err(fault),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Err(last)
-    }
-
-    fn close(self) {
-        if let Some(opened) = self.opened {
-            opened.store.close();
-        }
-    }
-}
-
-/// Lists all batches.
-pub async fn batches(global: &Global, config: &Config) -> Result<u8, Fault> {
-    let access = Access::to(config).await?;
-    let mut cursor: Option<String> = None;
-    loop {
-        let behind = cursor.as_deref().map_or(String::new(), |place| format!("&cursor={}", encoded(place)));
-        let page: BatchPage = access.client.get(&format!("/v1/batches?limit=200{behind}")).await?;
-        print::result(global, &page.batches, || render::batches(&page))?;
-        cursor = page.cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    access.close();
-    Ok(exit::SETTLED)
-}
+use crate::serve::views::BatchReport;
 
 /// Prints a report.
 pub async fn report(global: &Global, config: &Config, batch: &str) -> Result<u8, Fault> {
-    let access = Access::to(config).await?;
+    let access = Access::to(global, config).await?;
     let report: BatchReport = access.client.get(&format!("/v1/batches/{}/report", encoded(batch))).await?;
     access.close();
     print::result(global, &report, || render::report(&report))?;
@@ -77,9 +22,9 @@ pub async fn report(global: &Global, config: &Config, batch: &str) -> Result<u8,
 }
 
 /// Streams recipients.
-pub async fn recipients(config: &Config, args: &RecipientsArgs) -> Result<u8, Fault> {
+pub async fn recipients(global: &Global, config: &Config, args: &RecipientsArgs) -> Result<u8, Fault> {
     use std::io::Write;
-    let access = Access::to(config).await?;
+    let access = Access::to(global, config).await?;
     let format = match args.format {
         FormatWord::Jsonl => "jsonl",
         FormatWord::Csv => "csv",
@@ -109,7 +54,7 @@ pub async fn recipients(config: &Config, args: &RecipientsArgs) -> Result<u8, Fa
 
 /// Explains a number or a batch.
 pub async fn explain(global: &Global, config: &Config, batch: &str, number: Option<&str>) -> Result<u8, Fault> {
-    let access = Access::to(config).await?;
+    let access = Access::to(global, config).await?;
     let path = format!("/v1/batches/{}/explain", encoded(batch));
     match number {
         Some(number) => {
@@ -125,25 +70,9 @@ pub async fn explain(global: &Global, config: &Config, batch: &str, number: Opti
     Ok(exit::SETTLED)
 }
 
-/// Pauses, resumes or cancels.
-pub async fn command(global: &Global, config: &Config, batch: &str, word: &str) -> Result<u8, Fault> {
-    let access = Access::to(config).await?;
-    let path = format!("/v1/batches/{}", encoded(batch));
-    let view: BatchView = access.client.post(&format!("{path}/commands/{word}")).await?;
-    let progress: crate::statistics::Progress = access.client.get(&format!("{path}/progress")).await?;
-    let running = access.opened.is_none();
-    access.close();
-    let value = serde_json::json!({ "batch": view, "in_flight": progress.in_flight, "a_fleet_runs": running });
-    print::result(global, &value, || {
-        let hint = if running || word == "cancel" { "" } else { "; no fleet runs: `smsfleet serve` goes on with it" };
-        format!("{}: {}, {} in flight{hint}\n", view.batch_id, progress.standing, render::grouped(progress.in_flight))
-    })?;
-    Ok(exit::SETTLED)
-}
-
 /// Marks what may have been sent since a backup as uncertain, and makes the folder usable.
 pub async fn recover(global: &Global, config: &Config, since: &str) -> Result<u8, Fault> {
-    let since = when::moment(since)?;
+    let since = moment(since)?;
     if !embedded::exists(&config.data_dir) {
         return Err(Fault::new(Code::BatchNotFound, format!("there is no data in {}", config.data_dir.display())));
     }
@@ -162,27 +91,4 @@ pub async fn recover(global: &Global, config: &Config, since: &str) -> Result<u8
         )
     })?;
     Ok(if recovered.uncertain > 0 { exit::UNSETTLED } else { exit::SETTLED })
-}
-
-/// Percent-encodes everything but letters, digits and `-._~` (RFC 3986, 2.3).
-pub fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_people_type_is_safe_in_a_path() {
-        assert_eq!(encoded("+86 138/../x?y&é"), "%2B86%20138%2F..%2Fx%3Fy%26%C3%A9");
-    }
 }

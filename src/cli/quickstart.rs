@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::{QuickstartArgs, SendArgs};
+use super::args::{BatchArgs, QuickstartArgs, SendArgs};
 use super::request::{absolute, request};
 use super::sample::{TEMPLATE, sample};
 use super::screen::Screen;
@@ -43,14 +43,15 @@ pub async fn quickstart(global: &Global, args: &QuickstartArgs, stop: Cancellati
     screen.say(&format!("wrote {} rows to {}", args.recipients, list.display()));
     let ended = async {
         holding.embedded.edges.stores.suppressions.add(&sample.suppressed).await.map_err(Fault::from)?;
-        let send = SendArgs {
+        let batch = BatchArgs {
             template: Some(TEMPLATE.into()),
             campaign_name: "quickstart".into(),
             // Every run is a batch of its own.
             key: Some(format!("quickstart-{}", hex(&holding.embedded.edges.world.chance.next().to_be_bytes()))),
-            ..SendArgs::default()
+            ..BatchArgs::default()
         };
-        let asked = request(&send, &config, &list, holding.surface.clock.now())?;
+        let send = SendArgs { batch, ..SendArgs::default() };
+        let asked = request(&send, &config, &list, holding.surface.world.clock.now())?;
         let wanted = Wanted { wait_receipts: Duration::from_secs(20), ..Wanted::default() };
         follow(&holding, asked, wanted, &mut screen, &stop).await
     };

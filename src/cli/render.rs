@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::model::code::{CODES, Code};
 use crate::model::outcome::{OUTCOMES, Outcome};
-use crate::serve::router::{BatchExplained, BatchPage};
+use crate::serve::api::{BatchExplained, BatchPage};
 use crate::serve::views::{BatchReport, BatchView, Cost, PlanView, short, sum};
 use crate::statistics::RecipientLine;
 
@@ -160,7 +160,7 @@ pub fn plan(batch: &BatchView, plan: &PlanView) -> String {
 }
 
 /// A text that cannot move the cursor or change colours.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| {
             if c == '\n' {

@@ -20,6 +20,10 @@ fn view() -> BatchView {
         delivery: step("COMPLETED_SUCCEEDED", 75.0),
         records: 1_234_567,
         over: true,
+        tenant: String::new(),
+        campaign_id: String::new(),
+        task_code: String::new(),
+        commands: vec![],
         plan: None,
     }
 }

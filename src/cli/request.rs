@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::SendArgs;
-use super::when::moment;
+use super::args::{BatchArgs, SendArgs};
+use crate::adapters::source::is_remote;
 use crate::model::batch::SmsBatch;
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
@@ -12,6 +12,7 @@ use crate::model::limits::TEMPLATE_BYTES_MAX;
 use crate::model::time::Timestamp;
 use crate::roles::config::Config;
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::moment::moment;
 
 /// A batch to be created, and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +34,14 @@ pub fn request(args: &SendArgs, config: &Config, list: &Path, now: Timestamp) ->
     let Some(table_name) = list.to_str().map(str::to_owned) else {
         return refuse(format!("the path {} is no UTF-8", list.display()));
     };
-    let content = template(args)?;
-    let provider_type = provider_type(args, config)?;
+    let content = template(&args.batch)?;
+    let provider_type = provider_type(&args.batch, config)?;
     let text = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
-    let ext_code = text(&args.ext_code, &config.batch.ext_code);
+    let ext_code = text(&args.batch.ext_code, &config.batch.ext_code);
     if !ext_code.bytes().all(|b| b.is_ascii_digit()) {
         return refuse(format!("ext_code {ext_code:?} has digits only"));
     }
-    let default_region = text(&args.region, &config.default_region).to_ascii_uppercase();
+    let default_region = text(&args.batch.region, &config.default_region).to_ascii_uppercase();
     let is_region = default_region.len() == 2 && default_region.bytes().all(|b| b.is_ascii_uppercase());
     if !default_region.is_empty() && !is_region {
         return refuse(format!("region {default_region:?} is two letters, such as CN"));
@@ -48,43 +49,43 @@ pub fn request(args: &SendArgs, config: &Config, list: &Path, now: Timestamp) ->
     if args.price.is_some_and(|price| !(price >= 0.0 && price.is_finite())) {
         return refuse("the price is a number from 0 up".into());
     }
-    let signature = text(&args.signature, &config.batch.signature);
-    let schedule_time = args.schedule.as_deref().map(moment).transpose()?;
-    let given_not_after = args.not_after.as_deref().map(moment).transpose()?;
+    let signature = text(&args.batch.signature, &config.batch.signature);
+    let schedule_time = args.batch.schedule.as_deref().map(moment).transpose()?;
+    let given_not_after = args.batch.not_after.as_deref().map(moment).transpose()?;
     let relative = config.batch.not_after.filter(|_| given_not_after.is_none());
     let mut batch = SmsBatch {
         batch_id: BatchId(0),
         tenant: config.batch.tenant.clone(),
         table_name,
-        dialect: args.dialect.clone(),
-        campaign_id: args.campaign_id.clone(),
-        campaign_name: args.campaign_name.clone(),
-        marketing_program_id: args.program_id.clone(),
-        task_id: args.task_id.clone(),
-        content_id: args.content_id.clone(),
+        dialect: args.batch.dialect.clone(),
+        campaign_id: args.batch.campaign_id.clone(),
+        campaign_name: args.batch.campaign_name.clone(),
+        marketing_program_id: args.batch.program_id.clone(),
+        task_id: args.batch.task_id.clone(),
+        content_id: args.batch.content_id.clone(),
         content,
         content_signature: signature.trim_start_matches('【').trim_end_matches('】').to_owned(),
-        url: args.url.clone(),
-        link_base: text(&args.link_base, &config.batch.link_base),
+        url: args.batch.url.clone(),
+        link_base: text(&args.batch.link_base, &config.batch.link_base),
         auto_trigger: false,
         schedule_time,
         not_after: given_not_after,
-        late_start: args.late_start.map_or(config.batch.late_start, Into::into),
+        late_start: args.batch.late_start.map_or(config.batch.late_start, Into::into),
         ext_code,
         provider_type,
-        on_uncertain: args.on_uncertain.map_or(config.batch.on_uncertain, Into::into),
-        priority: args.priority.unwrap_or(config.batch.priority),
-        number_column: args.number_column.clone(),
+        on_uncertain: args.batch.on_uncertain.map_or(config.batch.on_uncertain, Into::into),
+        priority: args.batch.priority.unwrap_or(config.batch.priority),
+        number_column: args.batch.number_column.clone(),
         default_region,
         min_recipients_per_lane: config.batch.min_recipients_per_lane,
     };
     // The key is made before what depends on the clock is filled in: the same command later is the same batch.
-    let key = args.key.clone().map_or_else(|| made_key(&batch), Ok)?;
+    let key = args.batch.key.clone().map_or_else(|| made_key(&batch), Ok)?;
     if let Some(seconds) = relative {
         let from = schedule_time.unwrap_or(now);
         batch.not_after = Some(from.plus(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)));
     }
-    Ok(Request { batch, key, key_is_made: args.key.is_none(), not_after_is_relative: relative.is_some() })
+    Ok(Request { batch, key, key_is_made: args.batch.key.is_none(), not_after_is_relative: relative.is_some() })
 }
 
 impl Request {
@@ -103,7 +104,7 @@ fn made_key(batch: &SmsBatch) -> Result<String, Fault> {
     Ok(format!("cli-{}", &hex(&digest([request.as_slice()]))[..32]))
 }
 
-fn template(args: &SendArgs) -> Result<String, Fault> {
+pub fn template(args: &BatchArgs) -> Result<String, Fault> {
     let text = match (&args.template, &args.template_file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => {
@@ -126,7 +127,7 @@ fn template(args: &SendArgs) -> Result<String, Fault> {
     Ok(text)
 }
 
-fn provider_type(args: &SendArgs, config: &Config) -> Result<String, Fault> {
+fn provider_type(args: &BatchArgs, config: &Config) -> Result<String, Fault> {
     let accounts = config.accounts();
     let names = || accounts.keys().cloned().collect::<Vec<_>>().join(", ");
     let unknown = |text: String| Err(Fault::new(Code::AccountUnknown, text));
@@ -153,8 +154,11 @@ fn provider_type(args: &SendArgs, config: &Config) -> Result<String, Fault> {
     }
 }
 
-/// The absolute path of a list, so that the same file has the same name from every folder.
+/// The absolute path of a list, so that the same file has the same name from every folder. An address stays as it is.
 pub fn absolute(path: &Path) -> Result<PathBuf, Fault> {
+    if path.to_str().is_some_and(is_remote) {
+        return Ok(path.to_owned());
+    }
     std::fs::canonicalize(path)
         .map_err(|error| Fault::new(Code::SourceNotFound, format!("{} cannot be opened: {error}", path.display())))
 }
@@ -170,8 +174,14 @@ mod tests {
         config
     }
 
+    fn with(change: impl FnOnce(&mut BatchArgs)) -> SendArgs {
+        let mut batch = BatchArgs { template: Some("Hello {{name}}".into()), ..BatchArgs::default() };
+        change(&mut batch);
+        SendArgs { batch, ..SendArgs::default() }
+    }
+
     fn args() -> SendArgs {
-        SendArgs { template: Some("Hello {{name}}".into()), ..SendArgs::default() }
+        with(|_| ())
     }
 
     fn key(args: &SendArgs, config: &Config, list: &str, now: i64) -> String {
@@ -188,19 +198,19 @@ mod tests {
         assert_eq!(base, key(&SendArgs { dry_run: true, ..args() }, &config(), "/l.csv", 0), "a dry run is the same batch");
         assert_eq!(base, key(&SendArgs { approve: Some("x".into()), ..args() }, &config(), "/l.csv", 0));
         let others = [
-            SendArgs { template: Some("Hi".into()), ..SendArgs::default() },
-            SendArgs { signature: Some("S".into()), ..args() },
-            SendArgs { ext_code: Some("07".into()), ..args() },
-            SendArgs { ext_code: Some("7".into()), ..args() },
-            SendArgs { campaign_name: "c".into(), ..args() },
-            SendArgs { schedule: Some("2030-01-01T00:00:00Z".into()), ..args() },
-            SendArgs { dialect: "delimiter=;".into(), ..args() },
+            with(|batch| batch.template = Some("Hi".into())),
+            with(|batch| batch.signature = Some("S".into())),
+            with(|batch| batch.ext_code = Some("07".into())),
+            with(|batch| batch.ext_code = Some("7".into())),
+            with(|batch| batch.campaign_name = "c".into()),
+            with(|batch| batch.schedule = Some("2030-01-01T00:00:00Z".into())),
+            with(|batch| batch.dialect = "delimiter=;".into()),
         ];
         let mut keys: Vec<String> = others.iter().map(|args| key(args, &config(), "/l.csv", 0)).collect();
         keys.extend([base, key(&args(), &config(), "/other.csv", 0)]);
         let different: std::collections::BTreeSet<&String> = keys.iter().collect();
         assert_eq!(different.len(), keys.len());
-        assert_eq!(key(&SendArgs { key: Some("mine".into()), ..args() }, &config(), "/l.csv", 0), "mine");
+        assert_eq!(key(&with(|batch| batch.key = Some("mine".into())), &config(), "/l.csv", 0), "mine");
     }
 
     #[test]
@@ -217,13 +227,13 @@ mod tests {
     #[test]
     fn wrong_input_is_refused_with_its_code() {
         let cases = [
-            (SendArgs { account: Some("x".into()), ..args() }, Code::AccountUnknown),
-            (SendArgs { provider_type: Some("x".into()), ..args() }, Code::AccountUnknown),
-            (SendArgs { template: Some("  ".into()), ..args() }, Code::TemplateInvalid),
-            (SendArgs { template: None, template_file: Some("/nowhere".into()), ..args() }, Code::TemplateInvalid),
-            (SendArgs { ext_code: Some("1a".into()), ..args() }, Code::InputInvalid),
-            (SendArgs { region: Some("China".into()), ..args() }, Code::InputInvalid),
-            (SendArgs { schedule: Some("soon".into()), ..args() }, Code::InputInvalid),
+            (with(|batch| batch.account = Some("x".into())), Code::AccountUnknown),
+            (with(|batch| batch.provider_type = Some("x".into())), Code::AccountUnknown),
+            (with(|batch| batch.template = Some("  ".into())), Code::TemplateInvalid),
+            (with(|batch| batch.template = None, batch.template_file = Some("/nowhere".into())), Code::TemplateInvalid),
+            (with(|batch| batch.ext_code = Some("1a".into())), Code::InputInvalid),
+            (with(|batch| batch.region = Some("China".into())), Code::InputInvalid),
+            (with(|batch| batch.schedule = Some("soon".into())), Code::InputInvalid),
             (SendArgs { price: Some(f64::NAN), ..args() }, Code::InputInvalid),
         ];
         for (args, code) in cases {

@@ -111,14 +111,18 @@ async fn run(
             spooled.map_err(|error| Fault::new(Code::Internal, error.to_string()))??
         }
     };
-    let asked = request(args, config, &list, holding.surface.clock.now())?;
+    let asked = request(args, config, &list, holding.surface.world.clock.now())?;
     let (asked, row) = name(&holding.embedded.service, asked).await?;
     let wanted =
         Wanted { dry_run: args.dry_run, approve: args.approve.clone(), wait_receipts: Duration::from_secs(args.wait_receipts) };
     if let Some(row) = &row
         && row.delivery.state == StepState::Initial
     {
-        unchanged(row, &list)?;
+        if list.is_file() {
+            unchanged(row, &list)?;
+        } else if let Some(fingerprint) = &row.fingerprint {
+            holding.embedded.lists.source.unchanged(&row.batch.table_name, fingerprint, &row.dialect).await?;
+        }
     }
     if row.as_ref().is_some_and(BatchRow::is_over) && !args.dry_run {
         screen.say("this batch was sent before; here is its report. To send the same again, name a new batch with --key NAME");
@@ -194,7 +198,11 @@ pub async fn follow(
             Next::EntryProcess => drop(service.entry_process(id).await?),
             Next::Start => drop(service.start(id, wanted.approve.as_deref()).await?),
             Next::Planned => {
-                return Ok(Ended::Planned(Box::new(BatchView::of(&row, &holding.surface.accounts, holding.surface.clock.now()))));
+                return Ok(Ended::Planned(Box::new(BatchView::of(
+                    &row,
+                    &holding.surface.accounts,
+                    holding.surface.world.clock.now(),
+                ))));
             }
             Next::Over => return report(holding, id).await,
             Next::Wait if row.delivery.state.is_final() && quiet_since.elapsed() >= wanted.wait_receipts => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::model::batch::{BatchRow, SmsBatch};
 use crate::model::code::Fault;
@@ -14,7 +15,15 @@ use crate::ports::source::{Source, SourceSpec};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::{change, create};
 use crate::runtime::job::Job;
+use crate::runtime::retry::Schedule;
 use crate::runtime::task::Tasks;
+
+/// Before a list that could not be looked at is looked at again.
+const PLAN_AGAIN_FIRST: Duration = Duration::from_millis(500);
+/// Between two looks at most.
+const PLAN_AGAIN_MOST: Duration = Duration::from_secs(15);
+/// Then the batch fails with what was wrong.
+const PLAN_AGAIN_TIMES: u32 = 6;
 
 /// Checks a batch against the columns of its source, before anything is prepared.
 pub type Check = Arc<dyn Fn(&SmsBatch, &[String]) -> Result<(), Fault> + Send + Sync>;
@@ -90,7 +99,25 @@ async fn plan(
         return Ok(());
     }
     let spec = SourceSpec { table_name: row.batch.table_name.clone(), dialect: row.batch.dialect.clone() };
-    let planned = match source.plan(&spec, range_records).await {
+    let mut schedule: Option<Schedule> = None;
+    let found = loop {
+        match source.plan(&spec, range_records).await {
+            Err(fault) if fault.code.retryable() => {
+                let schedule = schedule.get_or_insert_with(|| {
+                    Schedule::new(PLAN_AGAIN_FIRST, PLAN_AGAIN_MOST, world.chance.next()).up_to(PLAN_AGAIN_TIMES)
+                });
+                let Some(delay) = schedule.next_delay() else { break Err(fault) };
+                tracing::warn!(%batch, %fault, "the list cannot be looked at now; it is tried again");
+                tokio::time::sleep(delay).await;
+                // A batch that was paused or canceled meanwhile is not planned.
+                if stores.batches.load(batch).await?.is_none_or(|now| now.row.preparation.state != StepState::Ready) {
+                    return Ok(());
+                }
+            }
+            found => break found,
+        }
+    };
+    let planned = match found {
         Ok(plan) => check(&row.batch, &plan.columns).map(|()| plan),
         Err(fault) => Err(fault),
     };

@@ -179,6 +179,17 @@ pub enum Command {
     Retry,
 }
 
+/// All commands, in the order of a batch's life.
+pub const COMMANDS: [Command; 7] = [
+    Command::EntryProcess,
+    Command::Start,
+    Command::Pause,
+    Command::Resume,
+    Command::ChangeProvider,
+    Command::Retry,
+    Command::Cancel,
+];
+
 impl BatchRow {
     /// A batch that was just created.
     pub fn created(batch: SmsBatch, request_digest: String, now: Timestamp) -> BatchRow {

@@ -39,6 +39,10 @@ codes! {
     TemplateInvalid = "SF-1006", 422, false, "the template cannot be read", "correct the template at the place named";
     SourceChanged = "SF-1007", 409, false, "the list of recipients changed while it was prepared", "create a new batch from the changed list";
     SourceBroken = "SF-1008", 422, false, "the list of recipients breaks off or cannot be decoded", "check the compression and the encoding of the file";
+    SourceUnavailable = "SF-1009", 503, true, "the storage of the list of recipients does not answer", "check the address, the setting named and the network; it is tried again";
+    SourceForbidden = "SF-1010", 403, false, "the list of recipients lies where this fleet may not read", "name a place that the configuration allows (sources.folders, object_stores), or upload the list";
+    UploadTooLarge = "SF-1011", 413, false, "the uploaded list is larger than allowed", "compress it, split it, or raise uploads.max_mb";
+    UploadBroken = "SF-1012", 422, false, "the uploaded list is not what was announced", "upload it again";
     RowNumberMissing = "SF-2001", 422, false, "the record has no telephone number", "fill in the number";
     RowNumberInvalid = "SF-2002", 422, false, "the telephone number is not valid", "correct the number, or set the default region";
     RowValueMissing = "SF-2003", 422, false, "the record lacks a value that the template needs", "fill in the column";
@@ -76,6 +80,18 @@ codes! {
     ConfigInvalid = "SF-6001", 422, false, "the configuration is not valid", "correct the key named";
     InputInvalid = "SF-6002", 422, false, "the input is not valid", "correct what is named";
     PartiallySent = "SF-5010", 502, false, "only some parts of the message were taken", "ask the provider";
+    KeyMissing = "SF-7001", 401, false, "the request carries no API key", "send `Authorization: Bearer KEY`; make a key with `smsfleet key create`";
+    KeyInvalid = "SF-7002", 401, false, "the API key is unknown, revoked or expired", "use another key, or make one with `smsfleet key create`";
+    RoleForbidden = "SF-7003", 403, false, "the API key may not do this", "use a key with the role named";
+    TooManyRequests = "SF-7004", 429, true, "too many requests", "wait as long as Retry-After says";
+    BodyTooLarge = "SF-7005", 413, false, "the request is larger than is taken", "send less at once, or raise the limit named";
+    TooSlow = "SF-7006", 408, true, "the request took too long", "send it faster, or ask for less";
+    KeyNotFound = "SF-7007", 404, false, "there is no such API key", "list the keys";
+    CommandRunning = "SF-7008", 409, true, "the same command is being carried out", "wait; the same key gets the same answer";
+    NotFound = "SF-7009", 404, false, "there is nothing under this address", "see /openapi.json for what there is";
+    ServerDown = "SF-7012", 503, true, "the service does not answer", "check --server, the network and whether the service runs";
+    AccountNotFound = "SF-7011", 404, false, "there is no such account", "list the accounts";
+    MethodUnknown = "SF-7010", 405, false, "the address does not take this method", "see /openapi.json for what it takes";
     Internal = "SF-9001", 500, false, "a bug in smsfleet", "report it with the log";
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Architecture invariant: nothing in this folder names a technology, and nothing outside `std` and `serde` is used.
 
+pub mod access;
 pub mod account;
 pub mod answer;
 pub mod batch;

@@ -33,6 +33,22 @@ pub struct RangePlan {
     pub records: u64,
     /// XXH3-64 of the range's bytes.
     pub content: u64,
+    /// The file the range lies in, when the list is a folder of several. Bytes and lines are that file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Box<PartPlan>>,
+}
+
+/// One file or object of a list that is a folder, as it was planned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartPlan {
+    /// Its name within the folder.
+    pub name: String,
+    /// What it was.
+    pub fingerprint: Fingerprint,
+    /// How it is to be read, in the source adapter's own words.
+    pub dialect: String,
+    /// Where its text ends, in the unit of [`RangePlan::to`].
+    pub end: u64,
 }
 
 /// The plan of a source: stored once, never made again.

@@ -69,6 +69,13 @@ pub struct SendingHours {
     pub zone: String,
 }
 
+impl std::fmt::Display for SendingHours {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [(a, b), (c, d)] = [self.from, self.to].map(|minute| (minute / 60, minute % 60));
+        write!(f, "{a:02}:{b:02}-{c:02}:{d:02} {}", self.zone)
+    }
+}
+
 impl SendingHours {
     /// Whether sending is allowed at a minute of the zone's day (0 to 1439).
     pub fn allow(&self, minute: u16) -> bool {

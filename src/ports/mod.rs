@@ -26,6 +26,7 @@ pub mod retention;
 pub mod source;
 pub mod suppressions;
 pub mod tallies;
+pub mod uploads;
 pub mod windows;
 
 use std::sync::Arc;

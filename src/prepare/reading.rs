@@ -74,6 +74,7 @@ pub async fn read_range(
         chunk::messages(&recipe, candidates, &suppressed, &mut found);
         shelves.put(found.messages.drain(..), &mut full);
         counts.add(read, &found.rejects);
+        name_file(plan, &mut found.rejects);
         writes.add(&mut full, &mut found.rejects).await?;
         progress.store(counts.records, Ordering::Relaxed);
         tools.tallies.add(key.batch, Tally::Prepared, read);
@@ -95,6 +96,15 @@ pub async fn read_range(
         hash: shelves.hash(),
         samples: found.samples.into_vec(),
     })
+}
+
+/// In a folder of files a line says little without its file.
+fn name_file(plan: &RangePlan, rejects: &mut [Reject]) {
+    let Some(part) = &plan.part else { return };
+    for reject in rejects {
+        let detail = std::mem::take(&mut reject.detail);
+        reject.detail = if detail.is_empty() { part.name.clone() } else { format!("{}: {detail}", part.name) };
+    }
 }
 
 async fn recipe(tools: &Tools, row: &BatchRow, plan: &RangePlan) -> Result<Recipe, Trouble> {

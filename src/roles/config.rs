@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reach::{HttpConfig, SmppConfig, WebhookConfig};
+use super::reach::{HttpConfig, ObjectStoreConfig, SmppConfig, WebhookConfig};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
 use crate::model::limits::PARTS_MAX;
 use crate::model::schedule::{LateStart, SendingHours, seconds};
@@ -31,6 +31,12 @@ pub struct Config {
     pub batch: BatchDefaults,
     /// Accounts at providers, by name.
     pub accounts: BTreeMap<String, AccountConfig>,
+    /// Where lists may be read from.
+    pub sources: SourcesConfig,
+    /// Object stores that lists may be read from, by name.
+    pub object_stores: BTreeMap<String, ObjectStoreConfig>,
+    /// Lists that are handed in over the network.
+    pub uploads: UploadsConfig,
     /// How long data is kept.
     pub retention: RetentionConfig,
     /// HTTP apart from the local socket.
@@ -50,6 +56,9 @@ impl Default for Config {
             default_region: String::new(),
             batch: BatchDefaults::default(),
             accounts: BTreeMap::new(),
+            sources: SourcesConfig::default(),
+            object_stores: BTreeMap::new(),
+            uploads: UploadsConfig::default(),
             retention: RetentionConfig::default(),
             serve: ServeConfig::default(),
             webhooks: WebhookConfig::default(),
@@ -174,6 +183,32 @@ impl AccountConfig {
     }
 }
 
+/// Where lists may be read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourcesConfig {
+    /// Folders of this machine that batches created over the network may name lists in; `smsfleet send` may name any path.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Lists that are handed in over the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UploadsConfig {
+    /// Where they are kept, such as `s3://lists/uploads/`; in the data folder without it.
+    pub url: Option<String>,
+    /// Megabytes that one may have.
+    pub max_mb: u32,
+    /// Days that one is kept after it was handed in, or longer while a batch needs it.
+    pub keep_days: u32,
+}
+
+impl Default for UploadsConfig {
+    fn default() -> UploadsConfig {
+        UploadsConfig { url: None, max_mb: 2_048, keep_days: 30 }
+    }
+}
+
 /// Days that data is kept: of a batch after it was settled, anything else after it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -215,11 +250,56 @@ impl Default for RetentionConfig {
 }
 
 /// HTTP apart from the local socket.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeConfig {
-    /// Address such as `0.0.0.0:8080` where providers' receipts, health and metrics are served; nowhere without it.
+    /// Address such as `0.0.0.0:8080` where the API, providers' receipts, health and metrics are served. Without it
+    /// `smsfleet all` serves [`LISTEN`], other commands nowhere.
     pub listen: Option<SocketAddr>,
+    /// TLS; plain HTTP without it.
+    pub tls: Option<TlsConfig>,
+    /// Kilobytes of a request's body, uploads apart.
+    pub body_kb: u32,
+    /// Megabytes of an uploaded list.
+    pub upload_mb: u32,
+    /// Seconds a request may take until its answer begins.
+    #[serde(with = "seconds")]
+    pub request_timeout: Duration,
+    /// Seconds a connection may take to send the head of a request.
+    #[serde(with = "seconds")]
+    pub head_timeout: Duration,
+    /// Requests a second of one API key.
+    pub requests_per_second: u32,
+    /// Connections open at once.
+    pub connections: u32,
+}
+
+/// Where `smsfleet all` serves when it is not told: this machine only.
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+/// TLS for HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate chain, a PEM file.
+    pub certificate: PathBuf,
+    /// Its private key, a PEM file.
+    pub key: PathBuf,
+}
+
+impl Default for ServeConfig {
+    fn default() -> ServeConfig {
+        ServeConfig {
+            listen: None,
+            tls: None,
+            body_kb: 4_096,
+            upload_mb: 4_096,
+            request_timeout: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(10),
+            requests_per_second: 200,
+            connections: 4_096,
+        }
+    }
 }
 
 /// Limits that users may tune.
@@ -272,6 +352,25 @@ impl Config {
         }
         for (key, text) in self.webhooks.check() {
             refuse(key, &text);
+        }
+        let serve = &self.serve;
+        if serve.body_kb == 0 || serve.upload_mb == 0 || serve.requests_per_second == 0 || serve.connections == 0 {
+            refuse("serve".into(), "its limits are at least 1");
+        }
+        if serve.request_timeout.is_zero() || serve.head_timeout.is_zero() {
+            refuse("serve".into(), "its times are more than 0 seconds");
+        }
+        if self.sources.folders.iter().any(|folder| !folder.is_absolute()) {
+            refuse("sources.folders".into(), "has absolute paths only");
+        }
+        for (name, store) in &self.object_stores {
+            if let Err((key, text)) = store.check() {
+                refuse(format!("object_stores.{name}.{key}"), &text);
+            }
+        }
+        // No store copies more than this in one step, which is how a long upload gets its name.
+        if self.uploads.max_mb == 0 || self.uploads.url.is_some() && self.uploads.max_mb > 5_000 {
+            refuse("uploads.max_mb".into(), "is at least 1, and at most 5000 with uploads.url");
         }
         for (name, account) in &self.accounts {
             let key = |key: &str| format!("accounts.{name}.{key}");

@@ -77,6 +77,16 @@ fn secrets_come_from_files_and_are_never_printed() {
 }
 
 #[test]
+fn keys_of_object_stores_are_secrets_too() {
+    let text =
+        "[object_stores.main]\nbuckets = ['lists']\nsecret_file = 'secret.txt'\nsas = 'sv=1&sig=geheim2'\ntoken = 'geheim3'";
+    let config = with_file(text, &[], &[]).expect("it is valid");
+    assert_eq!(config.object_stores["main"].secret.expose(), "geheim");
+    let printed = format!("{}{config:?}", toml::to_string(&config).expect("it is written"));
+    assert!(!printed.contains("geheim"), "{printed}");
+}
+
+#[test]
 fn a_file_that_is_no_toml_or_is_not_there_is_a_problem() {
     assert!(with_file("= nothing", &[], &[]).expect_err("no TOML")[0].contains("is no TOML"));
     let sources = Sources { file: Some("/nowhere/fleet.toml".into()), ..Sources::default() };
@@ -97,8 +107,10 @@ fn keys(prefix: &str, value: &serde_json::Value, into: &mut Vec<(String, bool)>)
 #[test]
 fn the_reference_has_every_key_at_its_default() {
     use crate::roles::config::{AccountConfig, REFERENCE};
+    use crate::roles::reach::ObjectStoreConfig;
     let mut defaults = Config::default();
     defaults.accounts.insert("example".into(), AccountConfig::default());
+    defaults.object_stores.insert("example".into(), ObjectStoreConfig::default());
     let read: Config = toml::from_str(REFERENCE).expect("the reference is valid");
     assert_eq!(
         serde_json::to_value(&read).expect("it is written"),
@@ -132,12 +144,25 @@ fn relations_between_values_are_checked() {
         zone = 'Mars/Base'
         [accounts.main.receipts]
         wait = 8640000
+        [sources]
+        folders = ['lists']
+        [object_stores.main]
+        buckets = ['lists']
+        [uploads]
+        max_mb = 0
     ";
     let wrong = with_file(text, &[], &[]).expect("the types are right").check(&SystemClock);
     let keys: Vec<&str> = wrong.iter().map(|(key, _)| key.as_str()).collect();
     let expected = ["default_region", "batch.ext_code", "batch.priority"];
     assert_eq!(keys[..3], expected, "{wrong:?}");
-    for key in ["accounts.main.rate", "accounts.main.hours.zone", "accounts.main.receipts.wait"] {
+    for key in [
+        "accounts.main.rate",
+        "accounts.main.hours.zone",
+        "accounts.main.receipts.wait",
+        "sources.folders",
+        "object_stores.main.access_key_id",
+        "uploads.max_mb",
+    ] {
         assert!(keys.contains(&key), "{key} is not in {wrong:?}");
     }
 }

@@ -13,6 +13,7 @@ use super::config::{Config, Protocol};
 use super::coordinator;
 use super::edges::Edges;
 use super::fleet::{Ends, Fleet, Settings};
+use super::sources::{self, Lists};
 use crate::adapters::embedded::{EmbeddedStore, StoreOptions};
 use crate::adapters::http::HttpAccount;
 use crate::adapters::memory::budget::BudgetedPacks;
@@ -21,7 +22,7 @@ use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::rates::LocalRates;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::smpp::SmppAccount;
-use crate::adapters::source::{self, FileSource, SpoolCopies};
+use crate::adapters::source::{self, SpoolCopies};
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::adapters::webhook::HttpCaller;
 use crate::batch::SmsBatchService;
@@ -111,6 +112,8 @@ pub struct Embedded {
     pub failed: CancellationToken,
     /// Where reports that come in over HTTP go.
     pub reports: ReportSink,
+    /// Where lists come from, and where those that are handed in are kept.
+    pub lists: Lists,
     /// Accounts that get their receipts by callback.
     pub http: HttpAccounts,
     /// Microseconds that the store's last sampled commit took; 0 before the first.
@@ -133,6 +136,7 @@ impl Embedded {
         let world = opened.world.clone();
         let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
         let (routes, http) = routes(config, &world, &reports)?;
+        let lists = Lists::new(config, opened.store.spool())?;
         let providers = routes.values().map(|route| route.provider.clone()).collect();
         let budgeted = BudgetedPacks::new(opened.stores.packs.clone());
         let stores = Stores { packs: budgeted.clone(), ..opened.stores.clone() };
@@ -142,7 +146,7 @@ impl Embedded {
             stores,
             rates: Arc::new(LocalRates::new(limits, world.clock.boot())),
             world,
-            source: Arc::new(FileSource::new(opened.store.spool())),
+            source: lists.source.clone(),
             routes,
             tallies: Arc::new(MemoryTallies::new()),
             lease: Arc::new(MemoryLease::new()),
@@ -173,6 +177,8 @@ impl Embedded {
             }
         });
         marks.spawn("spool", keep_spool(opened.store.spool(), settings.coordinator.keep.texts));
+        let (uploads, keep_days) = (lists.uploads.clone(), config.uploads.keep_days);
+        marks.spawn("uploads", sources::keep_uploads(uploads, opened.stores.clone(), opened.world.clone(), keep_days));
         let service = SmsBatchService::new(edges.stores.clone(), edges.world.clone(), edges.wake.clone());
         let failed = CancellationToken::new();
         let (failing, disk, died) = (failed.clone(), opened.store.failed(), fleet.died.clone());
@@ -190,6 +196,7 @@ impl Embedded {
             service,
             failed,
             reports,
+            lists,
             http,
             commit_took,
             broker,

@@ -7,4 +7,5 @@ pub mod edges;
 pub mod embedded;
 pub mod fleet;
 pub mod reach;
+pub mod sources;
 pub mod surface;

@@ -1,6 +1,7 @@
-//! How accounts are reached: the adapters' own configuration types, named in one place for the configuration.
+//! How accounts and lists are reached: the adapters' own configuration types, named in one place for the configuration.
 
 pub use crate::adapters::http::HttpConfig;
-pub use crate::adapters::secure::Secret;
+pub use crate::adapters::secure::{Secret, client_config};
 pub use crate::adapters::smpp::SmppConfig;
+pub use crate::adapters::source::ObjectStoreConfig;
 pub use crate::adapters::webhook::WebhookConfig;

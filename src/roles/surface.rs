@@ -1,8 +1,10 @@
 //! The embedded fleet with its surface: what a process that holds a data folder runs, and what one that only reads does.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -13,19 +15,19 @@ use tokio_util::sync::CancellationToken;
 use super::config::Config;
 use super::edges::Edges;
 use super::embedded::{Embedded, HttpAccounts, Opened};
+use crate::access::keys::Keys;
+use crate::access::rates;
 use crate::batch::SmsBatchService;
-use crate::model::account::Account;
-use crate::model::batch::Command;
 use crate::model::code::{Code, Fault};
-use crate::model::id::BatchId;
 use crate::model::limits::REPORTS_PER_INTAKE;
 use crate::ports::provider::{ReportSink, Reports};
 use crate::ports::tallies::Tallies;
+use crate::ports::{Stores, World};
 use crate::runtime::digest::digest;
 use crate::runtime::metrics::Exporter;
 use crate::runtime::task;
-use crate::serve::fleet::{Callback, CallbackReply, Commands, Live, Surface};
-use crate::serve::{router, socket};
+use crate::serve::fleet::{Callback, CallbackReply, Defaults, Limits, Live, Surface};
+use crate::serve::{listen, router, socket};
 use crate::statistics::LiveAccount;
 
 /// The commit this was built from, when the build knew it.
@@ -34,10 +36,12 @@ pub const COMMIT: &str = match option_env!("SMSFLEET_COMMIT") {
     None => "unknown",
 };
 /// How often histograms are tidied when nobody scrapes them.
-const TIDY_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+const TIDY_EVERY: Duration = Duration::from_secs(5);
 
+/// How often rates that were set live are looked for.
+const RATES_EVERY: Duration = Duration::from_millis(500);
 /// A callback whose receipts are not durable by then is answered "again, please".
-const DURABLE_WITHIN: std::time::Duration = std::time::Duration::from_secs(20);
+const DURABLE_WITHIN: Duration = Duration::from_secs(20);
 
 /// A fleet that holds its folder and answers on its socket.
 pub struct Holding {
@@ -45,6 +49,8 @@ pub struct Holding {
     pub embedded: Embedded,
     /// What it serves.
     pub surface: Surface,
+    /// Where the network is served, when it is.
+    pub address: Option<SocketAddr>,
     stop: CancellationToken,
     serving: Vec<JoinHandle<()>>,
 }
@@ -59,10 +65,8 @@ impl Holding {
         let embedded = Embedded::start(config).await?;
         let stop = CancellationToken::new();
         let surface = Surface {
-            stores: embedded.edges.stores.clone(),
             accounts: Arc::new(embedded.edges.accounts()),
-            clock: embedded.edges.world.clock.clone(),
-            commands: Arc::new(Service(embedded.service.clone())),
+            service: embedded.service.clone(),
             live: Some(Arc::new(LiveFleet {
                 edges: embedded.edges.clone(),
                 http: embedded.http.clone(),
@@ -71,8 +75,9 @@ impl Holding {
                 failed: embedded.failed.clone(),
             })),
             exporter: Some(exporter.clone()),
+            ..still(config, &embedded.edges.stores, &embedded.edges.world)
         };
-        let mut holding = Holding { embedded, surface, stop, serving: vec![] };
+        let mut holding = Holding { embedded, surface, address: None, stop, serving: vec![] };
         if let Err(fault) = holding.serve(config, exporter).await {
             holding.stop().await;
             return Err(fault);
@@ -92,15 +97,18 @@ impl Holding {
             }
         }));
         if let Some(address) = config.serve.listen {
+            let tls = config.serve.tls.as_ref().map(|tls| listen::tls(&tls.certificate, &tls.key)).transpose()?;
+            if tls.is_none() && !address.ip().is_loopback() {
+                tracing::warn!(%address, "the API is served to the network without TLS: set serve.tls, or put a proxy in front");
+            }
             let listener =
                 TcpListener::bind(address).await.map_err(|error| cannot(format!("cannot listen on {address}"), error))?;
-            let (public, stop) = (router::public(self.surface.clone()), self.stop.clone());
-            self.serving.push(task::spawn("network", async move {
-                if let Err(error) = socket::serve_network(listener, public, stop).await {
-                    tracing::error!(%error, "the network's listener failed");
-                }
-            }));
+            self.address = listener.local_addr().ok();
+            let (public, limits, stop) = (router::public(self.surface.clone()), self.surface.limits, self.stop.clone());
+            self.serving.push(task::spawn("network", listen::serve(listener, public, tls, limits, stop)));
         }
+        let (edges, stop) = (self.embedded.edges.clone(), self.stop.clone());
+        self.serving.push(task::spawn("live rates", follow_rates(edges, stop)));
         let stop = self.stop.clone();
         self.serving.push(task::spawn("tidy metrics", async move {
             while tokio::time::timeout(TIDY_EVERY, stop.cancelled()).await.is_err() {
@@ -116,7 +124,7 @@ impl Holding {
         self.stop.cancel();
         for serving in self.serving {
             // A client that reads slowly must not keep the process alive.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
+            let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
         }
     }
 }
@@ -124,29 +132,67 @@ impl Holding {
 /// The surface of a folder that no process holds: everything can be read and commanded, nothing is sent.
 pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let opened = Opened::open(config).await?;
-    let accounts: Arc<BTreeMap<String, Account>> = Arc::new(config.accounts());
-    let service = SmsBatchService::new(opened.stores.clone(), opened.world.clone(), Arc::default());
-    let surface = Surface {
-        stores: opened.stores.clone(),
-        accounts,
-        clock: opened.world.clock.clone(),
-        commands: Arc::new(Service(service)),
-        live: None,
-        exporter: None,
-    };
+    let surface = still(config, &opened.stores, &opened.world);
     Ok((opened, router::local(surface)))
 }
 
-struct Service(SmsBatchService);
+/// The surface of a store that no fleet runs over.
+fn still(config: &Config, stores: &Stores, world: &World) -> Surface {
+    let batch = &config.batch;
+    let defaults = Defaults {
+        tenant: batch.tenant.clone(),
+        signature: batch.signature.clone(),
+        ext_code: batch.ext_code.clone(),
+        link_base: batch.link_base.clone(),
+        region: config.default_region.clone(),
+        on_uncertain: batch.on_uncertain,
+        min_recipients_per_lane: batch.min_recipients_per_lane,
+        not_after: batch.not_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        late_start: batch.late_start,
+        priority: batch.priority,
+    };
+    let serve = &config.serve;
+    let limits = Limits {
+        body_bytes: (serve.body_kb as usize) << 10,
+        upload_bytes: u64::from(serve.upload_mb) << 20,
+        request: serve.request_timeout,
+        requests_per_second: serve.requests_per_second,
+        connections: serve.connections as usize,
+        head: serve.head_timeout,
+    };
+    Surface {
+        stores: stores.clone(),
+        world: world.clone(),
+        accounts: Arc::new(config.accounts()),
+        service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default()),
+        keys: Arc::new(Keys::new(stores.clone(), world.clone())),
+        defaults: Arc::new(defaults),
+        limits,
+        live: None,
+        exporter: None,
+        watched: Arc::default(),
+    }
+}
 
-#[async_trait::async_trait]
-impl Commands for Service {
-    async fn command(&self, batch: BatchId, command: Command, argument: Option<String>) -> Result<(), Fault> {
-        match command {
-            Command::Start => self.0.start(batch, argument.as_deref()).await,
-            command => self.0.command(batch, command).await,
+/// Keeps the governors at the rates that were set live; without one, at the configured rates.
+async fn follow_rates(edges: Edges, stop: CancellationToken) {
+    let mut applied: BTreeMap<String, u32> = BTreeMap::new();
+    loop {
+        match rates::all(&edges.stores).await {
+            Ok(set) => {
+                let set: BTreeMap<String, u32> = set.into_iter().collect();
+                for (name, route) in edges.routes.iter().filter(|(name, _)| set.get(*name) != applied.get(*name)) {
+                    let ceiling = set.get(name).copied().or(route.account.rate);
+                    tracing::info!(account = name, ?ceiling, "the account's rate was changed");
+                    edges.rates.set_ceiling(name, ceiling, edges.world.clock.boot());
+                }
+                applied = set;
+            }
+            Err(error) => tracing::warn!(code = %error.code, "live rates cannot be read; the accounts keep theirs"),
         }
-        .map(|_| ())
+        if tokio::time::timeout(RATES_EVERY, stop.cancelled()).await.is_ok() {
+            return;
+        }
     }
 }
 

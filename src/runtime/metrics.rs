@@ -74,6 +74,7 @@ metrics_table! {
     STORE_COMMIT = "smsfleet_store_commit_latency_seconds", Histogram, [], "One synced commit of the store.";
     STORE_ERRORS = "smsfleet_store_errors_total", Counter, ["code"], "Calls of the store that failed.";
     STORE_CONFLICTS = "smsfleet_store_conflicts_total", Counter, ["row"], "Compare-and-set calls that were refused.";
+    SERVE_LATENCY = "smsfleet_serve_request_latency_seconds", Histogram, [], "From a request's head to the beginning of its answer.";
     SERVE_REQUESTS = "smsfleet_serve_requests_total", Counter, ["status"], "Requests answered, by HTTP status.";
 }
 

@@ -7,6 +7,7 @@ pub mod job;
 pub mod logging;
 pub mod mention;
 pub mod metrics;
+pub mod moment;
 pub mod offsets;
 pub mod retry;
 pub mod short_code;

@@ -1,7 +1,10 @@
-//! The other end of the surface: over the socket of the process that holds the folder, or straight into a router.
+//! The other end of the surface: over the network, over the socket of the process that holds the folder, or straight into a
+//! router.
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -11,8 +14,14 @@ use futures::StreamExt;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tower::ServiceExt;
 
 use super::problem::Problem;
@@ -22,6 +31,8 @@ use crate::runtime::task;
 
 /// The longest answer that is taken as a whole; listings are streamed.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// A way to the surface.
 #[derive(Clone)]
@@ -30,6 +41,83 @@ pub enum Client {
     Socket(std::path::PathBuf),
     /// This process.
     Here(Router),
+    /// A service on the network.
+    Remote(Arc<Remote>),
+}
+
+/// A service on the network.
+pub struct Remote {
+    host: String,
+    port: u16,
+    tls: Option<TlsConnector>,
+    key: SecretString,
+}
+
+impl Remote {
+    /// The service at a URL such as `https://sms.example:8080`, opened by an API key. `tls` is used for `https`.
+    ///
+    /// # Errors
+    /// [`Code::InputInvalid`] when the URL is none of ours.
+    pub fn new(url: &str, key: &str, tls: Arc<ClientConfig>) -> Result<Remote, Fault> {
+        let wrong = |what: &str| Fault::new(Code::InputInvalid, format!("the server {url:?} {what}"));
+        let parsed = url::Url::parse(url).map_err(|error| wrong(&format!("is no URL: {error}")))?;
+        let plain = parsed.path().trim_matches('/').is_empty() && parsed.query().is_none() && parsed.username().is_empty();
+        let host = parsed.host_str().filter(|_| plain).ok_or_else(|| wrong("is not of the form https://host:port"))?;
+        let tls = match parsed.scheme() {
+            "http" => None,
+            "https" => Some(TlsConnector::from(tls)),
+            _ => return Err(wrong("is neither http nor https")),
+        };
+        let port = parsed.port_or_known_default().ok_or_else(|| wrong("has no port"))?;
+        let host = host.trim_matches(['[', ']']).to_owned();
+        Ok(Remote { host, port, tls, key: SecretString::from(key.to_owned()) })
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = tokio::time::timeout(CONNECT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(self.host.clone()).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(Box::new(tls.connect(name, stream).await?))
+    }
+}
+
+/// Bytes both ways.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// A request to the surface.
+pub struct Call {
+    method: Method,
+    path: String,
+    key: Option<String>,
+    body: Body,
+}
+
+impl Call {
+    /// A request without a body. `path` carries its query.
+    pub fn new(method: Method, path: impl Into<String>) -> Call {
+        Call { method, path: path.into(), key: None, body: Body::empty() }
+    }
+
+    /// With a JSON body.
+    pub fn json<T: Serialize>(mut self, value: &T) -> Call {
+        self.body = Body::from(serde_json::to_vec(value).unwrap_or_default());
+        self
+    }
+
+    /// With a body of bytes as they come.
+    pub fn body(mut self, body: Body) -> Call {
+        self.body = body;
+        self
+    }
+
+    /// Under an idempotency key.
+    pub fn once(mut self, key: impl Into<String>) -> Call {
+        self.key = Some(key.into());
+        self
+    }
 }
 
 impl Client {
@@ -40,43 +128,46 @@ impl Client {
         Some(Client::Socket(folder.to_owned()))
     }
 
-    /// Sends a request without a body. `path` carries its query.
-    async fn send(&self, method: Method, path: &str) -> Result<Response<Body>, Fault> {
-        let broken = |error: &dyn std::fmt::Display| {
-            Fault::new(Code::FolderInUse, format!("the process that holds the data folder does not answer: {error}"))
-        };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost")
-            .body(Body::empty())
-            .map_err(|error| Fault::new(Code::InputInvalid, error.to_string()))?;
+    /// Sends a request.
+    async fn send(&self, call: Call) -> Result<Response<Body>, Fault> {
+        let mut request = Request::builder().method(call.method).uri(call.path).header("host", "localhost");
+        if let Some(key) = call.key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Client::Remote(remote) = self {
+            request = request.header("authorization", format!("Bearer {}", remote.key.expose_secret()));
+        }
+        let request = request.body(call.body).map_err(|error| Fault::new(Code::InputInvalid, error.to_string()))?;
         match self {
             Client::Here(router) => match router.clone().oneshot(request).await {
                 Ok(response) => Ok(response),
                 Err(never) => match never {},
             },
             Client::Socket(folder) => {
+                let broken = |error: &dyn std::fmt::Display| {
+                    Fault::new(Code::FolderInUse, format!("the process that holds the data folder does not answer: {error}"))
+                };
                 let stream = connect(folder).await.map_err(|error| broken(&error))?;
-                let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-                task::spawn("socket-client", async move {
-                    // A connection that breaks shows in the response that is being read.
-                    let _ = connection.await;
-                });
-                let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
-                Ok(response.map(Body::new))
+                exchange(stream, request).await.map_err(|error| broken(&error))
+            }
+            Client::Remote(remote) => {
+                let broken = |error: &dyn std::fmt::Display| {
+                    Fault::new(Code::ServerDown, format!("{}:{} does not answer: {error}", remote.host, remote.port))
+                };
+                let stream = remote.connect().await.map_err(|error| broken(&error))?;
+                exchange(stream, request).await.map_err(|error| broken(&error))
             }
         }
     }
 
-    /// Reads a JSON document.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
-        self.read(self.send(Method::GET, path).await?).await
+    /// Sends a request and reads the JSON answer.
+    pub async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Fault> {
+        self.read(self.send(call).await?).await
     }
 
-    /// Posts without a body and reads the JSON answer.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
-        self.read(self.send(Method::POST, path).await?).await
+    /// Reads a JSON document.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
+        self.call(Call::new(Method::GET, path)).await
     }
 
     /// Streams an answer, piece by piece, into `sink`.
@@ -84,7 +175,7 @@ impl Client {
     where
         F: FnMut(Bytes) -> io::Result<()>,
     {
-        let response = self.send(Method::GET, path).await?;
+        let response = self.send(Call::new(Method::GET, path)).await?;
         if !response.status().is_success() {
             return self.read::<serde_json::Value>(response).await.map(|_| ());
         }
@@ -111,6 +202,15 @@ impl Client {
             Err(error) => Err(unreadable(status, &error)),
         }
     }
+}
+
+async fn exchange(stream: impl Stream + 'static, request: Request<Body>) -> Result<Response<Body>, hyper::Error> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    task::spawn("client", async move {
+        // A connection that breaks shows in the response that is being read.
+        let _ = connection.await;
+    });
+    Ok(sender.send_request(request).await?.map(Body::new))
 }
 
 async fn connect(folder: &Path) -> io::Result<UnixStream> {

@@ -2,42 +2,118 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::access::keys::Keys;
+use crate::batch::SmsBatchService;
 use crate::model::account::Account;
-use crate::model::batch::Command;
 use crate::model::code::Fault;
-use crate::model::id::BatchId;
-use crate::ports::Stores;
-use crate::ports::clock::Clock;
+use crate::model::schedule::LateStart;
+use crate::model::window::OnUncertain;
 use crate::ports::tallies::Tallies;
+use crate::ports::{Stores, World};
 use crate::runtime::metrics::Exporter;
 use crate::statistics::LiveAccount;
+
+pub use super::api::Watched;
 
 /// Everything the surface answers from.
 #[derive(Clone)]
 pub struct Surface {
     /// The store.
     pub stores: Stores,
+    /// Time and chance.
+    pub world: World,
     /// The configured accounts.
     pub accounts: Arc<BTreeMap<String, Account>>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
     /// Changes of batches.
-    pub commands: Arc<dyn Commands>,
+    pub service: SmsBatchService,
+    /// Keys of the API.
+    pub keys: Arc<Keys>,
+    /// What a new batch has when its request does not say otherwise.
+    pub defaults: Arc<Defaults>,
+    /// How much is taken of one request.
+    pub limits: Limits,
     /// The fleet that runs in this process; `None` when the folder was only opened to be read.
     pub live: Option<Arc<dyn Live>>,
     /// The metrics of this process, where they are counted.
     pub exporter: Option<Exporter>,
+    /// The batches that somebody watches.
+    pub watched: Arc<Watched>,
 }
 
-/// Changes of batches, as `SmsBatchService` makes them.
-#[async_trait::async_trait]
-pub trait Commands: Send + Sync {
-    /// Carries out a command. `argument` is the new provider type of [`Command::ChangeProvider`], and the plan hash that an
-    /// operator approves with [`Command::Start`].
-    async fn command(&self, batch: BatchId, command: Command, argument: Option<String>) -> Result<(), Fault>;
+/// What a new batch has when its request does not say otherwise.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// Whose batches they are, for callers that see all tenants.
+    pub tenant: String,
+    /// The signature.
+    pub signature: String,
+    /// Digits behind the sender's number.
+    pub ext_code: String,
+    /// What short codes are put behind.
+    pub link_base: String,
+    /// Region of numbers without a country code.
+    pub region: String,
+    /// What is done with recipients that were handed over and never answered.
+    pub on_uncertain: OnUncertain,
+    /// A lane has at least this many recipients.
+    pub min_recipients_per_lane: u32,
+    /// How long after its creation, or its scheduled time, a batch may still be sent.
+    pub not_after: Option<Duration>,
+    /// What happens to a start that was missed.
+    pub late_start: LateStart,
+    /// 0 to 9.
+    pub priority: u8,
+}
+
+impl Default for Defaults {
+    fn default() -> Defaults {
+        Defaults {
+            tenant: "default".into(),
+            signature: String::new(),
+            ext_code: String::new(),
+            link_base: String::new(),
+            region: String::new(),
+            on_uncertain: OnUncertain::Hold,
+            min_recipients_per_lane: 5_000,
+            not_after: None,
+            late_start: LateStart::Hold,
+            priority: 5,
+        }
+    }
+}
+
+/// How much is taken of one request, and of one caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a body, uploads apart.
+    pub body_bytes: usize,
+    /// Bytes of an uploaded list.
+    pub upload_bytes: u64,
+    /// How long a request may take, listings, uploads and watchers apart.
+    pub request: Duration,
+    /// Requests a second of one key.
+    pub requests_per_second: u32,
+    /// Connections open at once.
+    pub connections: usize,
+    /// How long a connection may take to send the head of a request.
+    pub head: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            body_bytes: 4 << 20,
+            upload_bytes: 4 << 30,
+            request: Duration::from_secs(60),
+            requests_per_second: 200,
+            connections: 4_096,
+            head: Duration::from_secs(10),
+        }
+    }
 }
 
 /// A fleet that runs in this process.

@@ -5,9 +5,13 @@
 //!
 //! Architecture invariant: no adapter is named here. What only a composer knows comes in through [`fleet`].
 
+pub mod access;
+pub mod api;
 pub mod client;
+pub mod extract;
 pub mod fleet;
 pub mod guard;
+pub mod listen;
 pub mod listing;
 pub mod problem;
 pub mod router;

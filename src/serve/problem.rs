@@ -3,12 +3,13 @@
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::code::{Code, Fault};
 use crate::ports::StoreError;
 
 /// A problem document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// A name of the kind of problem (RFC 9457, 3.1.1).
     #[serde(rename = "type")]
@@ -20,6 +21,7 @@ pub struct Problem {
     /// What was wrong and where.
     pub detail: String,
     /// The code.
+    #[schema(value_type = String)]
     pub code: Code,
     /// What to do about it.
     pub advice: String,

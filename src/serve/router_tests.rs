@@ -1,7 +1,5 @@
 //! The surface as the command line and providers meet it.
 
-use std::collections::BTreeMap;
-
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
@@ -9,29 +7,35 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::*;
-use crate::adapters::system::SystemClock;
-use crate::ports::clock::Clock;
+use crate::access::keys::Keys;
+use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::system::{SeededChance, SystemClock};
+use crate::batch::SmsBatchService;
+use crate::ports::{Stores, World};
 use crate::serve::client::Client;
-use crate::serve::fleet::Commands;
+use crate::serve::fleet::Limits;
 use crate::serve::socket;
+use crate::serve::views::{BatchReport, BatchView};
 use crate::statistics::tests::Hand;
 
-struct Refuses;
-
-#[async_trait::async_trait]
-impl Commands for Refuses {
-    async fn command(&self, _: BatchId, command: Command, _: Option<String>) -> Result<(), Fault> {
-        match command {
-            Command::Pause => Ok(()),
-            _ => Err(Fault::new(Code::NotAllowed, "the step has ended")),
-        }
-    }
-}
-
+/// A surface over what a test filled by hand; keys, audit and answers are kept in memory.
 fn surface(hand: &Hand) -> Surface {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let accounts: Arc<BTreeMap<_, _>> = Arc::new(hand.accounts.clone());
-    Surface { stores: hand.fake.stores(), accounts, clock, commands: Arc::new(Refuses), live: None, exporter: None }
+    let chance = Arc::new(SeededChance::from_seed(1));
+    let world = World { clock: Arc::new(SystemClock), chance: chance.clone() };
+    let kept = MemoryStore::new(chance).stores();
+    let stores = Stores { documents: kept.documents, journal: kept.journal, ..hand.fake.stores() };
+    Surface {
+        accounts: Arc::new(hand.accounts.clone()),
+        service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default()),
+        keys: Arc::new(Keys::new(stores.clone(), world.clone())),
+        defaults: Arc::default(),
+        limits: Limits::default(),
+        live: None,
+        exporter: None,
+        watched: Arc::default(),
+        stores,
+        world,
+    }
 }
 
 async fn call(router: Router, method: &str, path: &str) -> (u16, String, String) {
@@ -56,12 +60,22 @@ async fn every_error_is_a_problem_document_with_its_code() {
         ("GET", "/v1/batches/0000/recipients?format=xml", 422, "SF-6002"),
         ("GET", "/v1/batches/0000/explain?number=138", 422, "SF-6002"),
         ("GET", "/v1/batches/0000/explain?number=4915112345678", 404, "SF-3005"),
-        ("POST", "/v1/batches/0000/commands/cancel", 409, "SF-3003"),
-        ("POST", "/v1/batches/0000/commands/explode", 422, "SF-6002"),
+        ("GET", "/v1/batches?limit=0", 422, "SF-6002"),
+        ("GET", "/v1/batches?limit=many", 422, "SF-6002"),
+        ("GET", "/v1/batches?colour=red", 422, "SF-6002"),
+        ("GET", "/v1/batches?state=running", 422, "SF-6002"),
+        ("GET", "/v1/batches?cursor=00", 422, "SF-6002"),
+        ("GET", "/v1/batches?since=yesterday", 422, "SF-6002"),
+        ("GET", "/v1/audit?cursor=zz", 422, "SF-6002"),
+        ("GET", "/v1/accounts/nobody", 404, "SF-7011"),
+        ("DELETE", "/v1/keys/nobody", 404, "SF-7007"),
+        ("POST", "/v1/batches", 422, "SF-6002"),
+        ("POST", "/v1/batches/0000/commands/start", 409, "SF-3003"),
+        ("POST", "/v1/batches/0000/commands/explode", 404, "SF-7009"),
         ("POST", "/v1/receipts/a?token=x", 503, "SF-4006"),
         ("GET", "/readyz", 503, "SF-4006"),
-        ("GET", "/nothing", 404, "SF-6002"),
-        ("DELETE", "/v1/batches", 405, "SF-6002"),
+        ("GET", "/nothing", 404, "SF-7009"),
+        ("DELETE", "/v1/batches", 405, "SF-7010"),
     ];
     for (method, path, status, code) in cases {
         let (answered, kind, body) = call(local(surface(&hand)), method, path).await;
@@ -84,17 +98,23 @@ async fn a_batch_is_shown_counted_listed_and_commanded() {
     assert_eq!((report.unaccounted, report.settlement.records), (0, 4));
     let (_, kind, body) = call(local(surface(&hand)), "GET", "/v1/batches/0000/recipients?format=csv").await;
     assert_eq!((kind.as_str(), body.lines().count()), ("text/csv; charset=utf-8", 5));
-    let (status, _, _) = call(local(surface(&hand)), "POST", &format!("/v1/batches/{ID}/commands/pause")).await;
-    assert_eq!(status, 200);
 }
 
 #[tokio::test]
-async fn the_network_sees_no_recipient() {
+async fn the_network_shows_nothing_without_a_key() {
     let hand = Hand::new(3, 0, 0, vec![]);
-    for path in ["/v1/batches", "/v1/batches/0000/recipients", "/v1/batches/0000/report"] {
-        assert_eq!(call(public(surface(&hand)), "GET", path).await.0, 404, "{path}");
+    let description = serde_json::to_value(document()).expect("it is JSON");
+    let paths = description["paths"].as_object().expect("paths");
+    assert!(paths.len() > 20);
+    for (path, methods) in paths {
+        for method in methods.as_object().expect("methods").keys() {
+            let path = path.replace("{id}", "0000").replace("{name}", "a").replace("{number}", "8613800138000");
+            let (status, kind, body) = call(public(surface(&hand)), &method.to_uppercase(), &path).await;
+            assert_eq!((status, kind.as_str()), (401, "application/problem+json"), "{method} {path}: {body}");
+        }
     }
     assert_eq!(call(public(surface(&hand)), "GET", "/healthz").await.0, 200);
+    assert_eq!(call(public(surface(&hand)), "GET", "/openapi.json").await.0, 200);
 }
 
 #[tokio::test]

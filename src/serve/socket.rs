@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use axum::Router;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 /// The socket's name in the data folder.
@@ -49,9 +49,4 @@ pub async fn serve(listener: UnixListener, folder: &Path, router: Router, stop: 
     // The folder's lock is still held: no other process can have put its own there.
     let _ = std::fs::remove_file(folder.join(NAME));
     served
-}
-
-/// Serves the network's routes until `stop`.
-pub async fn serve_network(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }

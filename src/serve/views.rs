@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::account::Account;
-use crate::model::batch::BatchRow;
+use crate::model::batch::{BatchRow, COMMANDS, Command};
 use crate::model::code::Code;
 use crate::model::id::BatchId;
 use crate::model::outcome::{OUTCOMES, Outcome};
 use crate::model::record::Sample;
 use crate::model::report::Settlement;
+use crate::model::state::{Refusal, StepState};
 use crate::model::step::{AbstractStep, CurrentStep};
 use crate::model::time::Timestamp;
 
 /// A step of a batch.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
     /// Its state.
     pub state: String,
@@ -42,9 +44,10 @@ impl StepView {
 }
 
 /// A batch as lists and `GET /v1/batches/{id}` show it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BatchView {
     /// Its id.
+    #[schema(value_type = String)]
     pub batch_id: BatchId,
     /// The campaign's name.
     pub campaign_name: String,
@@ -64,10 +67,60 @@ pub struct BatchView {
     pub over: bool,
     /// What would be, or was, sent; there after the seal.
     pub plan: Option<PlanView>,
+    /// Whose batch it is.
+    #[serde(default)]
+    pub tenant: String,
+    /// The campaign.
+    #[serde(default)]
+    pub campaign_id: String,
+    /// The newest dispatch.
+    #[serde(default)]
+    pub task_code: String,
+    /// What may be done with it now, and why the rest may not.
+    #[serde(default)]
+    pub commands: Vec<CommandView>,
+}
+
+/// Whether a command is possible now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CommandView {
+    /// The command, as its route names it.
+    #[schema(value_type = String)]
+    pub command: Command,
+    /// Whether it is possible.
+    pub allowed: bool,
+    /// Why it is not, and what would make it so.
+    pub why: Option<String>,
+}
+
+/// All commands, each with whether it is possible now.
+pub fn commands(row: &BatchRow) -> Vec<CommandView> {
+    let said = |command: Command| {
+        let why = row.can(command).err().map(|refusal| why(row, command, refusal));
+        CommandView { command, allowed: why.is_none(), why }
+    };
+    COMMANDS.into_iter().map(said).collect()
+}
+
+fn why(row: &BatchRow, command: Command, refusal: Refusal) -> String {
+    let state = row.step().state;
+    let standing = format!("{} is {}", step_name(row.current_step).to_lowercase(), state.name());
+    let more = match (command, refusal, row.current_step, state) {
+        (_, Refusal::Already, ..) => "it was done before",
+        (_, Refusal::Final, _, StepState::Canceled) => "a canceled batch stays as it is",
+        (Command::Retry, ..) => "only a batch that has ended is tried again",
+        (_, Refusal::Final, ..) => "it has ended",
+        (Command::Start, _, CurrentStep::Preparation, _) => "it is started once it is prepared",
+        (Command::ChangeProvider, _, _, StepState::Running) => "pause it first",
+        (Command::Resume, ..) => "only a paused batch goes on",
+        (Command::Pause, _, _, StepState::Initial) => "nobody asked for it yet: there is nothing to pause",
+        _ => "not possible from this state",
+    };
+    format!("{standing}: {more}")
 }
 
 /// What a seal came to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlanView {
     /// Names the plan: what is approved with it is sent exactly so.
     pub plan_hash: String,
@@ -90,11 +143,12 @@ pub struct PlanView {
     /// What it would cost, when a price is known.
     pub cost: Vec<Cost>,
     /// The longest and strangest texts.
+    #[schema(value_type = Vec<Object>)]
     pub samples: Vec<Sample>,
 }
 
 /// An amount in one currency.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Cost {
     /// The currency.
     pub currency: String,
@@ -116,6 +170,10 @@ impl BatchView {
             records: row.records,
             over: row.is_over(),
             plan: plan(row, accounts),
+            tenant: row.batch.tenant.clone(),
+            campaign_id: row.batch.campaign_id.clone(),
+            task_code: row.task_code().to_string(),
+            commands: commands(row),
         }
     }
 }
@@ -153,11 +211,12 @@ pub fn plan(row: &BatchRow, accounts: &BTreeMap<String, Account>) -> Option<Plan
 }
 
 /// A batch's report.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BatchReport {
     /// The batch.
     pub batch: BatchView,
     /// The count of every record.
+    #[schema(value_type = Object)]
     pub settlement: Settlement,
     /// Whether everything is settled.
     pub settled: bool,

@@ -2,6 +2,7 @@
 
 mod alongside;
 mod fixture;
+mod folder;
 mod http;
 mod killed;
 mod masked;

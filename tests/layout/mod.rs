@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Stages: they use ports, model and runtime, never another stage and never an adapter.
-const STAGES: [&str; 10] =
-    ["batch", "coordinate", "prepare", "dispatch", "deliver", "receipts", "statistics", "links", "webhooks", "privacy"];
+const STAGES: [&str; 11] =
+    ["access", "batch", "coordinate", "prepare", "dispatch", "deliver", "receipts", "statistics", "links", "webhooks", "privacy"];
 
 /// Crates that speak to the outside, and the one place that may use each.
-const CLIENTS: [(&str, &str); 12] = [
+const CLIENTS: [(&str, &str); 13] = [
     ("redb", "src/adapters/embedded/engine"),
     ("rusmpp", "src/adapters/smpp"),
     ("reqwest", "src/adapters/http"),
@@ -17,6 +17,7 @@ const CLIENTS: [(&str, &str); 12] = [
     ("csv", "src/adapters/source"),
     ("encoding_rs", "src/adapters/source"),
     ("flate2", "src/adapters/source"),
+    ("object_store", "src/adapters/source"),
     ("backoff", "src/runtime/retry.rs"),
     ("indicatif", "src/cli"),
     ("clap", "src/cli"),

@@ -43,6 +43,7 @@ impl Source for SimSource {
                 first_line: n * step + 2,
                 records: step.min(all - n * step),
                 content: 0,
+                part: None,
             })
             .collect();
         let fingerprint = Fingerprint { size: all, version: "1".into(), content: 1 };

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use smsfleet::adapters::source::{FileSource, expire, spool, sweep};
+use smsfleet::adapters::source::{ListSource, expire, spool, sweep};
 use smsfleet::model::code::Code;
 use smsfleet::ports::source::{Source, SourceSpec};
 
-use super::{Place, fault_of, files_in, shown};
+use super::{KINDS, Place, fault_of, files_in, shown};
 
 #[tokio::test]
 async fn what_is_no_list_says_what_to_do() {
@@ -46,35 +46,35 @@ async fn what_is_no_list_says_what_to_do() {
         (damaged, "", Code::SourceBroken, ""),
         (half_zstd[..half_zstd.len() - 5].to_vec(), "", Code::SourceBroken, ""),
     ] {
-        let place = Place::new(&bytes, dialect);
-        fault_of(place.plan(1_000).await, code, says);
-        assert!(files_in(&place.spool()).iter().all(|name| !name.ends_with(".half")), "half a copy stays");
+        for kind in KINDS {
+            let place = Place::of(kind, &bytes, dialect);
+            fault_of(place.plan(1_000).await, code, says);
+            assert!(files_in(&place.spool()).iter().all(|name| !name.ends_with(".half")), "half a copy stays");
+        }
     }
     let place = Place::new(b"a\n1\n", "");
     let at = |table_name: String| SourceSpec { table_name, dialect: String::new() };
     fault_of(place.source.plan(&at("no/such/list.csv".into()), 1).await, Code::SourceNotFound, "no/such/list.csv");
-    let folder = place.folder.path().display().to_string();
-    fault_of(place.source.plan(&at(folder), 1).await, Code::SourceNotFound, "directory");
     fault_of(place.source.plan(&at("/dev/null".into()), 1).await, Code::SourceNotFound, "regular file");
 }
 
 #[tokio::test]
 async fn what_expands_without_end_is_refused() {
     let place = Place::new(&zstd::encode_all(&vec![b'x'; 8 << 20][..], 1).expect("zstd"), "");
-    let source = FileSource::new(place.spool()).with_expanded_max(1 << 20);
+    let source = ListSource::new(place.spool()).with_expanded_max(1 << 20);
     fault_of(source.plan(&place.spec, 1).await, Code::SourceBroken, "expands to more than 1048576");
     assert_eq!(files_in(&place.spool()), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_list_that_changes_is_noticed() {
-    for packed in [false, true] {
+    for (kind, packed) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
         let text: String = "phone,name\n".to_string() + &"1,a\n".repeat(100);
         let bytes = if packed { zstd::encode_all(text.as_bytes(), 1).expect("zstd") } else { text.clone().into_bytes() };
-        let place = Place::new(&bytes, "");
+        let place = Place::of(kind, &bytes, "");
         let plan = place.plan(10).await.expect("a plan");
 
-        std::fs::write(place.list(), [&bytes[..], b"2,b\n"].concat()).expect("written");
+        place.write("list", &[&bytes[..], b"2,b\n"].concat());
         fault_of(place.read(&plan, 0, 10).await, Code::SourceChanged, "planned");
     }
     // The same size, time and inode, as a clumsy copy leaves them: the content of the range tells.
@@ -100,7 +100,7 @@ async fn standard_input_becomes_a_file_that_stays_the_same() {
     assert_ne!(spool(&b"phone\n2\n"[..], &dir).expect("another"), path);
     assert_eq!((files_in(&dir).len(), std::fs::read_to_string(&path).expect("read").as_str()), (2, list));
 
-    let source = FileSource::new(dir.clone());
+    let source = ListSource::new(dir.clone());
     let spec = SourceSpec { table_name: path.display().to_string(), dialect: String::new() };
     let plan = source.plan(&spec, 10).await.expect("a plan");
     // The same bytes under another inode, as after a restore of the folder.
@@ -129,13 +129,15 @@ async fn standard_input_becomes_a_file_that_stays_the_same() {
 #[tokio::test]
 async fn a_copy_is_made_once_and_again_when_it_is_gone() {
     let text = "phone,name\n1,张三\n";
-    let place = Place::new(&zstd::encode_all(text.as_bytes(), 1).expect("zstd"), "");
-    let plan = place.plan(10).await.expect("a plan");
-    let [copy] = &files_in(&place.spool())[..] else { panic!("one copy") };
-    let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(place.spool().join(copy)).expect("it is there"));
-    let made = inode();
-    assert_eq!(place.plan(10).await.expect("the same plan"), plan);
-    assert_eq!(made, inode(), "the second attempt finds it");
-    std::fs::remove_dir_all(place.spool()).expect("removed");
-    assert_eq!(place.read(&plan, 0, 10).await.expect("records").iter().map(shown).collect::<Vec<_>>(), ["2: 1|张三"]);
+    for kind in KINDS {
+        let place = Place::of(kind, &zstd::encode_all(text.as_bytes(), 1).expect("zstd"), "");
+        let plan = place.plan(10).await.expect("a plan");
+        let [copy] = &files_in(&place.spool())[..] else { panic!("one copy") };
+        let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(place.spool().join(copy)).expect("it is there"));
+        let made = inode();
+        assert_eq!(place.plan(10).await.expect("the same plan"), plan);
+        assert_eq!(made, inode(), "the second attempt finds it");
+        std::fs::remove_dir_all(place.spool()).expect("removed");
+        assert_eq!(place.read(&plan, 0, 10).await.expect("records").iter().map(shown).collect::<Vec<_>>(), ["2: 1|张三"]);
+    }
 }

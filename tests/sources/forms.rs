@@ -1,20 +1,22 @@
-//! The forms of lists: each file once as a whole, once in ranges of one, two and seven records.
+//! The forms of lists: each file once as a whole, once in ranges of one, two and seven records, here and in an object store.
 
 use std::io::Write;
 
 use encoding_rs::GB18030;
 
-use super::{Place, shown};
+use super::{KINDS, Place, shown};
 
 async fn check(name: &str, bytes: &[u8], dialect: &str, columns: &str, expected: &[&str]) {
-    let place = Place::new(bytes, dialect);
-    for range_records in [1, 2, 7, 1_000_000] {
-        let plan = place.plan(range_records).await.unwrap_or_else(|fault| panic!("{name}: {fault}"));
-        assert_eq!(plan.columns.join("|"), columns, "{name}");
-        for limit in [1, 3, 1_000] {
-            let records = place.read_all(&plan, limit).await.unwrap_or_else(|fault| panic!("{name}: {fault}"));
-            let found: Vec<String> = records.iter().map(shown).collect();
-            assert_eq!(found, expected, "{name}, ranges of {range_records}, {} ", plan.dialect);
+    for kind in KINDS {
+        let place = Place::of(kind, bytes, dialect);
+        for range_records in [1, 2, 7, 1_000_000] {
+            let plan = place.plan(range_records).await.unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            assert_eq!(plan.columns.join("|"), columns, "{name}");
+            for limit in [1, 3, 1_000] {
+                let records = place.read_all(&plan, limit).await.unwrap_or_else(|fault| panic!("{name}: {fault}"));
+                let found: Vec<String> = records.iter().map(shown).collect();
+                assert_eq!(found, expected, "{name}, {kind:?}, ranges of {range_records}, {} ", plan.dialect);
+            }
         }
     }
 }

@@ -1,31 +1,95 @@
-//! Sources: files as people really have them.
+//! Sources: lists as people really have them, on this machine and in object stores.
 
+mod addresses;
 mod files;
+mod folders;
 mod forms;
+mod servers;
+mod uploads;
 mod whole;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use smsfleet::adapters::source::FileSource;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use smsfleet::adapters::source::{ListSource, ObjectStores, StoreKind};
 use smsfleet::model::code::{Code, Fault};
 use smsfleet::model::record::{Record, SourcePlan};
 use smsfleet::ports::source::{Source, SourceSpec};
 
-/// A folder with one list in it, and a source that spools beside it.
+/// Where a list lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// On this machine.
+    Local,
+    /// In an object store.
+    Object,
+}
+
+const KINDS: [Kind; 2] = [Kind::Local, Kind::Object];
+
+/// A folder, here or in an object store, with lists in it, and a source that spools beside it.
 struct Place {
     folder: tempfile::TempDir,
-    source: FileSource,
+    source: ListSource,
     spec: SourceSpec,
+    store: Option<Arc<dyn ObjectStore>>,
 }
 
 impl Place {
+    /// One list on this machine.
     fn new(bytes: &[u8], dialect: &str) -> Place {
+        Place::of(Kind::Local, bytes, dialect)
+    }
+
+    /// One list.
+    fn of(kind: Kind, bytes: &[u8], dialect: &str) -> Place {
+        let mut place = Place::empty(kind, dialect);
+        place.write("list", bytes);
+        place.spec.table_name += "list";
+        place
+    }
+
+    /// A folder that is one list of several files.
+    fn folder(kind: Kind, files: &[(&str, &[u8])]) -> Place {
+        let place = Place::empty(kind, "");
+        files.iter().for_each(|(name, bytes)| place.write(name, bytes));
+        place
+    }
+
+    fn empty(kind: Kind, dialect: &str) -> Place {
         let folder = tempfile::tempdir().expect("a folder");
-        let source = FileSource::new(folder.path().join("spool"));
-        let path = folder.path().join("list");
-        std::fs::write(&path, bytes).expect("the list is written");
-        let spec = SourceSpec { table_name: path.display().to_string(), dialect: dialect.to_string() };
-        Place { folder, source, spec }
+        let source = ListSource::new(folder.path().join("spool"));
+        std::fs::create_dir(folder.path().join("lists")).expect("a folder");
+        let (source, table_name, store) = match kind {
+            Kind::Local => (source, format!("{}/", folder.path().join("lists").display()), None),
+            Kind::Object => {
+                let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+                let stores = ObjectStores::default().with_bucket(StoreKind::S3, "lists", store.clone());
+                (source.with_objects(stores), "s3://lists/in/".to_string(), Some(store))
+            }
+        };
+        Place { folder, source, spec: SourceSpec { table_name, dialect: dialect.to_string() }, store }
+    }
+
+    /// Writes a file of the folder.
+    fn write(&self, name: &str, bytes: &[u8]) {
+        match &self.store {
+            None => std::fs::write(self.folder.path().join("lists").join(name), bytes).expect("written"),
+            Some(store) => {
+                let path = format!("in/{name}").into();
+                // Memory never waits.
+                futures::executor::block_on(store.put(&path, bytes.to_vec().into())).expect("written");
+            }
+        }
+    }
+
+    fn remove(&self, name: &str) {
+        match &self.store {
+            None => std::fs::remove_file(self.folder.path().join("lists").join(name)).expect("removed"),
+            Some(store) => futures::executor::block_on(store.delete(&format!("in/{name}").into())).expect("removed"),
+        }
     }
 
     fn list(&self) -> PathBuf {

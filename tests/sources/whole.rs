@@ -5,12 +5,16 @@ use proptest::prelude::*;
 use smsfleet::model::code::Code;
 use smsfleet::model::record::{Record, SourcePlan};
 
-use super::Place;
+use super::{Kind, Place};
 
 fn planned(bytes: &[u8], dialect: &str, range_records: u32, limit: usize) -> Option<(SourcePlan, Vec<Record>)> {
+    planned_at(Kind::Local, bytes, dialect, range_records, limit)
+}
+
+fn planned_at(kind: Kind, bytes: &[u8], dialect: &str, range_records: u32, limit: usize) -> Option<(SourcePlan, Vec<Record>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
-        let place = Place::new(bytes, dialect);
+        let place = Place::of(kind, bytes, dialect);
         let plan = place.plan(range_records).await.ok()?;
         let records = place.read_all(&plan, limit).await.expect("what was planned can be read");
         Some((plan, records))
@@ -38,10 +42,12 @@ proptest! {
         range_records in 1u32..4,
         limit in 1usize..4,
         semicolon: bool,
+        object: bool,
     ) {
         let delimiter = if semicolon { b';' } else { b',' };
         let dialect = format!("format=csv;header=no;encoding=utf-8;delimiter={}", if semicolon { "semicolon" } else { "comma" });
-        let found = planned(text.as_bytes(), &dialect, range_records, limit);
+        let kind = if object { Kind::Object } else { Kind::Local };
+        let found = planned_at(kind, text.as_bytes(), &dialect, range_records, limit);
         if let Some(expected) = csv_records(&text, delimiter) {
             let Some((plan, records)) = found else {
                 prop_assert!(expected.is_empty(), "not planned: {expected:?}");

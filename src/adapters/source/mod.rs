@@ -1,31 +1,48 @@
-//! Lists of recipients in files: CSV and JSON Lines, of any encoding, compressed or not.
+//! Lists of recipients: CSV and JSON Lines, of any encoding, compressed or not, in files, folders and object stores.
 //!
-//! A file is looked at once (`plan`): what it is, its columns, and ranges whose borders lie between records. Then its ranges are
+//! A list is looked at once (`plan`): what it is, its columns, and ranges whose borders lie between records. Then its ranges are
 //! read in any order, as often as asked, in bounded memory, and each proves at its end that it is what was planned (`range`).
-//! Both find the records with the same code (`records`). What cannot be read by ranges as it is, is first copied as plain
-//! UTF-8 (`spool`). How a caller names what looking cannot tell: see `dialect`.
+//! Both find the records with the same code (`records`). Where a list may be, and how its bytes come: `address`, `list`, `part`,
+//! `objects`, `fetch`. What cannot be read by ranges as it is, is first copied as plain UTF-8 (`spool`). What was handed in over
+//! the network is kept by `uploads`. How a caller names what looking cannot tell: see `dialect`.
 //!
 //! Architecture invariant: nothing here knows what a telephone number or a template is.
 
+mod address;
 mod columns;
 mod copies;
 mod detect;
 mod dialect;
+mod fetch;
 mod fields;
 mod json_fields;
+mod list;
+mod object_config;
+mod objects;
+mod part;
 mod plan;
 mod range;
 mod records;
 mod spool;
+mod uploads;
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use self::copies::SpoolCopies;
+pub use address::{StoreKind, is_remote};
+pub use object_config::ObjectStoreConfig;
+pub use objects::ObjectStores;
 pub use spool::{expire, spool, sweep};
+pub use uploads::{BucketUploads, FolderUploads};
 
+use self::address::Address;
 use self::dialect::{Dialect, Wanted};
+use self::list::List;
+use self::part::{Place, open_file};
+use self::range::{FetchedRange, LocalRange, RangeRecords};
+use self::uploads::UploadPlace;
 use crate::model::code::{Code, Fault};
 use crate::model::record::{Fingerprint, RangePlan, SourcePlan};
 use crate::ports::source::{RangeReader, Source, SourceSpec};
@@ -33,68 +50,156 @@ use crate::ports::source::{RangeReader, Source, SourceSpec};
 /// What a compressed or recoded file may expand to, unless configured otherwise.
 pub const EXPANDED_BYTES_MAX: u64 = 64 << 30;
 
-/// Files of this machine. `SourceSpec::table_name` is a path.
+/// Lists wherever they are. `SourceSpec::table_name` is a path of this machine; `s3://BUCKET/KEY`, `az://CONTAINER/KEY` (or
+/// `azure:`, `abfss:`), `gs://BUCKET/KEY`; or `upload:SHA256`. A path that is a folder, and a key that ends in a slash, is one
+/// list of all files directly in it, sorted by name, hidden ones left out.
 ///
 /// `SourceSpec::dialect` names what should not be found out, as `key=value` with `;` between: `format` (`csv`, `jsonl`),
 /// `delimiter` (`comma`, `semicolon`, `tab`, `pipe`, `space` or a character), `header` (`yes`, `no`), `encoding` (`auto` or a
-/// WHATWG label), `compression` (`none`, `gzip`, `zstd`). Empty finds everything out.
+/// WHATWG label), `compression` (`none`, `gzip`, `zstd`). Empty finds everything out. In a folder it is for every file.
 #[derive(Clone, Debug)]
-pub struct FileSource {
+pub struct ListSource {
     spool_dir: PathBuf,
     expanded_max: u64,
+    objects: Arc<ObjectStores>,
+    uploads: Option<UploadPlace>,
 }
 
-impl FileSource {
-    /// A source that keeps its copies in `spool_dir`.
-    pub fn new(spool_dir: PathBuf) -> FileSource {
-        FileSource { spool_dir, expanded_max: EXPANDED_BYTES_MAX }
+impl ListSource {
+    /// A source of local files that keeps its copies in `spool_dir`.
+    pub fn new(spool_dir: PathBuf) -> ListSource {
+        ListSource { spool_dir, expanded_max: EXPANDED_BYTES_MAX, objects: Arc::default(), uploads: None }
     }
 
     /// Refuses files that expand to more bytes than this.
-    pub fn with_expanded_max(mut self, bytes: u64) -> FileSource {
+    pub fn with_expanded_max(mut self, bytes: u64) -> ListSource {
         self.expanded_max = bytes;
         self
+    }
+
+    /// Reads the buckets of these stores too.
+    pub fn with_objects(mut self, objects: ObjectStores) -> ListSource {
+        self.objects = Arc::new(objects);
+        self
+    }
+
+    /// Reads uploads that lie in a folder.
+    pub fn with_uploads_in_folder(mut self, uploads: &FolderUploads) -> ListSource {
+        self.uploads = Some(uploads.place());
+        self
+    }
+
+    /// Reads uploads that lie in a bucket.
+    pub fn with_uploads_in_bucket(mut self, uploads: &BucketUploads) -> ListSource {
+        self.uploads = Some(uploads.place());
+        self
+    }
+
+    /// Whether a batch may name this address; the answer is the address to store. For a request that came over the network a
+    /// path must lie below one of `folders`, with all links resolved; the one of this machine's operator may be any path. Nobody
+    /// reaches a bucket that the configuration does not name.
+    ///
+    /// # Errors
+    /// [`Code::InputInvalid`] for what is no address, [`Code::SourceForbidden`] for what is not allowed.
+    pub fn check_address(&self, table_name: &str, from_network: bool, folders: &[PathBuf]) -> Result<String, Fault> {
+        match Address::parse(table_name)? {
+            Address::Object(address) => self.objects.bucket(&address).map(|_| table_name.to_string()),
+            Address::Upload(_) => Ok(table_name.to_string()),
+            Address::Local(path) if from_network => {
+                let real = address::allowed_path(&path, folders)?;
+                let text = real.to_str().map(str::to_string);
+                text.ok_or_else(|| Fault::new(Code::InputInvalid, format!("the path {} is no UTF-8", real.display())))
+            }
+            Address::Local(_) => Ok(table_name.to_string()),
+        }
+    }
+
+    /// Whether the list is still what was planned, without reading it. `dialect` is the plan's.
+    ///
+    /// # Errors
+    /// [`Code::SourceChanged`], or what keeps it from being looked at.
+    pub async fn unchanged(&self, table_name: &str, planned: &Fingerprint, dialect: &str) -> Result<(), Fault> {
+        let now = self.list(table_name).await?;
+        if (now.size(), &now.version()) == (planned.size, &planned.version) { Ok(()) } else { Err(now.changed_since(dialect)) }
+    }
+
+    /// What lies at an address now.
+    async fn list(&self, table_name: &str) -> Result<List, Fault> {
+        match Address::parse(table_name)? {
+            // A folder may hold many files, and lie on another machine.
+            Address::Local(path) if path.is_dir() => {
+                let spool_dir = self.spool_dir.clone();
+                blocking(move || list::local(&path, &spool_dir)).await
+            }
+            Address::Local(path) => list::local(&path, &self.spool_dir),
+            Address::Object(address) => self.objects.bucket(&address)?.list(&address).await,
+            Address::Upload(id) => {
+                let place = self.uploads.as_ref();
+                let none = || Fault::new(Code::SourceNotFound, format!("{table_name}: this fleet keeps no uploads"));
+                Ok(List::single(place.ok_or_else(none)?.part(&id).await?))
+            }
+        }
     }
 
     /// Keeps a text from expiring when it is one of the spool folder's.
     fn note_use(&self, text: &Path) -> Result<(), Fault> {
         if text.parent() == Some(&self.spool_dir) {
-            spool::touch(text).map_err(|error| cannot_open(text, &error))?;
+            spool::touch(text).map_err(|error| cannot_open(&text.display().to_string(), &error))?;
         }
         Ok(())
     }
 }
 
 #[async_trait::async_trait]
-impl Source for FileSource {
+impl Source for ListSource {
     async fn plan(&self, spec: &SourceSpec, range_records: u32) -> Result<SourcePlan, Fault> {
-        let (source, path) = (self.clone(), PathBuf::from(&spec.table_name));
         let wanted = Wanted::parse(&spec.dialect)?;
-        blocking(move || plan::plan(&source, &path, wanted, range_records)).await
+        let list = self.list(&spec.table_name).await?;
+        let (source, before) = (self.clone(), list.clone());
+        let plan = blocking(move || plan::plan(&source, &list, wanted, range_records)).await?;
+        let now = self.list(&spec.table_name).await?;
+        if (now.size(), now.version()) != (before.size(), before.version()) {
+            return Err(now.changed_since(&before.note()?));
+        }
+        Ok(plan)
     }
 
     async fn open(&self, spec: &SourceSpec, plan: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
-        let path = PathBuf::from(&spec.table_name);
-        let dialect = Dialect::parse(&plan.dialect)?;
-        let now = version(&path, &self.spool_dir)?;
-        if (now.size, &now.version) != (plan.fingerprint.size, &plan.fingerprint.version) {
-            return Err(changed(&path));
+        let now = self.list(&spec.table_name).await?;
+        if (now.size(), &now.version()) != (plan.fingerprint.size, &plan.fingerprint.version) {
+            return Err(now.changed_since(&plan.dialect));
         }
-        let text = if dialect.is_readable_in_place() {
-            path.clone()
+        let (part, fingerprint, dialect) = match &range.part {
+            Some(planned) => {
+                let part = now.part(&planned.name).ok_or_else(|| now.changed_since(&plan.dialect))?;
+                (part.clone(), &planned.fingerprint, &planned.dialect)
+            }
+            None => (now.parts.into_iter().next().ok_or_else(|| changed(&now.name))?, &plan.fingerprint, &plan.dialect),
+        };
+        let dialect = Dialect::parse(dialect)?;
+        let name = part.name.clone();
+        let input = if dialect.is_readable_in_place() {
+            if let Place::File(path) = &part.place {
+                self.note_use(path)?;
+            }
+            part.open_range(range.from, range.to)?
         } else {
-            let (source, path, fingerprint) = (self.clone(), path.clone(), plan.fingerprint.clone());
             // It is there, unless this machine is not the one that planned.
-            match spool::existing(&fingerprint, &dialect, &source.spool_dir) {
+            let copy = match spool::existing(fingerprint.content, fingerprint.size, &dialect, &self.spool_dir) {
                 Some(copy) => copy,
                 None => {
-                    let convert = move || spool::converted(&path, &fingerprint, &dialect, &source.spool_dir, source.expanded_max);
-                    blocking(convert).await?
+                    let (source, content) = (self.clone(), fingerprint.content);
+                    let convert =
+                        move || spool::converted(&part, Some(content), &dialect, &source.spool_dir, source.expanded_max);
+                    blocking(convert).await?.0
                 }
-            }
+            };
+            self.note_use(&copy)?;
+            open_file(&copy, &copy.display().to_string(), range.from, range.to)?
         };
-        self.note_use(&text)?;
-        Ok(Box::new(range::FileRange::open(&text, &path, &dialect, plan, range)?))
+        let is_near = matches!(input, part::Input::File(_));
+        let records = RangeRecords::new(input, &name, &dialect, plan, range);
+        Ok(if is_near { Box::new(LocalRange(records)) } else { Box::new(FetchedRange::new(records)) })
     }
 }
 
@@ -103,30 +208,29 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + S
     ended.unwrap_or_else(|error| Err(Fault::new(Code::Internal, format!("reading a source broke off: {error}"))))
 }
 
-/// What can be told of a file without reading it. A copy in the spool folder is named by its content and never changes, so it
-/// stays the same file when the folder is moved.
-fn version(path: &Path, spool_dir: &Path) -> Result<Fingerprint, Fault> {
-    let facts = std::fs::metadata(path).map_err(|error| cannot_open(path, &error))?;
-    if !facts.is_file() {
-        let what = if facts.is_dir() { "is a directory" } else { "is no regular file: pipe it into the standard input instead" };
-        return Err(Fault::new(Code::SourceNotFound, format!("{} {what}", path.display())));
+fn cannot_open(name: &str, error: &io::Error) -> Fault {
+    Fault::new(Code::SourceNotFound, format!("{name} cannot be opened: {error}"))
+}
+
+fn cannot_read(name: &str, error: &io::Error) -> Fault {
+    read_fault(error).unwrap_or_else(|| Fault::new(Code::SourceBroken, format!("{name}: reading failed: {error}")))
+}
+
+/// The fault that a reader wrapped to get it through [`io::Read`], at any depth.
+fn read_fault(error: &io::Error) -> Option<Fault> {
+    let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error.get_ref()?);
+    while let Some(error) = inner {
+        if let Some(fault) = error.downcast_ref::<Fault>() {
+            return Some(fault.clone());
+        }
+        inner = match error.downcast_ref::<io::Error>() {
+            Some(error) => error.get_ref().map(|error| error as _),
+            None => error.source(),
+        };
     }
-    let version = if path.parent() == Some(spool_dir) {
-        "spooled".to_string()
-    } else {
-        format!("{}.{:09}-{}", facts.mtime(), facts.mtime_nsec(), facts.ino())
-    };
-    Ok(Fingerprint { size: facts.len(), version, content: 0 })
+    None
 }
 
-fn cannot_open(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(Code::SourceNotFound, format!("{} cannot be opened: {error}", path.display()))
-}
-
-fn cannot_read(error: &io::Error) -> Fault {
-    Fault::new(Code::SourceBroken, format!("reading failed: {error}"))
-}
-
-fn changed(path: &Path) -> Fault {
-    Fault::new(Code::SourceChanged, format!("{} is not what it was when it was planned", path.display()))
+fn changed(name: &str) -> Fault {
+    Fault::new(Code::SourceChanged, format!("{name} is not what it was when it was planned"))
 }

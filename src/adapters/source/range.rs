@@ -1,86 +1,53 @@
 //! Reading one range: its bytes, its records, and at the end the proof that they are the planned ones.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Take};
-use std::path::{Path, PathBuf};
-
 use super::dialect::{Dialect, Format, encoding_name};
 use super::fields::CsvFields;
 use super::json_fields;
+use super::part::Input;
 use super::plan::framing;
 use super::records::{Cut, Raw, Records};
-use super::{cannot_open, cannot_read, changed};
+use super::{blocking, cannot_read, changed};
 use crate::model::code::{Code, Fault};
 use crate::model::limits::RECORD_BYTES_MAX;
 use crate::model::record::{RangePlan, Record, RowFault, SourcePlan};
 use crate::ports::source::RangeReader;
 
-/// Reads the records of one range.
-///
-/// Reading blocks: a chunk of 256 KiB at a time from a local file that was read a moment ago for the plan, tens of
-/// microseconds from the page cache. Handing each chunk to another thread would cost more than that, and would make a
-/// simulated run depend on the threads' order.
-pub(super) struct FileRange {
-    path: PathBuf,
-    records: Records<Take<File>>,
+/// The records of one range. Reading blocks.
+pub(super) struct RangeRecords {
+    name: String,
+    records: Records<Input>,
     rows: Rows,
     range: RangePlan,
     count: u64,
     checked: bool,
 }
 
-impl FileRange {
-    /// Opens a range of a text. `original` is what faults name.
-    pub fn open(
-        text: &Path,
-        original: &Path,
-        dialect: &Dialect,
-        plan: &SourcePlan,
-        range: &RangePlan,
-    ) -> Result<FileRange, Fault> {
-        let mut file = File::open(text).map_err(|error| cannot_open(text, &error))?;
-        file.seek(SeekFrom::Start(range.from)).map_err(|error| cannot_read(&error))?;
-        let bytes = file.take(range.to.saturating_sub(range.from));
+impl RangeRecords {
+    /// The records of `input`, which are the bytes of the range. `name` is what faults call the file.
+    pub fn new(input: Input, name: &str, dialect: &Dialect, plan: &SourcePlan, range: &RangePlan) -> RangeRecords {
         let parser = match dialect.format {
             Format::Csv => Parser::Csv(Box::new(CsvFields::new(dialect.delimiter))),
             Format::JsonLines => Parser::JsonLines,
         };
-        Ok(FileRange {
-            path: original.to_path_buf(),
-            records: Records::new(bytes, framing(dialect), range.from, range.first_line),
-            rows: Rows {
-                parser,
-                columns: plan.columns.clone(),
-                encoding: encoding_name(dialect.encoding),
-                end: plan.ranges.last().map_or(range.to, |last| last.to),
-            },
+        let end = match &range.part {
+            Some(part) => part.end,
+            None => plan.ranges.last().map_or(range.to, |last| last.to),
+        };
+        RangeRecords {
+            name: name.to_string(),
+            records: Records::new(input, framing(dialect), range.from, range.first_line),
+            rows: Rows { parser, columns: plan.columns.clone(), encoding: encoding_name(dialect.encoding), end },
             range: range.clone(),
             count: 0,
             checked: false,
-        })
+        }
     }
 
-    /// At the end of the range: whether its bytes are those that were planned.
-    fn check(&mut self) -> Result<(), Fault> {
-        if self.checked {
-            return Ok(());
-        }
-        let found = (self.records.offset(), self.records.take_hash(), self.count);
-        if found != (self.range.to, self.range.content, self.range.records) {
-            return Err(changed(&self.path));
-        }
-        self.checked = true;
-        Ok(())
-    }
-}
-
-#[async_trait::async_trait]
-impl RangeReader for FileRange {
-    async fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
+    fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
         let left = usize::try_from(self.range.records - self.count.min(self.range.records)).unwrap_or(usize::MAX);
         let mut records = Vec::with_capacity(limit.min(left).min(4_096));
         while records.len() < limit.max(1) {
-            match self.records.next().map_err(|error| cannot_read(&error))? {
+            match self.records.next().map_err(|error| cannot_read(&self.name, &error))? {
                 Some(raw) => {
                     let (line, fields) = (raw.line, self.rows.fields(&raw));
                     records.push(Record { record: self.range.first_record + self.count, line, fields });
@@ -93,6 +60,58 @@ impl RangeReader for FileRange {
             }
         }
         Ok(records)
+    }
+
+    /// At the end of the range: whether its bytes are those that were planned.
+    fn check(&mut self) -> Result<(), Fault> {
+        if self.checked {
+            return Ok(());
+        }
+        let found = (self.records.offset(), self.records.take_hash(), self.count);
+        if found != (self.range.to, self.range.content, self.range.records) {
+            return Err(changed(&self.name));
+        }
+        self.checked = true;
+        Ok(())
+    }
+}
+
+/// A range of a local file.
+///
+/// Reading blocks: a chunk of 256 KiB at a time from a local file that was read a moment ago for the plan, tens of
+/// microseconds from the page cache. Handing each chunk to another thread would cost more than that, and would make a
+/// simulated run depend on the threads' order.
+pub(super) struct LocalRange(pub RangeRecords);
+
+#[async_trait::async_trait]
+impl RangeReader for LocalRange {
+    async fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
+        self.0.read(limit)
+    }
+}
+
+/// A range of an object. It waits for the network, and so reads on a thread that may block.
+pub(super) struct FetchedRange(Option<Box<RangeRecords>>);
+
+impl FetchedRange {
+    /// Reads these records.
+    pub fn new(records: RangeRecords) -> FetchedRange {
+        FetchedRange(Some(Box::new(records)))
+    }
+}
+
+#[async_trait::async_trait]
+impl RangeReader for FetchedRange {
+    async fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
+        let gone = || Fault::new(Code::Internal, "a range was read again after its reading was given up");
+        let mut records = self.0.take().ok_or_else(gone)?;
+        let (records, found) = blocking(move || {
+            let found = records.read(limit);
+            Ok((records, found))
+        })
+        .await?;
+        self.0 = Some(records);
+        found
     }
 }
 

@@ -13,9 +13,9 @@ use encoding_rs::{DecoderResult, UTF_8};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::dialect::{Compression, Dialect, encoding_name};
+use super::part::Part;
 use super::records::CHUNK_BYTES;
 use crate::model::code::{Code, Fault};
-use crate::model::record::Fingerprint;
 
 /// Copies a stream that can be read only once, such as standard input, and returns the copy's path: a `table_name` for a
 /// batch. The same content always gives the same path. Blocking; bounded memory.
@@ -73,31 +73,33 @@ fn remove(folder: &Path, mut is_old: impl FnMut(&str, &fs::Metadata) -> io::Resu
     Ok(())
 }
 
-/// The plain UTF-8 copy of a file of the dialect, made if it is not there. `fingerprint` names the original's content, which is
-/// checked while it is read. More than `expanded_max` bytes are refused. What cannot be decoded becomes the byte FF, which no
-/// UTF-8 has, so that its row is rejected where it stands.
+/// The plain UTF-8 copy of a file of the dialect, made if it is not there, and XXH3-64 of the original. `content` is that hash
+/// when it is known: it names the copy, and is checked while the original is read; without it the one pass finds it out. More
+/// than `expanded_max` bytes are refused. What cannot be decoded becomes the byte FF, which no UTF-8 has, so that its row is
+/// rejected where it stands.
 pub(super) fn converted(
-    original: &Path,
-    fingerprint: &Fingerprint,
+    original: &Part,
+    content: Option<u64>,
     dialect: &Dialect,
     spool_dir: &Path,
     expanded_max: u64,
-) -> Result<PathBuf, Fault> {
-    if let Some(copy) = existing(fingerprint, dialect, spool_dir) {
-        return Ok(copy);
+) -> Result<(PathBuf, u64), Fault> {
+    if let Some(content) = content
+        && let Some(copy) = existing(content, original.size, dialect, spool_dir)
+    {
+        return Ok((copy, content));
     }
-    let file = File::open(original).map_err(|error| super::cannot_open(original, &error))?;
-    let mut hashed = Hashed { input: file, hash: Xxh3::new(), bytes: 0 };
+    let mut hashed = Hashed { input: original.open()?, hash: Xxh3::new(), bytes: 0 };
     let mut copy = Copy::begin(spool_dir)?;
     {
         let mut input = expanded(&mut hashed, dialect.compression)?;
         let mut text = Transcoder::new(dialect);
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
-            let count = read(&mut input, &mut chunk).map_err(|error| broken(original, &error))?;
+            let count = read(&mut input, &mut chunk).map_err(|error| broken(&original.name, &error))?;
             let written = text.convert(&chunk[..count], count == 0);
             if copy.bytes + written.len() as u64 > expanded_max {
-                let context = format!("{} expands to more than {expanded_max} bytes", original.display());
+                let context = format!("{} expands to more than {expanded_max} bytes", original.name);
                 return Err(Fault::new(Code::SourceBroken, context));
             }
             copy.write(written)?;
@@ -106,28 +108,34 @@ pub(super) fn converted(
             }
         }
     }
-    if (hashed.hash.digest(), hashed.bytes) != (fingerprint.content, fingerprint.size) {
-        return Err(super::changed(original));
+    let found = hashed.hash.digest();
+    if hashed.bytes != original.size || content.is_some_and(|content| content != found) {
+        return Err(super::changed(&original.name));
     }
-    copy.finish(&name_of(fingerprint, dialect))
+    if let Some(copy) = existing(found, original.size, dialect, spool_dir) {
+        return Ok((copy, found));
+    }
+    Ok((copy.finish(&name_of(found, original.size, dialect))?, found))
 }
 
 /// The copy that [`converted`] made before.
-pub(super) fn existing(fingerprint: &Fingerprint, dialect: &Dialect, spool_dir: &Path) -> Option<PathBuf> {
-    let path = spool_dir.join(name_of(fingerprint, dialect));
+pub(super) fn existing(content: u64, size: u64, dialect: &Dialect, spool_dir: &Path) -> Option<PathBuf> {
+    let path = spool_dir.join(name_of(content, size, dialect));
     path.exists().then_some(path)
 }
 
-fn name_of(fingerprint: &Fingerprint, dialect: &Dialect) -> String {
+fn name_of(content: u64, size: u64, dialect: &Dialect) -> String {
     let (encoding, compression) = (encoding_name(dialect.encoding), dialect.compression);
-    format!("text-{:016x}-{}-{compression}-{encoding}", fingerprint.content, fingerprint.size)
+    format!("text-{content:016x}-{size}-{compression}-{encoding}")
 }
 
 /// The first bytes of a file as they are behind its compression.
-pub(super) fn expanded_sample(original: &Path, compression: Compression, bytes: usize) -> Result<Vec<u8>, Fault> {
-    let file = File::open(original).map_err(|error| super::cannot_open(original, &error))?;
+pub(super) fn expanded_sample(original: &Part, compression: Compression, bytes: usize) -> Result<Vec<u8>, Fault> {
+    // As it is, no more is fetched than is looked at.
+    let input = if compression == Compression::Plain { original.open_range(0, bytes as u64)? } else { original.open()? };
     let mut sample = Vec::with_capacity(bytes);
-    expanded(file, compression)?.take(bytes as u64).read_to_end(&mut sample).map_err(|error| broken(original, &error))?;
+    let read = expanded(input, compression)?.take(bytes as u64).read_to_end(&mut sample);
+    read.map_err(|error| broken(&original.name, &error))?;
     Ok(sample)
 }
 
@@ -142,8 +150,8 @@ fn expanded<'a>(input: impl Read + 'a, compression: Compression) -> Result<Box<d
     })
 }
 
-fn broken(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(Code::SourceBroken, format!("{} cannot be read: {error}", path.display()))
+fn broken(name: &str, error: &io::Error) -> Fault {
+    super::read_fault(error).unwrap_or_else(|| Fault::new(Code::SourceBroken, format!("{name} cannot be read: {error}")))
 }
 
 pub(super) fn read(input: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
@@ -213,7 +221,8 @@ impl Transcoder {
     }
 }
 
-const HALF_WRITTEN: &str = ".half";
+/// What the name of a file that is being written ends with.
+pub(super) const HALF_WRITTEN: &str = ".half";
 
 /// A file of the spool folder while it is written. Dropped before its end, it goes.
 struct Copy {
@@ -261,7 +270,8 @@ impl Drop for Copy {
     }
 }
 
-fn cannot_write(path: &Path, error: &io::Error) -> Fault {
+/// The fault of a place that cannot be written to.
+pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Fault {
     let code = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::StoreFull,
         _ => Code::StoreUnavailable,

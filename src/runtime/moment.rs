@@ -1,4 +1,4 @@
-//! Moments as people type them.
+//! Moments as people type them, on the command line and in requests.
 
 use crate::model::code::{Code, Fault};
 use crate::model::time::Timestamp;

@@ -1,0 +1,123 @@
+//! What a service says, as text for people: a batch, a command's answer, accounts, keys, the audit trail.
+
+use std::fmt::Write;
+
+use super::render::{grouped, plan, printable};
+use crate::model::access::Came;
+use crate::serve::api::{AccountList, AuditPage, CommandAnswer, KeyList};
+use crate::serve::views::{BatchView, StepView, short};
+
+/// A batch, with what may be done with it.
+pub fn batch(view: &BatchView) -> String {
+    let mut text = format!("Batch {}  {}\n", view.batch_id, printable(&view.campaign_name));
+    let _ = writeln!(text, "  tenant {}, through {}, created {}", view.tenant, view.provider_type, view.created);
+    for (name, step) in [("preparation", &view.preparation), ("delivery", &view.delivery)] {
+        let _ = writeln!(text, "  {name:<12} {}", step_line(step));
+    }
+    if let Some(sealed) = &view.plan {
+        text.push_str(&plan(view, sealed));
+    }
+    text.push_str("  possible now:");
+    for command in view.commands.iter().filter(|command| command.allowed) {
+        let _ = write!(text, " {}", word(&command.command));
+    }
+    text.push('\n');
+    for command in view.commands.iter().filter(|command| !command.allowed) {
+        let _ = writeln!(text, "  not {:<16} {}", word(&command.command), command.why.as_deref().unwrap_or(""));
+    }
+    text
+}
+
+fn word(command: &crate::model::batch::Command) -> String {
+    let word = serde_json::to_value(command).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default();
+    word.replace('_', "-")
+}
+
+fn step_line(step: &StepView) -> String {
+    let reason = step.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+    let took = step.seconds.map_or(String::new(), |seconds| format!(" ({seconds:.1} s)"));
+    format!("{}{took}{reason}", step.state)
+}
+
+/// A command's answer.
+pub fn command(answer: &CommandAnswer, hint: &str) -> String {
+    let view = &answer.batch;
+    let step = if view.current_step == "DELIVERY" { &view.delivery } else { &view.preparation };
+    let again = if answer.already { " (it was done before)" } else { "" };
+    format!(
+        "{}: {} {}{again}; task {}; {} in flight, {} never begun{hint}\n",
+        short(view.batch_id),
+        view.current_step,
+        step.state,
+        answer.task_code.rsplit('-').next().unwrap_or_default(),
+        grouped(answer.in_flight),
+        grouped(answer.undeclared),
+    )
+}
+
+/// Accounts.
+pub fn accounts(list: &AccountList) -> String {
+    if list.accounts.is_empty() {
+        return "No account is configured.\n".into();
+    }
+    let mut text = String::new();
+    for account in &list.accounts {
+        let rate = match (account.live_rate, account.configured_rate) {
+            (Some(live), _) => format!("{live}/s (set live)"),
+            (None, Some(configured)) => format!("{configured}/s"),
+            (None, None) => "learned".to_owned(),
+        };
+        let live = account.live.as_ref().map_or("no fleet runs here".to_owned(), |live| {
+            let standing = if live.up { "up" } else { "down" };
+            let error = live.last_error.as_ref().map_or(String::new(), |error| format!("; {}", printable(error)));
+            format!("{standing}, {} sessions, {} outstanding, {:.0}/s now{error}", live.sessions, live.outstanding, live.rate)
+        });
+        let _ = writeln!(text, "{:<16} {:<12} rate {rate:<20} {live}", account.name, account.provider_type);
+    }
+    text
+}
+
+/// Keys.
+pub fn keys(list: &KeyList) -> String {
+    if list.keys.is_empty() {
+        return "There is no key yet: smsfleet key create --name desk --role operator\n".into();
+    }
+    let mut text = String::new();
+    for key in &list.keys {
+        let standing = match (&key.revoked, &key.expires) {
+            (Some(at), _) => format!("revoked {at}"),
+            (None, Some(at)) => format!("until {at}"),
+            (None, None) => String::new(),
+        };
+        let (id, tenant, role) = (&key.id, &key.tenant, key.role.name());
+        let _ =
+            writeln!(text, "{id}  {role:<8}  tenant {tenant:<12} created {}  {}  {standing}", key.created, printable(&key.name));
+    }
+    text
+}
+
+/// A page of the audit trail.
+pub fn audit(page: &AuditPage) -> String {
+    let mut text = String::new();
+    for entry in &page.entries {
+        let came = match &entry.came {
+            Came::Asked => "asked".to_owned(),
+            Came::Done => "done".to_owned(),
+            Came::Refused(code) => format!("refused {code}"),
+        };
+        let words = |standing: &crate::model::access::Standing| {
+            standing.iter().map(|(name, word)| format!("{name}={}", printable(word))).collect::<Vec<_>>().join(" ")
+        };
+        let _ = writeln!(
+            text,
+            "{}  {:<16} {:<22} {:<34} {came:<16} [{}] -> [{}]",
+            entry.at,
+            printable(&entry.who),
+            entry.action,
+            printable(&entry.target),
+            words(&entry.before),
+            words(&entry.after)
+        );
+    }
+    text
+}

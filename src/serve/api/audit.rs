@@ -1,0 +1,71 @@
+//! The audit trail, to be read: no route changes it.
+
+use axum::extract::State;
+use axum::response::Json;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::batches::find;
+use super::{Answer, Refusals, Shared};
+use crate::access::audit::{self, Wanted};
+use crate::model::access::{ALL_TENANTS, AuditEntry};
+use crate::model::code::{Code, Fault};
+use crate::model::time::Timestamp;
+use crate::ports::journal::Place;
+use crate::serve::access::Admin;
+use crate::serve::extract::{Asked, cursor, place};
+
+/// One page of the audit trail.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AuditPage {
+    /// Entries, newest first: one before each command and one after it, with the same `request`.
+    #[schema(value_type = Vec<Object>)]
+    pub entries: Vec<AuditEntry>,
+    /// Where the next page begins; `null` on the last.
+    pub cursor: Option<String>,
+}
+
+/// Which entries are listed.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AuditQuery {
+    /// Only about this batch.
+    batch: Option<String>,
+    /// Only by this key.
+    key: Option<String>,
+    /// Where an earlier page ended.
+    cursor: Option<String>,
+    /// Entries on the page.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<usize>,
+}
+
+/// Lists who did what, newest first
+#[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditQuery), responses((status = 200, body = AuditPage), Refusals))]
+pub async fn list(State(surface): Shared, Admin(caller): Admin, Asked(query): Asked<AuditQuery>) -> Answer<Json<AuditPage>> {
+    let limit = query.limit.unwrap_or(100);
+    if !(1..=500).contains(&limit) {
+        return Err(Fault::new(Code::InputInvalid, "limit is 1 to 500").into());
+    }
+    let batch = match &query.batch {
+        Some(id) => Some(find(&surface, &caller, id).await?.batch.batch_id),
+        None => None,
+    };
+    let behind = query.cursor.as_deref().map(read).transpose()?;
+    let tenant = (caller.tenant != ALL_TENANTS).then(|| caller.tenant.clone());
+    let wanted = Wanted { batch, tenant, key: query.key };
+    let (entries, next) = audit::list(&surface.stores, &wanted, behind, limit).await?;
+    let shown = |at: &Place| cursor(&format!("{}|{}|{}", at.at.0, at.id, at.scope));
+    Ok(Json(AuditPage { entries, cursor: next.as_ref().map(shown) }))
+}
+
+fn read(text: &str) -> Result<Place, Fault> {
+    let place = place(text)?;
+    let mut fields = place.splitn(3, '|');
+    let read = (|| {
+        let at = Timestamp(fields.next()?.parse().ok()?);
+        Some(Place { at, id: fields.next()?.parse().ok()?, scope: fields.next()?.to_owned() })
+    })();
+    read.ok_or_else(|| Fault::new(Code::InputInvalid, "cursor is not one that a list gave"))
+}

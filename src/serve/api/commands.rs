@@ -1,0 +1,241 @@
+//! Commands on a batch, each answered with what it changed and what may be done next.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::batches::find;
+use super::once::{self, carry_out};
+use super::{Answer, Once, OneBatch, Refusals, Shared};
+use crate::batch::service::Answer as Outcome;
+use crate::model::access::{Caller, Standing};
+use crate::model::batch::{BatchRow, Command};
+use crate::model::code::Fault;
+use crate::serve::access::Operator;
+use crate::serve::extract::Body;
+use crate::serve::fleet::Surface;
+use crate::serve::views::BatchView;
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CommandAnswer {
+    /// The batch after it, with the commands that are possible now.
+    pub batch: BatchView,
+    /// The dispatch after it: whatever carries a smaller number does nothing any more.
+    pub task_code: String,
+    /// Whether it had been carried out before.
+    pub already: bool,
+    /// Recipients declared and not answered when it was carried out.
+    pub in_flight: u64,
+    /// Recipients that were never declared.
+    pub undeclared: u64,
+}
+
+/// What `start` may say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StartWish {
+    /// Send exactly the plan with this hash, and refuse if it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_hash: Option<String>,
+}
+
+/// What `approve` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveWish {
+    /// The hash of the plan that is approved.
+    pub plan_hash: String,
+}
+
+/// What `pause` may say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PauseWish {
+    /// Wait up to this many seconds until nothing is in flight any more, and say when the last message was handed over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 60)]
+    pub wait_seconds: Option<u8>,
+}
+
+/// What a command without wishes says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NoWish {}
+
+/// How a batch stands, in words for the audit trail.
+pub(super) fn standing(row: &BatchRow) -> Standing {
+    Standing::from([
+        ("step".to_owned(), format!("{:?}", row.current_step).to_uppercase()),
+        ("state".to_owned(), row.step().state.name().to_owned()),
+        ("task_code".to_owned(), row.task_code().to_string()),
+        ("provider_type".to_owned(), row.batch.provider_type.clone()),
+    ])
+}
+
+/// A command on a batch, found and about to be carried out.
+pub(super) struct OnBatch {
+    pub surface: Arc<Surface>,
+    pub row: BatchRow,
+    pub command: once::Command,
+}
+
+impl OnBatch {
+    pub async fn new<W: Serialize>(
+        surface: &Arc<Surface>,
+        caller: Caller,
+        headers: &HeaderMap,
+        id: &str,
+        action: &'static str,
+        wish: &W,
+    ) -> Result<OnBatch, Fault> {
+        let row = find(surface, &caller, id).await?;
+        let request = serde_json::to_string(wish).unwrap_or_default();
+        let command = once::Command {
+            caller,
+            key: once::key_of(headers)?,
+            action,
+            target: row.batch.batch_id.to_string(),
+            tenant: row.batch.tenant.clone(),
+            before: standing(&row),
+            wish: Standing::from([("wish".to_owned(), request.clone())]),
+            request,
+        };
+        Ok(OnBatch { surface: surface.clone(), row, command })
+    }
+
+    /// Carries out what is one call of the service.
+    pub async fn run<F, Run>(self, run: Run) -> Answer<Response>
+    where
+        F: Future<Output = Result<Outcome, Fault>> + Send + 'static,
+        Run: FnOnce(Arc<Surface>, String) -> F + Send + 'static,
+    {
+        let OnBatch { surface, row, command } = self;
+        let (inner, id) = (surface.clone(), row.batch.batch_id);
+        carry_out(&surface, command, move |name| async move {
+            let outcome = run(inner.clone(), name).await?;
+            let row = inner.service.load(id).await?.row;
+            Ok((answer(&inner, &row, outcome), standing(&row)))
+        })
+        .await
+    }
+}
+
+fn answer(surface: &Surface, row: &BatchRow, outcome: Outcome) -> CommandAnswer {
+    CommandAnswer {
+        batch: BatchView::of(row, &surface.accounts, surface.world.clock.now()),
+        task_code: outcome.task_code,
+        already: outcome.already,
+        in_flight: outcome.in_flight,
+        undeclared: outcome.undeclared,
+    }
+}
+
+async fn plain(
+    surface: &Arc<Surface>,
+    caller: Caller,
+    headers: &HeaderMap,
+    id: &str,
+    action: &'static str,
+    command: Command,
+) -> Answer<Response> {
+    let on_batch = OnBatch::new(surface, caller, headers, id, action, &NoWish {}).await?;
+    let id = on_batch.row.batch.batch_id;
+    on_batch.run(move |surface, _| async move { surface.service.command(id, command).await }).await
+}
+
+/// Prepares a batch
+///
+/// Its list is read, its texts are rendered, and the plan is there to be looked at. Nothing is sent.
+#[utoipa::path(post, path = "/v1/batches/{id}/commands/entry_process", tag = "commands", request_body(content = Option<NoWish>),
+    params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
+pub async fn entry_process(
+    State(surface): Shared,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    _nothing: Body<NoWish>,
+) -> Answer<Response> {
+    plain(&surface, caller, &headers, &id, "batch.entry_process", Command::EntryProcess).await
+}
+
+/// Starts the delivery of a prepared batch
+#[utoipa::path(post, path = "/v1/batches/{id}/commands/start", tag = "commands", request_body(content = Option<StartWish>),
+    params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
+pub async fn start(
+    State(surface): Shared,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Body(wish): Body<StartWish>,
+) -> Answer<Response> {
+    let on_batch = OnBatch::new(&surface, caller, &headers, &id, "batch.start", &wish).await?;
+    let id = on_batch.row.batch.batch_id;
+    on_batch.run(move |surface, _| async move { surface.service.start(id, wish.plan_hash.as_deref()).await }).await
+}
+
+/// Approves a plan
+///
+/// Exactly the plan with this hash is sent; another one is refused.
+#[utoipa::path(post, path = "/v1/batches/{id}/commands/approve", tag = "commands", request_body = ApproveWish,
+    params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
+pub async fn approve(
+    State(surface): Shared,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Body(wish): Body<ApproveWish>,
+) -> Answer<Response> {
+    let on_batch = OnBatch::new(&surface, caller, &headers, &id, "batch.approve", &wish).await?;
+    let id = on_batch.row.batch.batch_id;
+    on_batch.run(move |surface, _| async move { surface.service.start(id, Some(&wish.plan_hash)).await }).await
+}
+
+/// Pauses a batch
+///
+/// Nothing new is begun; the answer says how many messages are in flight.
+#[utoipa::path(post, path = "/v1/batches/{id}/commands/pause", tag = "commands", request_body(content = Option<PauseWish>),
+    params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
+pub async fn pause(
+    State(surface): Shared,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Body(wish): Body<PauseWish>,
+) -> Answer<Response> {
+    let on_batch = OnBatch::new(&surface, caller, &headers, &id, "batch.pause", &wish).await?;
+    let id = on_batch.row.batch.batch_id;
+    on_batch.run(move |surface, _| async move { surface.service.command(id, Command::Pause).await }).await
+}
+
+/// Goes on with a paused batch
+#[utoipa::path(post, path = "/v1/batches/{id}/commands/resume", tag = "commands", request_body(content = Option<NoWish>),
+    params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
+pub async fn resume(
+    State(surface): Shared,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    _nothing: Body<NoWish>,
+) -> Answer<Response> {
+    plain(&surface, caller, &headers, &id, "batch.resume", Command::Resume).await
+}
+
+/// Ends a batch
+///
+/// What was not sent stays unsent. When the answer comes, nothing is declared any more anywhere.
+#[utoipa::path(post, path = "/v1/batches/{id}/commands/cancel", tag = "commands", request_body(content = Option<NoWish>),
+    params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
+pub async fn cancel(
+    State(surface): Shared,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    _nothing: Body<NoWish>,
+) -> Answer<Response> {
+    plain(&surface, caller, &headers, &id, "batch.cancel", Command::Cancel).await
+}

@@ -1,0 +1,279 @@
+//! The API as its callers meet it: roles, tenants, commands carried out once, and the trail they leave.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::access::keys::Keys;
+use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::system::{SeededChance, SystemClock};
+use crate::batch::SmsBatchService;
+use crate::model::access::Role;
+use crate::model::account::{Account, Capabilities, ReceiptRules};
+use crate::ports::World;
+use crate::serve::fleet::{Limits, Surface};
+use crate::serve::router::public;
+
+/// A service with one account, and a key for each role and tenant that is asked for.
+struct Service {
+    surface: Surface,
+    router: Router,
+}
+
+/// An answer as a caller sees it.
+struct Said {
+    status: u16,
+    replayed: bool,
+    body: Value,
+}
+
+impl Service {
+    fn new(limits: Limits) -> Service {
+        let chance = Arc::new(SeededChance::from_seed(1));
+        let stores = MemoryStore::new(chance.clone()).stores();
+        let world = World { clock: Arc::new(SystemClock), chance };
+        let account = Account {
+            name: "main".into(),
+            provider_type: "smpp".into(),
+            rate: Some(100),
+            capabilities: Capabilities::default(),
+            receipts: ReceiptRules::default(),
+            price: None,
+            currency: "EUR".into(),
+            hours: None,
+            answer_timeout: std::time::Duration::from_secs(1),
+        };
+        let surface = Surface {
+            accounts: Arc::new(BTreeMap::from([("main".to_owned(), account)])),
+            service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default()),
+            keys: Arc::new(Keys::new(stores.clone(), world.clone())),
+            defaults: Arc::default(),
+            limits,
+            live: None,
+            exporter: None,
+            watched: Arc::default(),
+            stores,
+            world,
+        };
+        Service { router: public(surface.clone()), surface }
+    }
+
+    async fn key(&self, role: Role, tenant: &str) -> String {
+        self.surface.keys.create("test", role, tenant, None).await.expect("a key").key
+    }
+
+    async fn call(&self, key: &str, method: &str, path: &str, idempotency: Option<&str>, body: Option<Value>) -> Said {
+        let mut request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {key}"));
+        if let Some(name) = idempotency {
+            request = request.header("idempotency-key", name);
+        }
+        let body = body.map_or(Body::empty(), |body| Body::from(body.to_string()));
+        let response = self.router.clone().oneshot(request.body(body).expect("a request")).await.expect("an answer");
+        let (status, replayed) = (response.status().as_u16(), response.headers().contains_key("idempotency-replayed"));
+        let bytes = response.into_body().collect().await.expect("a whole body").to_bytes();
+        Said { status, replayed, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+    }
+}
+
+fn batch(name: &str) -> Value {
+    json!({ "source": { "table_name": "/lists/a.csv" }, "content": "Hello {{name}}", "campaign_id": name })
+}
+
+#[tokio::test]
+async fn a_role_may_do_its_own_and_no_more() {
+    let service = Service::new(Limits::default());
+    let keys =
+        [service.key(Role::Viewer, "*").await, service.key(Role::Operator, "*").await, service.key(Role::Admin, "*").await];
+    let cases = [
+        ("GET", "/v1/batches", None, [200, 200, 200]),
+        ("GET", "/v1/accounts", None, [200, 200, 200]),
+        ("GET", "/v1/suppressions", None, [200, 200, 200]),
+        ("GET", "/v1/suppressions/8613800138000", None, [403, 200, 200]),
+        ("PUT", "/v1/suppressions/8613800138000", None, [403, 200, 200]),
+        ("DELETE", "/v1/suppressions/8613800138000", None, [403, 200, 200]),
+        ("POST", "/v1/suppressions/commands/add", Some(json!({"numbers": ["+8613800138001"]})), [403, 200, 200]),
+        ("GET", "/v1/batches/ffff/recipients", None, [403, 404, 404]),
+        ("POST", "/v1/batches/ffff/commands/pause", None, [403, 404, 404]),
+        ("POST", "/v1/batches", Some(batch("x")), [403, 422, 422]),
+        ("GET", "/v1/keys", None, [403, 403, 200]),
+        ("GET", "/v1/audit", None, [403, 403, 200]),
+        ("POST", "/v1/keys", Some(json!({"name": "n", "role": "viewer"})), [403, 403, 200]),
+        ("PUT", "/v1/accounts/main/rate", Some(json!({"segments_per_second": 10})), [403, 403, 200]),
+    ];
+    for (method, path, body, expected) in cases {
+        for (key, status) in keys.iter().zip(expected) {
+            let said = service.call(key, method, path, None, body.clone()).await;
+            assert_eq!(said.status, status, "{method} {path}: {}", said.body);
+        }
+    }
+    assert_eq!(service.call("sfk_x_y", "GET", "/v1/batches", None, None).await.body["code"], "SF-7002");
+}
+
+#[tokio::test]
+async fn a_batch_is_created_once_under_its_key_and_only_its_tenant_sees_it() {
+    let service = Service::new(Limits::default());
+    let (acme, other) = (service.key(Role::Operator, "acme").await, service.key(Role::Operator, "other").await);
+    let create =
+        async |key: &str, name: &str, body: Value| service.call(key, "POST", "/v1/batches", Some(name), Some(body)).await;
+    let first = create(&acme, "spring", batch("spring")).await;
+    assert_eq!((first.status, &first.body["existed"]), (200, &json!(false)), "{}", first.body);
+    let id = first.body["batch"]["batch_id"].as_str().expect("an id").to_owned();
+    let again = create(&acme, "spring", batch("spring")).await;
+    assert_eq!((&again.body["existed"], again.body["batch"]["batch_id"].as_str()), (&json!(true), Some(id.as_str())));
+    assert_eq!(create(&acme, "spring", batch("autumn")).await.body["code"], "SF-3001");
+    let theirs = create(&other, "spring", batch("spring")).await;
+    assert_ne!(theirs.body["batch"]["batch_id"].as_str(), Some(id.as_str()), "another tenant's key names another batch");
+    for (key, status) in [(&acme, 200), (&other, 404)] {
+        for path in [id.as_str(), &id[..8]] {
+            assert_eq!(service.call(key, "GET", &format!("/v1/batches/{path}"), None, None).await.status, status);
+        }
+        let listed = service.call(key, "GET", "/v1/batches", None, None).await;
+        assert_eq!(listed.body["batches"].as_array().map(Vec::len), Some(1));
+        let cancel = service.call(key, "POST", &format!("/v1/batches/{id}/commands/cancel"), None, None).await;
+        assert_eq!(cancel.status, status);
+    }
+    let mut for_others = batch("x");
+    for_others["tenant"] = json!("other");
+    assert_eq!(create(&acme, "theirs", for_others).await.body["code"], "SF-7003");
+}
+
+#[tokio::test]
+async fn bad_requests_say_what_is_wrong_and_leave_nothing() {
+    let service = Service::new(Limits { body_bytes: 20_000, ..Limits::default() });
+    let key = service.key(Role::Operator, "acme").await;
+    let with = |name: &str, value: Value| {
+        let mut body = batch("x");
+        body[name] = value;
+        body
+    };
+    let cases = [
+        (json!([]), "SF-6002"),
+        (json!({}), "SF-6002"),
+        (with("colour", json!("red")), "SF-6002"),
+        (with("source", json!({})), "SF-6002"),
+        (with("source", json!({"table_name": "a", "upload_id": "b"})), "SF-6002"),
+        (with("content", json!("")), "SF-6002"),
+        (with("content", json!(7)), "SF-6002"),
+        (with("priority", json!(10)), "SF-6002"),
+        (with("priority", json!(-1)), "SF-6002"),
+        (with("ext_code", json!("12a")), "SF-6002"),
+        (with("schedule_time", json!("noon")), "SF-6002"),
+        (with("default_region", json!("China")), "SF-6002"),
+        (with("late_start", json!("never")), "SF-6002"),
+        (with("provider_type", json!("carrier pigeon")), "SF-5008"),
+        (with("content", json!("x".repeat(30_000))), "SF-7005"),
+    ];
+    for (body, code) in cases {
+        let said = service.call(&key, "POST", "/v1/batches", Some("k"), Some(body.clone())).await;
+        assert_eq!(said.body["code"], code, "{body}: {}", said.body);
+        assert!(said.status >= 400 && said.status < 500 && said.body["detail"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+    let missing = service.call(&key, "POST", "/v1/batches", None, Some(batch("x"))).await;
+    assert_eq!(missing.body["code"], "SF-6002", "a key is needed");
+    let long = service.call(&key, "POST", "/v1/batches", Some(&"k".repeat(201)), Some(batch("x"))).await;
+    assert_eq!(long.body["code"], "SF-6002");
+    let numbers = service
+        .call(&key, "POST", "/v1/suppressions/commands/add", None, Some(json!({"numbers": ["+8613800138000", "138"]})))
+        .await;
+    assert!(numbers.body["detail"].as_str().is_some_and(|text| text.contains("number 2")), "{}", numbers.body);
+    assert_eq!(service.call(&key, "GET", "/v1/suppressions", None, None).await.body["suppressed"], 0);
+    assert_eq!(service.call(&key, "GET", "/v1/batches", None, None).await.body["batches"], json!([]));
+}
+
+#[tokio::test]
+async fn a_command_is_carried_out_once_says_what_is_possible_and_leaves_a_trail() {
+    let service = Service::new(Limits::default());
+    let (operator, admin) = (service.key(Role::Operator, "acme").await, service.key(Role::Admin, "*").await);
+    let created = service.call(&operator, "POST", "/v1/batches", Some("k"), Some(batch("x"))).await;
+    let id = created.body["batch"]["batch_id"].as_str().expect("an id").to_owned();
+    let allowed = |body: &Value| -> Vec<String> {
+        let commands = body["commands"].as_array().expect("commands");
+        assert!(commands.iter().all(|one| one["allowed"] == true || one["why"].as_str().is_some_and(|why| why.len() > 10)));
+        let yes = commands.iter().filter(|one| one["allowed"] == true);
+        yes.map(|one| one["command"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert!(allowed(&created.body["batch"]).contains(&"entry_process".to_owned()));
+    assert!(!allowed(&created.body["batch"]).contains(&"pause".to_owned()));
+    let command = async |word: &str, key: Option<&str>| {
+        service.call(&operator, "POST", &format!("/v1/batches/{id}/commands/{word}"), key, None).await
+    };
+    assert_eq!(command("pause", Some("p0")).await.body["code"], "SF-3003", "nobody asked for it yet");
+    // Nothing was done under it, so the same key may name another command.
+    let prepare = command("entry_process", Some("p0")).await;
+    assert_eq!((prepare.status, prepare.replayed, &prepare.body["already"]), (200, false, &json!(false)), "{}", prepare.body);
+    assert!(allowed(&prepare.body["batch"]).contains(&"pause".to_owned()));
+    let again = command("entry_process", Some("p0")).await;
+    assert_eq!((again.replayed, &again.body), (true, &prepare.body), "the same answer, word for word");
+    assert_eq!(command("pause", Some("p0")).await.body["code"], "SF-3001");
+    assert_eq!(command("entry_process", None).await.body["already"], true);
+    let canceled = command("cancel", Some("c")).await;
+    assert_eq!(canceled.body["batch"]["preparation"]["state"], "CANCELED");
+    assert_eq!(command("resume", None).await.body["code"], "SF-3003");
+
+    let trail = service.call(&admin, "GET", &format!("/v1/audit?batch={id}&limit=500"), None, None).await;
+    let entries = trail.body["entries"].as_array().expect("entries");
+    let said: Vec<(&str, &str)> = entries
+        .iter()
+        .rev()
+        .map(|entry| (entry["action"].as_str().expect("an action"), entry["came"].as_str().unwrap_or("refused")))
+        .collect();
+    let expected = [
+        ("batch.create", "asked"),
+        ("batch.create", "done"),
+        ("batch.pause", "asked"),
+        ("batch.pause", "refused"),
+        ("batch.entry_process", "asked"),
+        ("batch.entry_process", "done"),
+        ("batch.entry_process", "asked"),
+        ("batch.entry_process", "done"),
+        ("batch.cancel", "asked"),
+        ("batch.cancel", "done"),
+        ("batch.resume", "asked"),
+        ("batch.resume", "refused"),
+    ];
+    assert_eq!(said, expected);
+    let cancel = entries.iter().find(|entry| entry["action"] == "batch.cancel" && entry["came"] == "done").expect("an entry");
+    assert_eq!((&cancel["before"]["state"], &cancel["after"]["state"]), (&json!("READY"), &json!("CANCELED")));
+    assert_eq!((&cancel["role"], &cancel["tenant"]), (&json!("operator"), &json!("acme")));
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        assert_eq!(service.call(&admin, method, "/v1/audit", None, None).await.body["code"], "SF-7010", "{method}");
+    }
+}
+
+#[tokio::test]
+async fn an_accounts_rate_is_changed_live_and_set_back() {
+    let service = Service::new(Limits::default());
+    let admin = service.key(Role::Admin, "*").await;
+    let change = async |rate: Value| {
+        let wish = json!({ "segments_per_second": rate });
+        service.call(&admin, "PUT", "/v1/accounts/main/rate", None, Some(wish)).await
+    };
+    assert_eq!(change(json!(7)).await.body["live_rate"], 7);
+    assert_eq!(service.call(&admin, "GET", "/v1/accounts/main", None, None).await.body["live_rate"], 7);
+    assert_eq!(change(Value::Null).await.body["live_rate"], Value::Null);
+    for wrong in [json!(0), json!(-1), json!(2.5), json!(1_000_001), json!("fast")] {
+        assert_eq!(change(wrong).await.body["code"], "SF-6002");
+    }
+    assert_eq!(
+        service.call(&admin, "PUT", "/v1/accounts/x/rate", None, Some(json!({"segments_per_second": 1}))).await.status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_asks_too_often_is_told_to_wait_and_others_are_not() {
+    let service = Service::new(Limits { requests_per_second: 5, ..Limits::default() });
+    let (busy, quiet) = (service.key(Role::Viewer, "*").await, service.key(Role::Viewer, "*").await);
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += usize::from(service.call(&busy, "GET", "/v1/batches", None, None).await.status == 429);
+    }
+    assert!(refused >= 10, "{refused}");
+    assert_eq!(service.call(&quiet, "GET", "/v1/batches", None, None).await.status, 200);
+}
