@@ -8,7 +8,4 @@
 
 pub mod erase;
 
-#[cfg(test)]
-mod tests;
-
 pub use erase::{Eraser, ErasureReport, Left};

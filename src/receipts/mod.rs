@@ -11,3 +11,6 @@ pub mod matching;
 pub mod parking;
 
 pub use intake::Intake;
+
+#[cfg(test)]
+mod tests;

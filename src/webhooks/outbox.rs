@@ -140,13 +140,13 @@ impl Webhooks {
         let Some(manifest) = self.stores.manifests.get(recipient.lane).await? else { return Ok(None) };
         let Some(pack) = manifest.pack_of(recipient.seq).map(|at| &manifest.packs[at]) else { return Ok(None) };
         let key = PackKey { lane: recipient.lane, range: pack.range, attempt: pack.attempt, n: pack.n };
-        if !heads.contains_key(&key) {
+        if let std::collections::btree_map::Entry::Vacant(unread) = heads.entry(key) {
             let head = match self.stores.packs.head(key).await {
                 Ok(head) => head.unwrap_or_default(),
                 Err(StoreError::Corrupt(_)) => Default::default(),
                 Err(error) => return Err(error),
             };
-            heads.insert(key, head.numbers);
+            unread.insert(head.numbers);
         }
         let number = heads.get(&key).and_then(|numbers| numbers.get((recipient.seq - pack.first_seq) as usize));
         Ok(number.map(|number| Msisdn(*number)).filter(|number| !number.is_erased()))

@@ -4,7 +4,7 @@ use super::outbox::{Webhooks, kept_error};
 use super::signature::secret_of;
 use super::stream;
 use crate::model::code::{Code, Fault};
-use crate::model::webhook::{EventKind, Webhook, WebhookView};
+use crate::model::webhook::{EventKind, Webhook, WebhookSecret, WebhookView};
 use crate::ports::control::Cas;
 use crate::ports::documents::Shelf;
 use crate::ports::journal::Stream;
@@ -19,7 +19,7 @@ pub struct Added {
     #[serde(flatten)]
     pub webhook: WebhookView,
     /// What its calls are signed with.
-    pub secret: String,
+    pub secret: WebhookSecret,
 }
 
 impl Webhooks {
@@ -56,7 +56,7 @@ impl Webhooks {
             return Err(Fault::new(Code::StoreConflict, "a webhook of this name was there"));
         }
         self.forget();
-        Ok(Added { secret: webhook.secret.0.clone(), webhook: WebhookView::from(&webhook) })
+        Ok(Added { secret: webhook.secret.clone(), webhook: WebhookView::from(&webhook) })
     }
 
     /// All webhooks of a tenant; with `None` everybody's.

@@ -22,7 +22,7 @@ use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::receipt::{Report, Rung};
 use crate::model::state::StepEvent;
 use crate::model::time::Timestamp;
-use crate::model::webhook::{EventKind, WebhookSecret};
+use crate::model::webhook::EventKind;
 use crate::ports::World;
 use crate::ports::caller::{Call, Called, Caller};
 use crate::ports::clock::Clock;
@@ -175,7 +175,7 @@ async fn events_are_told_in_order_signed_and_in_calls_of_a_hundred() {
         let header = |name: &str| call.headers.iter().find(|(known, _)| *known == name).expect("it is there").1.clone();
         let seconds: i64 = header("webhook-timestamp").parse().expect("seconds");
         assert!((seconds - at.0 / 1_000).abs() <= 1);
-        let signature = sign(&WebhookSecret(added.secret.clone()), &header("webhook-id"), seconds, &call.body);
+        let signature = sign(&added.secret, &header("webhook-id"), seconds, &call.body);
         assert_eq!(Some(header("webhook-signature")), signature);
     }
     assert_eq!(place.waiting(Stream::Outbox).await, 0);

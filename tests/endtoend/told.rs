@@ -174,7 +174,7 @@ async fn run(provider: &Provider, config: &Config, list: &Path) -> String {
     let hooks = fleet.edges.webhooks.clone();
     assert!(hooks.add(None, "http://10.0.0.1/hook", vec![EventKind::Batch]).await.is_err(), "it is not on the list");
     let added = hooks.add(Some("t".into()), &url, vec![EventKind::Batch, EventKind::Receipt]).await.expect("it is added");
-    *told.secret.lock().expect("a secret") = Some(WebhookSecret(added.secret.clone()));
+    *told.secret.lock().expect("a secret") = Some(added.secret.clone());
     let id = fleet.service.create("one", batch(list, true)).await.expect("it is created").batch;
     fleet.service.entry_process(id).await.expect("it is prepared");
     until("a part was sent", async || provider.messages() > ROWS / 4).await;
@@ -210,7 +210,7 @@ async fn run(provider: &Provider, config: &Config, list: &Path) -> String {
     erase(&fleet, id, provider, list).await;
     fleet.stop().await;
     serving.abort();
-    added.secret
+    added.secret.0
 }
 
 async fn erase(fleet: &Embedded, id: BatchId, provider: &Provider, list: &Path) {

@@ -1,1 +1,0 @@
-//! An erasure over the store in memory.
