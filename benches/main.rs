@@ -3,6 +3,7 @@
 
 mod bare;
 mod delivery;
+mod links;
 mod memory;
 mod prepare;
 mod sources;
@@ -28,7 +29,11 @@ fn main() {
         Some("simulator-alone") => return memory::simulator_alone(),
         _ => {}
     }
-    let parts: &[(&str, Bench)] = &[("prepare: its parts", |_| prepare::run()), ("sources: files and objects", sources::run)];
+    let parts: &[(&str, Bench)] = &[
+        ("prepare: its parts", |_| prepare::run()),
+        ("sources: files and objects", sources::run),
+        ("links: opened codes", links::run),
+    ];
     for (name, bench) in parts.iter().chain(delivery::BENCHES) {
         if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {
             println!("\n{name}");

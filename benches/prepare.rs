@@ -8,9 +8,7 @@ use smsfleet::model::account::{Capabilities, LongMessage};
 use smsfleet::model::batch::SmsBatch;
 use smsfleet::model::id::BatchId;
 use smsfleet::model::record::{RangePlan, Record};
-use smsfleet::model::schedule::LateStart;
 use smsfleet::model::text::split;
-use smsfleet::model::window::OnUncertain;
 use smsfleet::ports::links::LinkBlock;
 use smsfleet::prepare::chunk::{self, Found};
 use smsfleet::prepare::number;
@@ -126,28 +124,9 @@ fn columns() -> Vec<String> {
 fn batch(content: &str) -> SmsBatch {
     SmsBatch {
         batch_id: BatchId(1),
-        tenant: "bench".into(),
-        table_name: String::new(),
-        campaign_id: String::new(),
-        campaign_name: String::new(),
-        marketing_program_id: String::new(),
-        task_id: String::new(),
-        content_id: String::new(),
-        content: content.into(),
         content_signature: "商店".into(),
         url: Some("https://shop.example/sale/2026/autumn".into()),
         link_base: "https://s.example/".into(),
-        auto_trigger: false,
-        schedule_time: None,
-        not_after: None,
-        late_start: LateStart::Hold,
-        ext_code: String::new(),
-        provider_type: "smpp".into(),
-        on_uncertain: OnUncertain::Hold,
-        priority: 5,
-        number_column: None,
-        dialect: String::new(),
-        default_region: "CN".into(),
-        min_recipients_per_lane: 5_000,
+        ..SmsBatch::new("", content, "smpp")
     }
 }

@@ -8,8 +8,6 @@ use smsfleet::adapters::secure::Secret;
 use smsfleet::batch::SmsBatchService;
 use smsfleet::model::batch::{BatchRow, SmsBatch};
 use smsfleet::model::id::BatchId;
-use smsfleet::model::schedule::LateStart;
-use smsfleet::model::window::OnUncertain;
 use smsfleet::roles::config::{AccountConfig, Config};
 use smsfleet::roles::embedded::Embedded;
 
@@ -47,32 +45,8 @@ pub fn config(folder: &Path, port: u16, change: impl FnOnce(&mut AccountConfig))
 
 /// A batch over a list.
 pub fn batch(list: &Path) -> SmsBatch {
-    SmsBatch {
-        batch_id: BatchId(0),
-        tenant: "bench".into(),
-        table_name: list.display().to_string(),
-        campaign_id: String::new(),
-        campaign_name: String::new(),
-        marketing_program_id: String::new(),
-        task_id: String::new(),
-        content_id: String::new(),
-        content: "Dear {{name}}, your parcel has arrived at the station. Your pickup code is {{code}}.".into(),
-        content_signature: String::new(),
-        url: None,
-        link_base: String::new(),
-        auto_trigger: false,
-        schedule_time: None,
-        not_after: None,
-        late_start: LateStart::Hold,
-        ext_code: String::new(),
-        provider_type: "sim".into(),
-        on_uncertain: OnUncertain::Hold,
-        priority: 5,
-        number_column: None,
-        dialect: String::new(),
-        default_region: "CN".into(),
-        min_recipients_per_lane: 5_000,
-    }
+    let content = "Dear {{name}}, your parcel has arrived at the station. Your pickup code is {{code}}.";
+    SmsBatch { tenant: "bench".into(), ..SmsBatch::new(&list.display().to_string(), content, "sim") }
 }
 
 /// Waits until a batch is as `until` wants it; returns the row and how long that took.

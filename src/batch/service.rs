@@ -1,13 +1,18 @@
 //! The service behind the API and the command line.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::pause::{self, PauseReceipt};
+use super::select::Select;
 use crate::model::batch::{BatchRow, Command, SmsBatch};
 use crate::model::code::{Code, Fault};
-use crate::model::id::BatchId;
+use crate::model::id::{BatchId, LaneKey};
+use crate::model::ledger::Ledger;
+use crate::model::order::OrderRefusal;
 use crate::model::state::{Refusal, StepState};
 use crate::model::step::CurrentStep;
 use crate::ports::batches::Listed;
@@ -15,14 +20,17 @@ use crate::ports::control::{Cas, Versioned};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::{change, create};
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::fence::fence;
 
 /// Creates batches and carries out commands.
 #[derive(Clone)]
 pub struct SmsBatchService {
-    stores: Stores,
-    world: World,
+    pub(super) stores: Stores,
+    pub(super) world: World,
     /// Wakes the leader of this process, so that a command is followed at once.
-    wake: Arc<Notify>,
+    pub(super) wake: Arc<Notify>,
+    /// Names recipients by what became of them.
+    pub(super) select: Arc<dyn Select>,
 }
 
 /// What came of a creation.
@@ -51,12 +59,18 @@ pub struct Answer {
     pub in_flight: u64,
     /// Recipients that were never declared.
     pub undeclared: u64,
+    /// Recipients that an order named; there once it was carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<u64>,
+    /// What a pause is good for; there after a pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseReceipt>,
 }
 
 impl SmsBatchService {
-    /// A service over a store; `wake` is notified after each change.
-    pub fn new(stores: Stores, world: World, wake: Arc<Notify>) -> SmsBatchService {
-        SmsBatchService { stores, world, wake }
+    /// A service over a store; `wake` is notified after each change, `select` names whom a retry sends again.
+    pub fn new(stores: Stores, world: World, wake: Arc<Notify>, select: Arc<dyn Select>) -> SmsBatchService {
+        SmsBatchService { stores, world, wake, select }
     }
 
     /// The id of the batch that `tenant` creates under `key`.
@@ -74,6 +88,11 @@ impl SmsBatchService {
             return Err(Fault::new(Code::InputInvalid, "the idempotency key must have 1 to 200 characters"));
         }
         check(&batch)?;
+        if let Some(hours) = &batch.hours
+            && self.world.clock.minute_of_day(&hours.zone, self.world.clock.now()).is_none()
+        {
+            return Err(Fault::new(Code::InputInvalid, "hours.zone is no IANA time zone"));
+        }
         batch.batch_id = SmsBatchService::id_of(&batch.tenant, key);
         let id = batch.batch_id;
         let request = serde_json::to_vec(&batch).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
@@ -119,6 +138,19 @@ impl SmsBatchService {
         self.command(batch, Command::EntryProcess).await
     }
 
+    /// Pauses a batch. The answer says what may still be handed over, and until when. With `wait` it comes when nothing is in
+    /// flight any more, or after that long, and says which, and when the last message was handed over.
+    ///
+    /// # Errors
+    /// As for [`command`](SmsBatchService::command).
+    pub async fn pause(&self, batch: BatchId, wait: Option<Duration>) -> Result<Answer, Fault> {
+        let mut answer = self.command(batch, Command::Pause).await?;
+        if let (Some(receipt), Some(most)) = (&mut answer.pause, wait) {
+            receipt.end = Some(pause::wait(&self.stores, batch, receipt, most).await.map_err(fault)?);
+        }
+        Ok(answer)
+    }
+
     /// Asks for the delivery of a sealed batch. With a plan hash, exactly that plan is approved.
     ///
     /// # Errors
@@ -155,48 +187,82 @@ impl SmsBatchService {
             Ok(row) => (row.row, false),
             Err(Refusal::Already) => (self.load(batch).await?.row, true),
             Err(refusal) => {
-                let state = self.load(batch).await?.row;
-                let context = format!("{refusal}: batch {batch} is {:?} {}", state.current_step, state.step().state.name());
-                return Err(Fault::new(Code::NotAllowed, context));
+                return Err(not_allowed(&self.load(batch).await?.row, refusal));
             }
         };
         self.wake.notify_one();
-        if command == Command::Cancel {
-            self.fence(batch).await?;
+        let mut lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+        if let Command::Cancel | Command::Pause = command {
+            let number = row.task_number;
+            let behind = |read: &Versioned<Ledger>| match command {
+                Command::Cancel => read.row.fence_closed(number),
+                _ => read.row.fence(number),
+            };
+            // When this returns, nothing of an older dispatch is declared any more.
+            lanes = fence(&*self.stores.ledgers, &*self.world.chance, lanes, behind).await.map_err(fault)?;
         }
-        self.answer(&row, already).await
+        let mut answer = answer_of(&row, &lanes, already);
+        if command == Command::Pause {
+            answer.pause = Some(PauseReceipt::of(row.task_number, &lanes, self.world.clock.now()));
+        }
+        Ok(answer)
     }
 
-    /// Fences every lane: when this returns, nothing is declared any more.
-    async fn fence(&self, batch: BatchId) -> Result<(), Fault> {
-        for (key, _) in self.stores.ledgers.list(batch).await.map_err(fault)? {
-            loop {
-                let fenced = change(&*self.stores.ledgers, key, &*self.world.chance, |current| {
-                    if current.row.closed { Err(()) } else { Ok(current.row.fence_closed()) }
-                });
-                match fenced.await {
-                    Ok(_) => break,
-                    // Overtaken while unanswered: look again, the fence is what counts, not whose it is.
-                    Err(StoreError::Unknown(_)) => {}
-                    Err(error) => return Err(fault(error)),
-                }
-            }
-        }
-        Ok(())
+    /// Carries out an order that was given, and says how the batch stands then.
+    pub(super) async fn ordered(&self, batch: BatchId, order: &str, already: bool) -> Result<Answer, Fault> {
+        self.wake.notify_one();
+        self.carry_out(batch).await.map_err(fault)?;
+        let row = self.load(batch).await?.row;
+        let lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+        let mut answer = answer_of(&row, &lanes, already);
+        answer.ordered = row.orders.carried.iter().find(|carried| carried.id == order).and_then(|carried| carried.recipients);
+        Ok(answer)
     }
+}
 
-    async fn answer(&self, row: &BatchRow, already: bool) -> Result<Answer, Fault> {
-        let batch = row.batch.batch_id;
-        let ledgers = self.stores.ledgers.list(batch).await.map_err(fault)?;
-        Ok(Answer {
-            batch,
-            task_code: row.task_code().to_string(),
-            current_step: row.current_step,
-            state: row.step().state,
-            already,
-            in_flight: ledgers.iter().map(|(_, ledger)| ledger.row.in_flight()).sum(),
-            undeclared: ledgers.iter().map(|(_, ledger)| ledger.row.undeclared()).sum(),
-        })
+/// Checks the key of an order.
+pub(super) fn order_id(id: &str) -> Result<(), Fault> {
+    if id.is_empty() || id.len() > 200 {
+        return Err(Fault::new(Code::InputInvalid, "the key of an order must have 1 to 200 characters"));
+    }
+    Ok(())
+}
+
+/// A command that the batch's state does not allow.
+pub(super) fn not_allowed(row: &BatchRow, refusal: Refusal) -> Fault {
+    let (batch, state) = (row.batch.batch_id, row.step().state.name());
+    let pending = row.orders.pending.as_ref().map_or("", |_| ", and an order is being carried out");
+    Fault::new(Code::NotAllowed, format!("{refusal}: batch {batch} is {:?} {state}{pending}", row.current_step))
+}
+
+/// An order that was refused.
+pub(super) fn refused(row: &BatchRow, refusal: OrderRefusal) -> Fault {
+    let batch = row.batch.batch_id;
+    match refusal {
+        OrderRefusal::State(refusal) => not_allowed(row, refusal),
+        OrderRefusal::OtherRequest => {
+            Fault::new(Code::IdempotencyConflict, format!("another order was given to batch {batch} with this key"))
+        }
+        OrderRefusal::Busy(other) => Fault::new(Code::NotAllowed, format!("batch {batch} is still carrying out order {other}")),
+        OrderRefusal::TooMany => Fault::new(Code::NotAllowed, format!("batch {batch} was retried as often as can be")),
+        OrderRefusal::Already => {
+            Fault::new(Code::Internal, format!("an order of batch {batch} that was given before is no error"))
+        }
+    }
+}
+
+/// What a row and its ledgers say after a command.
+pub(super) fn answer_of(row: &BatchRow, lanes: &[(LaneKey, Versioned<Ledger>)], already: bool) -> Answer {
+    Answer {
+        batch: row.batch.batch_id,
+        task_code: row.task_code().to_string(),
+        current_step: row.current_step,
+        state: row.step().state,
+        already,
+        in_flight: lanes.iter().map(|(_, ledger)| ledger.row.in_flight()).sum(),
+        undeclared: lanes.iter().map(|(_, ledger)| ledger.row.undeclared()).sum(),
+        ordered: None,
+        pause: None,
     }
 }
 
@@ -225,6 +291,13 @@ fn check(batch: &SmsBatch) -> Result<(), Fault> {
         && limit < at
     {
         return invalid("not_after lies before schedule_time");
+    }
+    let scheme = batch.url.as_deref().unwrap_or("").to_ascii_lowercase();
+    if batch.contains_url() && !(scheme.starts_with("http://") || scheme.starts_with("https://")) {
+        return invalid("url must begin with http:// or https://: links lead nowhere else");
+    }
+    if batch.hours.as_ref().is_some_and(|hours| hours.from == hours.to) {
+        return invalid("hours allow nothing: from and to are the same minute");
     }
     if batch.contains_url() && batch.link_base.is_empty() {
         return invalid("link_base is needed when the template has a link");

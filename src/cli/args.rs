@@ -242,6 +242,9 @@ pub struct BatchArgs {
     /// Not after this moment
     #[arg(long, value_name = "TIME")]
     pub not_after: Option<String>,
+    /// When it may be sent, such as "08:00-22:00 Asia/Shanghai"; narrows the hours of the accounts
+    #[arg(long, value_name = "HOURS")]
+    pub hours: Option<String>,
     /// What happens to a start that was missed
     #[arg(long, value_enum, value_name = "POLICY")]
     pub late_start: Option<LateStartWord>,
@@ -383,7 +386,7 @@ mod tests {
         let send =
             ["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--account", "a", "--priority", "7", "--json"];
         let cli = Cli::try_parse_from(send).expect("it is valid");
-        assert!(cli.global.json && matches!(&cli.command, Command::Send(args) if args.priority == Some(7)));
+        assert!(cli.global.json && matches!(&cli.command, Command::Send(args) if args.batch.priority == Some(7)));
         for wrong in [
             &["smsfleet", "send", "--recipients", "l.csv"][..],
             &["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--dry-run", "--approve", "y"],

@@ -1,7 +1,7 @@
 //! Batches of the service: created, listed, watched and commanded.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,14 +13,14 @@ use tokio::io::AsyncReadExt;
 
 use super::access::{Access, encoded};
 use super::args::{BatchCommand, CreateArgs};
-use super::request::template;
+use super::request::{hours, template};
 use super::screen::Screen;
-use super::service_args::{ListArgs, OnceArgs, RetryArgs};
+use super::service_args::{CommitArgs, ListArgs, OnceArgs, RetryArgs};
 use super::{Global, exit, print, query, render, render_service};
 use crate::model::code::{Code, Fault};
 use crate::roles::config::Config;
 use crate::runtime::digest::{digest, hex};
-use crate::serve::api::{AccountList, BatchPage, CommandAnswer, Created, NewBatch, SourceWish, Uploaded};
+use crate::serve::api::{AccountList, BatchPage, CommandAnswer, Created, NewBatch, OrderAnswer, SourceWish, Uploaded};
 use crate::serve::client::Call;
 use crate::serve::views::BatchView;
 use crate::statistics::Progress;
@@ -46,9 +46,8 @@ pub async fn batch(global: &Global, config: &Config, command: BatchCommand) -> R
         }
         BatchCommand::Resume(one) => command_on(global, config, &one.batch, "resume", &one.once, json!({})).await,
         BatchCommand::Cancel(one) => command_on(global, config, &one.batch, "cancel", &one.once, json!({})).await,
-        BatchCommand::ChangeProvider { batch, provider_type, plan_hash, once } => {
-            let wish = json!({ "provider_type": provider_type, "plan_hash": plan_hash });
-            command_on(global, config, &batch, "change_provider", &once, wish).await
+        BatchCommand::ChangeProvider { batch, provider_type, commit, once } => {
+            order(global, config, &batch, "change_provider", &once, &commit, json!({ "provider_type": provider_type })).await
         }
         BatchCommand::Retry(args) => retry(global, config, &args).await,
         BatchCommand::Report { batch } => query::report(global, config, &batch).await,
@@ -130,6 +129,7 @@ async fn create(global: &Global, config: &Config, args: &CreateArgs) -> Result<u
         number_column: batch.number_column.clone(),
         dialect: batch.dialect.clone(),
         default_region: batch.region.clone(),
+        hours: batch.hours.as_deref().map(hours).transpose()?,
         ..NewBatch::default()
     };
     let key = match &batch.key {
@@ -154,11 +154,8 @@ async fn create(global: &Global, config: &Config, args: &CreateArgs) -> Result<u
 async fn upload(access: &Access, path: &Path) -> Result<Uploaded, Fault> {
     let cannot =
         |error: std::io::Error| Fault::new(Code::SourceNotFound, format!("{} cannot be opened: {error}", path.display()));
-    let input: Box<dyn tokio::io::AsyncRead + Send + Unpin> = if path == PathBuf::from("-") {
-        Box::new(tokio::io::stdin())
-    } else {
-        Box::new(tokio::fs::File::open(path).await.map_err(cannot)?)
-    };
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
+    let input = tokio::fs::File::open(path).await.map_err(cannot)?;
     let pieces = stream::try_unfold(input, |mut input| async move {
         let mut piece = vec![0; PIECE];
         let read = input.read(&mut piece).await?;
@@ -197,8 +194,50 @@ async fn retry(global: &Global, config: &Config, args: &RetryArgs) -> Result<u8,
             "numbers": args.number }),
     };
     let mut wish = what;
-    wish["plan_hash"] = json!(args.plan_hash);
-    command_on(global, config, &args.batch, "retry", &args.once, wish).await
+    wish["not_after"] = json!(args.not_after);
+    order(global, config, &args.batch, "retry", &args.once, &args.commit, wish).await
+}
+
+/// Shows the plan of an order, and commits it where that was asked for.
+async fn order(
+    global: &Global,
+    config: &Config,
+    batch: &str,
+    word: &str,
+    once: &OnceArgs,
+    commit: &CommitArgs,
+    wish: Value,
+) -> Result<u8, Fault> {
+    let access = Access::to(global, config).await?;
+    let path = format!("/v1/batches/{}/commands/{word}", encoded(batch));
+    let mut wish = without_nothing(wish);
+    let mut hash = commit.plan_hash.clone();
+    let mut answer: Option<OrderAnswer> = None;
+    if hash.is_none() {
+        let plan: OrderAnswer = access.client.call(Call::new(Method::POST, path.as_str()).json(&wish)).await?;
+        let named = plan.change.as_ref().map(|plan| &plan.plan_hash).or(plan.retry.as_ref().map(|plan| &plan.plan_hash));
+        hash = named.filter(|_| commit.yes).cloned();
+        if hash.is_none() || !global.json {
+            print::result(global, &plan, || render_service::order(&plan))?;
+        }
+        answer = Some(plan);
+    }
+    if let Some(hash) = hash {
+        wish["plan_hash"] = json!(hash);
+        let mut call = Call::new(Method::POST, path).json(&wish);
+        if let Some(key) = &once.idempotency_key {
+            call = call.once(key);
+        }
+        let done: OrderAnswer = access.client.call(call).await?;
+        let hint = nobody_runs(&access);
+        print::result(global, &done, || done.done.as_ref().map_or(String::new(), |done| render_service::command(done, &hint)))?;
+    } else if let Some(hash) = answer.and_then(|plan| plan.change.map(|c| c.plan_hash).or(plan.retry.map(|r| r.plan_hash))) {
+        if !global.quiet && !global.json {
+            eprintln!("Nothing was changed. To commit exactly this plan: the same command with --plan-hash {hash}");
+        }
+    }
+    access.close();
+    Ok(exit::SETTLED)
 }
 
 /// Sends a command and prints its answer.

@@ -6,10 +6,8 @@ use super::{Global, exit, print, render};
 use crate::model::code::{Code, Fault};
 use crate::roles::config::Config;
 use crate::roles::embedded::{self, Opened};
-use crate::roles::surface;
 use crate::runtime::moment::moment;
 use crate::serve::api::{BatchExplained, NumberExplained};
-use crate::serve::client::Client;
 use crate::serve::views::BatchReport;
 
 /// Prints a report.

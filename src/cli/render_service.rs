@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::render::{grouped, plan, printable};
+use crate::batch::Estimate;
 use crate::model::access::Came;
-use crate::serve::api::{AccountList, AuditPage, CommandAnswer, KeyList};
+use crate::serve::api::{AccountList, AuditPage, CommandAnswer, KeyList, OrderAnswer};
 use crate::serve::views::{BatchView, StepView, short};
 
 /// A batch, with what may be done with it.
@@ -44,8 +45,14 @@ pub fn command(answer: &CommandAnswer, hint: &str) -> String {
     let view = &answer.batch;
     let step = if view.current_step == "DELIVERY" { &view.delivery } else { &view.preparation };
     let again = if answer.already { " (it was done before)" } else { "" };
+    let pause = answer.pause.as_ref().map_or(String::new(), |pause| match (&pause.still, &pause.last_submit) {
+        (Some(true), Some(at)) => format!("; nothing is in flight, the last message was handed over at {at}"),
+        (Some(true), None) => "; nothing is in flight, and nothing was handed over".to_owned(),
+        (Some(false), _) => format!("; still in flight; nothing is handed over after {}", pause.until),
+        (None, _) => format!("; at most {} may still be handed over, none after {}", grouped(pause.may_still_go), pause.until),
+    });
     format!(
-        "{}: {} {}{again}; task {}; {} in flight, {} never begun{hint}\n",
+        "{}: {} {}{again}; task {}; {} in flight, {} never begun{pause}{hint}\n",
         short(view.batch_id),
         view.current_step,
         step.state,
@@ -53,6 +60,38 @@ pub fn command(answer: &CommandAnswer, hint: &str) -> String {
         grouped(answer.in_flight),
         grouped(answer.undeclared),
     )
+}
+
+/// The plan of an order.
+pub fn order(answer: &OrderAnswer) -> String {
+    let mut text = String::new();
+    let eta = |seconds: Option<f64>| seconds.map_or("unknown".into(), |seconds| format!("{seconds:.0} s"));
+    if let Some(plan) = &answer.change {
+        let _ = writeln!(text, "Plan {}: from {} to {}", plan.plan_hash, plan.from, plan.to);
+        if let Some(counts) = &plan.counts {
+            let _ = writeln!(text, "  unsent      {:>12} recipients", grouped(counts.unsent));
+            let _ = writeln!(text, "  in flight   {:>12} at the old accounts", grouped(counts.in_flight));
+            let _ = writeln!(text, "  there       {}", estimate(&counts.then));
+            let _ = writeln!(text, "  here        {}", estimate(&counts.now));
+            let _ = writeln!(text, "  rate        {:.0} segments a second, done in {}", plan.rate, eta(counts.eta_seconds));
+        }
+        for conflict in &plan.conflicts {
+            let people = conflict.recipients.map_or(String::new(), |n| format!(" ({} recipients)", grouped(n)));
+            let _ = writeln!(text, "  ! {}: {}{people}", conflict.account, printable(&conflict.text));
+        }
+    }
+    if let Some(plan) = &answer.retry {
+        let _ = writeln!(text, "Plan {}: {} recipients are sent again", plan.plan_hash, grouped(plan.recipients));
+        let _ = writeln!(text, "  {}", estimate(&plan.estimate));
+        let _ = writeln!(text, "  rate {:.0} segments a second, done in {}", plan.rate, eta(plan.eta_seconds));
+    }
+    text
+}
+
+fn estimate(estimate: &Estimate) -> String {
+    let prices = estimate.price.iter().map(|price| format!("{:.2} {}", price.amount, price.currency)).collect::<Vec<_>>();
+    let price = if prices.is_empty() { "price unknown".to_owned() } else { prices.join(" or ") };
+    format!("{:>12} segments, {price}", grouped(estimate.segments))
 }
 
 /// Accounts.

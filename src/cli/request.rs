@@ -9,6 +9,7 @@ use crate::model::batch::SmsBatch;
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
 use crate::model::limits::TEMPLATE_BYTES_MAX;
+use crate::model::schedule::SendingHours;
 use crate::model::time::Timestamp;
 use crate::roles::config::Config;
 use crate::runtime::digest::{digest, hex};
@@ -78,6 +79,8 @@ pub fn request(args: &SendArgs, config: &Config, list: &Path, now: Timestamp) ->
         number_column: args.batch.number_column.clone(),
         default_region,
         min_recipients_per_lane: config.batch.min_recipients_per_lane,
+        link_parameters: vec![],
+        hours: args.batch.hours.as_deref().map(hours).transpose()?,
     };
     // The key is made before what depends on the clock is filled in: the same command later is the same batch.
     let key = args.batch.key.clone().map_or_else(|| made_key(&batch), Ok)?;
@@ -104,6 +107,25 @@ fn made_key(batch: &SmsBatch) -> Result<String, Fault> {
     Ok(format!("cli-{}", &hex(&digest([request.as_slice()]))[..32]))
 }
 
+/// Sending hours as they are typed: `08:00-22:00 Asia/Shanghai`. The zone is checked when the batch is created.
+///
+/// # Errors
+/// [`Code::InputInvalid`].
+pub fn hours(text: &str) -> Result<SendingHours, Fault> {
+    let parsed = text.trim().split_once(' ').and_then(|(hours, zone)| {
+        let (from, to) = hours.split_once('-')?;
+        let value = serde_json::json!({ "from": from, "to": to, "zone": zone.trim() });
+        serde_json::from_value(value).ok()
+    });
+    parsed.ok_or_else(|| {
+        Fault::new(Code::InputInvalid, format!("hours {text:?} are not of the form \"08:00-22:00 Asia/Shanghai\""))
+    })
+}
+
+/// The text of a batch, from the flag or from its file.
+///
+/// # Errors
+/// [`Code::TemplateInvalid`].
 pub fn template(args: &BatchArgs) -> Result<String, Fault> {
     let text = match (&args.template, &args.template_file) {
         (Some(text), _) => text.clone(),
@@ -230,7 +252,7 @@ mod tests {
             (with(|batch| batch.account = Some("x".into())), Code::AccountUnknown),
             (with(|batch| batch.provider_type = Some("x".into())), Code::AccountUnknown),
             (with(|batch| batch.template = Some("  ".into())), Code::TemplateInvalid),
-            (with(|batch| batch.template = None, batch.template_file = Some("/nowhere".into())), Code::TemplateInvalid),
+            (with(|batch| (batch.template, batch.template_file) = (None, Some("/nowhere".into()))), Code::TemplateInvalid),
             (with(|batch| batch.ext_code = Some("1a".into())), Code::InputInvalid),
             (with(|batch| batch.region = Some("China".into())), Code::InputInvalid),
             (with(|batch| batch.schedule = Some("soon".into())), Code::InputInvalid),

@@ -59,9 +59,9 @@ pub enum BatchCommand {
         batch: String,
         /// The provider type
         provider_type: String,
-        /// Commit the plan with this hash; without it the plan is shown and nothing is changed
-        #[arg(long, value_name = "HASH")]
-        plan_hash: Option<String>,
+        /// Whether it is committed
+        #[command(flatten)]
+        commit: CommitArgs,
         /// What names the command
         #[command(flatten)]
         once: OnceArgs,
@@ -173,12 +173,26 @@ pub struct RetryArgs {
     /// Of those who were refused, these numbers
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub number: Vec<String>,
-    /// Commit the plan with this hash; without it the plan is shown and nothing is changed
-    #[arg(long, value_name = "HASH")]
-    pub plan_hash: Option<String>,
+    /// Until when they may be sent; needed once the batch's own limit has passed
+    #[arg(long, value_name = "TIME")]
+    pub not_after: Option<String>,
+    /// Whether it is committed.
+    #[command(flatten)]
+    pub commit: CommitArgs,
     /// What names the command.
     #[command(flatten)]
     pub once: OnceArgs,
+}
+
+/// Whether a plan is committed.
+#[derive(Args, Clone, Debug, Default)]
+pub struct CommitArgs {
+    /// Commit the plan with this hash; without it the plan is shown and nothing is changed
+    #[arg(long, value_name = "HASH")]
+    pub plan_hash: Option<String>,
+    /// Show the plan and commit it at once
+    #[arg(long, conflicts_with = "plan_hash")]
+    pub yes: bool,
 }
 
 /// What can be done with accounts.

@@ -15,11 +15,15 @@ use crate::ports::control::Versioned;
 use crate::ports::queue::TaskSender;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
+use crate::runtime::fence::fence;
 use crate::runtime::job::Job;
 use crate::runtime::metrics;
 
 /// A lane that is not done and whose ledger did not move for so long gets its tokens again.
 const STILL: Duration = Duration::from_secs(30);
+
+/// The ledgers of a batch as they were read.
+type Lanes = Vec<(LaneKey, Versioned<Ledger>)>;
 
 /// What this term has seen of a lane.
 #[derive(Clone, Copy)]
@@ -52,38 +56,51 @@ impl DeliveryStatusTracker {
     /// Follows one batch. Returns whether its row changed.
     async fn track(&self, row: &BatchRow, first_round: bool) -> Result<bool, StoreError> {
         let ledgers = self.stores.ledgers.list(row.batch.batch_id).await?;
-        if ledgers.len() < usize::from(row.lanes) {
+        // What a pending order adds is not there yet: the batch only looks done.
+        let whole = row.orders.pending.is_none() || row.delivery.state.is_final();
+        if ledgers.len() < usize::from(row.lanes) || !whole {
             return Ok(false);
         }
         match row.delivery.state {
             StepState::Running => {
                 if ledgers.iter().all(|(_, ledger)| ledger.row.is_done()) {
-                    return self.finish(row, &ledgers).await;
+                    return self.finish(row, ledgers).await;
                 }
                 self.send_again(row, &ledgers, first_round).await;
                 Ok(false)
             }
             // An end that was not fenced to its end: whoever began it may be dead.
             StepState::Canceled | StepState::CompletedSucceeded | StepState::CompletedFailed => {
-                fence(&self.stores, &self.world, &ledgers).await?;
+                let ledgers = self.close(row, ledgers).await?;
                 // Open windows are still answered, and judged, by whoever has the lane.
                 self.send_again(row, &ledgers, first_round).await;
                 Ok(false)
             }
             // A paused lane's last window may be done, and the pause outlives everything there was to send.
-            StepState::Paused if ledgers.iter().all(|(_, ledger)| ledger.row.is_done()) => self.finish(row, &ledgers).await,
+            StepState::Paused if ledgers.iter().all(|(_, ledger)| ledger.row.is_done()) => self.finish(row, ledgers).await,
             StepState::Initial | StepState::Ready | StepState::Paused => Ok(false),
         }
     }
 
     /// Fences every lane, then closes the step: nothing can be declared behind its back.
-    async fn finish(&self, row: &BatchRow, ledgers: &[(LaneKey, Versioned<Ledger>)]) -> Result<bool, StoreError> {
-        fence(&self.stores, &self.world, ledgers).await?;
+    async fn finish(&self, row: &BatchRow, ledgers: Lanes) -> Result<bool, StoreError> {
+        self.close(row, ledgers).await?;
         let now = self.world.clock.now();
         let batch = row.batch.batch_id;
-        let closed =
-            change(&*self.stores.batches, batch, &*self.world.chance, |row| row.row.after(StepEvent::Succeed, None, now)).await?;
-        Ok(closed.is_ok())
+        let closed = change(&*self.stores.batches, batch, &*self.world.chance, |current| {
+            // An order may have opened the batch again since it was read.
+            if current.row.task_number != row.task_number {
+                return Err(());
+            }
+            current.row.after(StepEvent::Succeed, None, now).map_err(|_| ())
+        });
+        Ok(closed.await?.is_ok())
+    }
+
+    /// Makes sure that nothing is ever declared again in these lanes.
+    async fn close(&self, row: &BatchRow, ledgers: Lanes) -> Result<Lanes, StoreError> {
+        let number = row.task_number;
+        fence(&*self.stores.ledgers, &*self.world.chance, ledgers, |read| read.row.fence_closed(number)).await
     }
 
     async fn send_again(&self, row: &BatchRow, ledgers: &[(LaneKey, Versioned<Ledger>)], first_round: bool) {
@@ -118,25 +135,6 @@ impl DeliveryStatusTracker {
             tracing::warn!(%error, "tokens could not be sent again; the next round tries");
         }
     }
-}
-
-/// Makes sure that nothing is ever declared again in these lanes.
-pub async fn fence(stores: &Stores, world: &World, ledgers: &[(LaneKey, Versioned<Ledger>)]) -> Result<(), StoreError> {
-    for (key, ledger) in ledgers {
-        if ledger.row.closed {
-            continue;
-        }
-        let fenced = change(&*stores.ledgers, *key, &*world.chance, |current| {
-            if current.row.closed { Err(()) } else { Ok(current.row.fence_closed()) }
-        });
-        // Somebody else's change in between is settled by looking again in the next round.
-        match fenced.await {
-            Ok(_) => {}
-            Err(StoreError::Unknown(what)) => return Err(StoreError::Unavailable(what)),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[async_trait::async_trait]

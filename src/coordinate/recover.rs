@@ -12,6 +12,7 @@ use crate::model::batch::BatchRow;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{LaneKey, Msisdn, RecipientKey, WindowKey, WorkerId};
 use crate::model::ledger::{Ledger, OpenWindow};
+use crate::model::order::Work;
 use crate::model::pack::PackKey;
 use crate::model::state::StepEvent;
 use crate::model::time::Timestamp;
@@ -90,6 +91,7 @@ async fn batch(
         }
         return Ok(());
     }
+    drop_pending(stores, world, row).await?;
     let mine: Vec<&str> =
         accounts.iter().filter(|(_, of)| *of == row.batch.provider_type).map(|(name, _)| name.as_str()).collect();
     for (key, ledger) in stores.ledgers.list(row.batch.batch_id).await.map_err(fault)? {
@@ -98,6 +100,17 @@ async fn batch(
         }
     }
     Ok(())
+}
+
+/// Lets go of a retry that was pending at the backup: it was carried out since, and a new one is a person's to order.
+async fn drop_pending(stores: &Stores, world: &World, row: &BatchRow) -> Result<(), Fault> {
+    let Some(order) = row.orders.pending.as_ref().filter(|order| matches!(order.work, Work::Retry { .. })) else {
+        return Ok(());
+    };
+    let dropped = change(&*stores.batches, row.batch.batch_id, &*world.chance, |current| {
+        current.row.order_carried(&order.id, Some(0)).ok_or(())
+    });
+    dropped.await.map_err(fault)?.map(|_| ()).or(Ok(()))
 }
 
 async fn lane(

@@ -1,11 +1,11 @@
 //! Declaring a window: loads its recipients, checks what the law and the operator ask for, stores the declare, and only then
 //! makes the window ready to run.
 
-use super::lane::Lane;
+use super::lane::{Changed, Lane};
 use super::readings::Reading;
 use super::turns::Turn;
 use super::window::Job;
-use crate::model::account::{Account, LongMessage};
+use crate::model::account::Account;
 use crate::model::answer::Answer;
 use crate::model::batch::SmsBatch;
 use crate::model::code::Code;
@@ -13,11 +13,13 @@ use crate::model::id::WindowKey;
 use crate::model::lane::mix;
 use crate::model::ledger::{LedgerRefusal, OpenWindow};
 use crate::model::limits::SEND_BY;
+use crate::model::outgoing::outgoing;
 use crate::model::pack::Message;
 use crate::model::schedule::LateStart;
-use crate::model::text::{compose, split};
+use crate::model::time::Timestamp;
 use crate::model::window::{Answered, RetryEntry};
 use crate::ports::StoreError;
+use crate::ports::clock::Clock;
 use crate::ports::provider::Submit;
 use crate::runtime::{erased, metrics};
 
@@ -27,7 +29,9 @@ pub(super) enum Declared {
     Window(Box<Job>),
     /// Nothing could be declared now.
     Nothing,
-    /// The lane is somebody else's.
+    /// The ledger refused.
+    Refused,
+    /// The lane is somebody else's, or nobody can tell.
     Lost,
 }
 
@@ -36,10 +40,13 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
     let ctx = lane.ctx.clone();
     let (declared, declared_at) = (ctx.world.clock.boot(), ctx.world.clock.now());
     let Some(account) = ctx.routes.get(&turn.account).map(|route| route.account.clone()) else { return Ok(Declared::Nothing) };
+    if !within_hours(&*ctx.world.clock, &reading.row.batch, declared_at) {
+        return Ok(Declared::Nothing);
+    }
     let Ok(leg) = lane.held.row.next_leg(declared_at).cloned() else { return Ok(Declared::Nothing) };
     let (from, to) = (leg.declared, leg.len.min(leg.declared.saturating_add(turn.size)));
     let entries = lane.loader.entries(leg.id, from, to).await?;
-    let prepared = prepare(lane, &reading.row.batch, &account, &entries).await?;
+    let prepared = prepare(lane, &reading.row.batch, &account, &entries, leg.foreign).await?;
     let mut window = OpenWindow {
         window: 0,
         leg: leg.id,
@@ -62,8 +69,11 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
             current.row.declare(window.clone(), number, clock.now())
         })
         .await?;
-    if !applied {
-        return Ok(if stale { Declared::Nothing } else { Declared::Lost });
+    match applied {
+        Changed::Done => {}
+        _ if stale => return Ok(Declared::Nothing),
+        Changed::Refused => return Ok(Declared::Refused),
+        Changed::Lost => return Ok(Declared::Lost),
     }
     window.window = lane.held.version;
     metrics::count(&metrics::DELIVER_WINDOWS, &["declared"], 1);
@@ -79,44 +89,70 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
     })))
 }
 
+/// An answer that needs no account, to the first part that was asked for: it must not look as if the message had only this one.
+fn local(entry: &RetryEntry, answer: Answer) -> Answered {
+    let (part, parts) = match entry.parts {
+        0 => (0, 1),
+        asked => (asked.trailing_zeros() as u8, 32 - asked.leading_zeros() as u8),
+    };
+    Answered { seq: entry.seq, part, parts, answer }
+}
+
 #[derive(Default)]
 struct Prepared {
     submits: Vec<(Submit, u32)>,
     local: Vec<Answered>,
 }
 
-async fn prepare(lane: &mut Lane, batch: &SmsBatch, account: &Account, entries: &[RetryEntry]) -> Result<Prepared, StoreError> {
+async fn prepare(
+    lane: &mut Lane,
+    batch: &SmsBatch,
+    account: &Account,
+    entries: &[RetryEntry],
+    foreign: bool,
+) -> Result<Prepared, StoreError> {
     let mut prepared = Prepared { submits: Vec::with_capacity(entries.len()), local: Vec::new() };
-    let local = |seq, answer| Answered { seq, part: 0, parts: 1, answer };
     let too_late = batch.late_start != LateStart::Send && batch.not_after.is_some_and(|limit| lane.ctx.world.clock.now() > limit);
     if too_late {
-        prepared.local = entries.iter().map(|entry| local(entry.seq, Answer::Expired)).collect();
+        prepared.local = entries.iter().map(|entry| local(entry, Answer::Expired)).collect();
         return Ok(prepared);
     }
     let mut messages = Vec::with_capacity(entries.len());
     // Read after the batch was: whatever is declared more than a reading's age after an erasure knows of it.
     lane.loader.believe(erased::mark(&lane.ctx.stores).await?);
     for entry in entries {
+        if foreign && entry.parts != 0 {
+            // The handset could not put the parts of two providers together.
+            let code = Code::PartiallySent;
+            let detail = "the other parts went through another provider".into();
+            prepared.local.push(local(entry, Answer::Failed { code, detail }));
+            continue;
+        }
         match lane.loader.message(entry.seq).await? {
             // The person is not to be known any more, so nothing can be sent.
-            Ok(message) if message.number.is_erased() => prepared.local.push(local(entry.seq, Answer::Suppressed)),
+            Ok(message) if message.number.is_erased() => prepared.local.push(local(entry, Answer::Suppressed)),
             Ok(message) => messages.push((*entry, message)),
-            Err(code) => prepared.local.push(local(entry.seq, Answer::Failed { code, detail: "".into() })),
+            Err(code) => prepared.local.push(local(entry, Answer::Failed { code, detail: "".into() })),
         }
     }
     let numbers: Vec<_> = messages.iter().map(|(_, message)| message.number).collect();
     let suppressed = lane.ctx.stores.suppressions.check(&numbers).await?;
     for ((entry, message), suppressed) in messages.into_iter().zip(suppressed) {
         if suppressed {
-            prepared.local.push(local(entry.seq, Answer::Suppressed));
+            prepared.local.push(local(&entry, Answer::Suppressed));
             continue;
         }
         match submit(lane, batch, account, entry, message) {
             Ok(submit) => prepared.submits.push(submit),
-            Err((code, detail)) => prepared.local.push(local(entry.seq, Answer::Failed { code, detail: detail.into() })),
+            Err((code, detail)) => prepared.local.push(local(&entry, Answer::Failed { code, detail: detail.into() })),
         }
     }
     Ok(prepared)
+}
+
+/// Whether the batch's own hours allow sending at `at`. A zone that nobody knows allows nothing.
+pub(super) fn within_hours(clock: &dyn Clock, batch: &SmsBatch, at: Timestamp) -> bool {
+    batch.hours.as_ref().is_none_or(|hours| clock.minute_of_day(&hours.zone, at).is_some_and(|minute| hours.allow(minute)))
 }
 
 /// The message as this account sends it, and the segments it will bill.
@@ -127,33 +163,32 @@ fn submit(
     entry: RetryEntry,
     message: Message,
 ) -> Result<(Submit, u32), (Code, &'static str)> {
-    let can = &account.capabilities;
-    if message.link.is_some() && !can.links {
-        return Err((Code::RowLinkForbidden, "no link per recipient"));
-    }
-    if batch.ext_code.len() > usize::from(can.ext_code_max) {
-        return Err((Code::NotEncodable, "ext_code too long"));
-    }
-    let link = message.link.as_ref().map(|spot| (spot, batch.link_base.as_str()));
-    let text = compose(&message.body, link, &batch.content_signature, can.add_signature);
-    let split = split(&text, can.long_message);
-    if split.parts > can.parts_max {
-        return Err((Code::NotEncodable, "too many parts"));
-    }
-    let segments = if entry.parts == 0 || can.long_message == LongMessage::Payload {
-        u32::from(split.parts)
-    } else {
-        entry.parts.count_ones()
-    };
+    let made = outgoing(batch, &account.capabilities, &message, entry.parts)?;
     let place = (u64::from(lane.key.lane) << 32) | u64::from(entry.seq);
     let submit = Submit {
         seq: entry.seq,
         number: message.number,
         ext_code: batch.ext_code.clone(),
-        text,
-        parts: if can.long_message == LongMessage::Payload { 0 } else { entry.parts },
+        text: made.text,
+        parts: made.parts,
         reference: mix(place ^ lane.key.batch.0 as u64) as u16,
         key: format!("{}-{}-{}-{}", lane.key.batch, lane.key.lane, entry.seq, entry.round),
     };
-    Ok((submit, segments.max(1)))
+    Ok((submit, made.segments))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::outcome::{Fold, Outcome};
+
+    #[test]
+    fn whoever_got_a_part_and_no_more_did_not_get_the_message() {
+        for answer in [Answer::Suppressed, Answer::Expired, Answer::Failed { code: Code::PartiallySent, detail: "".into() }] {
+            let mut fold = Fold::default();
+            fold.answer(&Answered { seq: 0, part: 0, parts: 3, answer: Answer::Accepted { id: "1".into() } });
+            fold.answer(&local(&RetryEntry { seq: 0, tries: 0, parts: 0b110, round: 0 }, answer));
+            assert_eq!(fold.outcome(false), (Outcome::Failed, Some(Code::PartiallySent)));
+        }
+    }
 }

@@ -37,8 +37,12 @@ pub async fn plan(
             continue;
         }
         let sorted = sort_out(&end.entries, &end.answers, resend);
-        let mut closing = Closing { totals: sorted.totals, ..Closing::default() };
+        let mut closing = Closing { totals: sorted.totals, handed: end.handed, ..Closing::default() };
         let mut rest = sorted.again;
+        if end.window.window <= ledger.foreign_until {
+            // The rest of what another provider took a part of: a handset could not put the two together.
+            rest.retain(|(entry, _)| entry.parts == 0);
+        }
         if after.is_last_of_leg(end.window.window)
             && let Some((place, first)) = untouched_tail(&end)
         {
@@ -107,7 +111,7 @@ async fn merge(
     let delay = again.keys().next_back().copied().unwrap_or_default();
     let mut all: Vec<RetryEntry> = again.into_values().flatten().collect();
     for leg in ledger.legs.iter().filter(|leg| leg.id != 0 && leg.declared == 0) {
-        all.extend(loader.retry(leg.id).await?.entries.iter().copied());
+        all.extend(loader.retry(leg.id).await?.entries.iter().filter(|entry| !leg.foreign || entry.parts == 0).copied());
         merged.push(leg.id);
     }
     Ok(BTreeMap::from([(delay, all)]))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::context::Delivery;
 use super::loader::Loader;
-use super::window::{Ended, forever};
+use super::window::{Ended, forever, is_touched};
 use crate::model::answer::Answer;
 use crate::model::id::{LaneKey, RecipientKey, WindowKey};
 use crate::model::ledger::OpenWindow;
@@ -58,7 +58,9 @@ pub async fn judge(
         let judgement = Judgement { window: window.clone(), judged_at: ctx.world.clock.now(), unanswered };
         store(forever(ctx), || ctx.stores.windows.put_judgement(key, &judgement)).await?;
     }
-    Ok(Some(Ended { window: window.clone(), entries, answers }))
+    // Only its declarer knew when: it was before the limit, and is past.
+    let handed = (!complete || is_touched(&answers)).then(|| window.send_by.min(ctx.world.clock.now()));
+    Ok(Some(Ended { window: window.clone(), entries, answers, handed }))
 }
 
 /// Recipients of whom some part that was asked for has no answer.

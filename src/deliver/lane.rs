@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
+use super::declare::within_hours;
 use super::ending::{self, Plan};
 use super::judge::{judge, ripe_after};
 use super::loader::Loader;
@@ -26,6 +27,9 @@ use crate::model::window::OnUncertain;
 use crate::ports::StoreError;
 use crate::ports::control::Versioned;
 use crate::runtime::control::{change, change_from};
+
+/// How long a lane outside the batch's hours is left alone: the zone's clock may be set meanwhile.
+const LOOK_AT_HOURS: Duration = Duration::from_secs(20);
 
 /// How serving a lane ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,17 @@ pub struct LaneView {
     pub ledger: Option<Ledger>,
     /// Foreign windows, and when they were first seen on the boot clock.
     pub seen: BTreeMap<u64, Duration>,
+}
+
+/// What came of a change of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// It is stored.
+    Done,
+    /// The row does not allow it, and the lane is still this worker's; the row is held as it is now.
+    Refused,
+    /// The lane is somebody else's, or nobody can tell what became of the change.
+    Lost,
 }
 
 /// A lane being served.
@@ -227,6 +242,14 @@ impl Lane {
         if self.mine.len() >= LANE_WINDOWS_MAX {
             return Step::Wait(Duration::from_millis(200));
         }
+        if !within_hours(&*self.ctx.world.clock, &reading.row.batch, self.ctx.world.clock.now()) {
+            let later = self.ctx.world.clock.now().plus(LOOK_AT_HOURS);
+            return if self.mine.is_empty() {
+                Step::Leave(LaneEnd::Later(later))
+            } else {
+                Step::Wait(Duration::from_millis(200))
+            };
+        }
         match ledger.next_leg(self.ctx.world.clock.now()) {
             Ok(leg) => Step::Declare(reading, leg.len - leg.declared),
             Err(_) if self.mine.is_empty() => self.wait_or_leave(),
@@ -281,24 +304,34 @@ impl Lane {
             return Ok(true);
         }
         let worker = self.ctx.worker;
-        self.change(|current| ending::apply(&current.row, worker, &plan)).await
+        Ok(self.change(|current| ending::apply(&current.row, worker, &plan)).await? == Changed::Done)
     }
 
-    /// Changes the ledger from the row that is held. False when that is not possible any more.
+    /// Changes the ledger from the row that is held.
     pub(super) async fn change(
         &mut self,
-        decide: impl FnMut(&Versioned<Ledger>) -> Result<Ledger, LedgerRefusal> + Send,
-    ) -> Result<bool, StoreError> {
+        mut decide: impl FnMut(&Versioned<Ledger>) -> Result<Ledger, LedgerRefusal> + Send,
+    ) -> Result<Changed, StoreError> {
         let (ledgers, chance) = (self.ctx.stores.ledgers.clone(), self.ctx.world.chance.clone());
-        match change_from(&*ledgers, self.key, &*chance, Some(self.held.clone()), decide).await {
+        let held = Some(self.held.clone());
+        let changed =
+            change_from(&*ledgers, self.key, &*chance, held, |current| decide(current).map_err(|_| Box::new(current.clone())));
+        match changed.await {
             Ok(Ok(held)) => {
                 self.held = held;
                 self.show();
-                Ok(true)
+                Ok(Changed::Done)
+            }
+            // A fence went up, and the lane is still this worker's: its windows are closed as ever.
+            Ok(Err(current)) if current.row.owner == self.ctx.worker => {
+                self.ctx.readings.forget(self.key.batch);
+                self.held = *current;
+                self.show();
+                Ok(Changed::Refused)
             }
             Ok(Err(_)) | Err(StoreError::Unknown(_)) => {
                 self.ctx.readings.forget(self.key.batch);
-                Ok(false)
+                Ok(Changed::Lost)
             }
             Err(error) => Err(error),
         }
@@ -323,7 +356,7 @@ impl Lane {
                 });
                 Ok(true)
             }
-            Ok(super::declare::Declared::Nothing) => {
+            Ok(super::declare::Declared::Nothing | super::declare::Declared::Refused) => {
                 seat.unused(&turn.account, turn.size);
                 Ok(true)
             }

@@ -16,6 +16,7 @@ use crate::model::id::{Msisdn, RecipientKey, WindowKey};
 use crate::model::idform::canonical;
 use crate::model::ledger::OpenWindow;
 use crate::model::limits::ANSWER_FLUSH;
+use crate::model::time::Timestamp;
 use crate::model::window::{Answered, Next, RetryEntry, WindowRow, all_parts, gave_up, next_try};
 use crate::ports::StoreError;
 use crate::ports::provider::{Chunk, Route, Submit};
@@ -53,6 +54,8 @@ pub struct Ended {
     pub entries: Vec<RetryEntry>,
     /// Their answers.
     pub answers: Vec<Answered>,
+    /// When the last of it was handed over; `None` when nothing was.
+    pub handed: Option<Timestamp>,
 }
 
 /// What the answers of a window need to know of each recipient.
@@ -76,7 +79,7 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     let feeding = feed(&ctx, &route, submits, send_by, &stop, sender);
     let mut row = WindowRow { window: window.clone(), answers: local, complete: false };
     let gathering = gather(&ctx, &route, key, &mut row, &recipients, &mut answers_in);
-    let ((), indexed) = tokio::join!(feeding, gathering);
+    let (handed, indexed) = tokio::join!(feeding, gathering);
 
     let took = ctx.world.clock.boot().saturating_sub(declared);
     ctx.turns.closed(&window.account, window.len());
@@ -93,7 +96,8 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     }
     store(forever(&ctx), || ctx.stores.windows.put(key, &row, index.clone())).await?;
     count(&ctx, key, &row.answers);
-    Ok(Ended { window, entries, answers: row.answers })
+    let handed = handed.filter(|_| is_touched(&row.answers));
+    Ok(Ended { window, entries, answers: row.answers, handed })
 }
 
 /// Waits for as long as it takes: a window's answers are the only place where its truth is.
@@ -101,7 +105,14 @@ pub(super) fn forever(ctx: &Delivery) -> Schedule {
     Schedule::new(Duration::from_millis(20), Duration::from_secs(2), ctx.world.chance.next())
 }
 
+/// Whether anything of a window was handed over, by what its answers say.
+pub(super) fn is_touched(answers: &[Answered]) -> bool {
+    let here = |answer: &Answer| matches!(answer, Answer::NotSent | Answer::Suppressed | Answer::Expired);
+    answers.iter().any(|answered| !here(&answered.answer))
+}
+
 /// Hands messages over in chunks as the governor grants them, until all are, or the time is up, or somebody says stop.
+/// Returns when the account took the last of them.
 async fn feed(
     ctx: &Delivery,
     route: &Route,
@@ -109,7 +120,8 @@ async fn feed(
     send_by: Duration,
     stop: &CancellationToken,
     answers: mpsc::UnboundedSender<Vec<Answered>>,
-) {
+) -> Option<Timestamp> {
+    let mut handed = None;
     let account = &route.account.name;
     let clock = &ctx.world.clock;
     let mut left: VecDeque<(Submit, u32)> = submits.into();
@@ -138,8 +150,11 @@ async fn feed(
             continue;
         }
         let chunk = Chunk { messages, send_by, stop: stop.clone(), answers: answers.clone() };
-        if let Err(chunk) = route.provider.submit(chunk).await {
-            let _ = answers.send(chunk.messages.iter().flat_map(not_sent).collect());
+        match route.provider.submit(chunk).await {
+            Ok(()) => handed = Some(clock.now()),
+            Err(chunk) => {
+                let _ = answers.send(chunk.messages.iter().flat_map(not_sent).collect());
+            }
         }
     }
     if credit > 0 {
@@ -148,6 +163,7 @@ async fn feed(
     if !left.is_empty() {
         let _ = answers.send(left.iter().flat_map(|(submit, _)| not_sent(submit)).collect());
     }
+    handed
 }
 
 /// "It was never handed over", for each part that was asked for.

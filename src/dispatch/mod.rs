@@ -35,12 +35,12 @@ impl DispatchBatch {
 
     async fn dispatch(&self, row: &BatchRow) -> Result<bool, StoreError> {
         let now = self.world.clock.now();
-        let late = |text: &str| Some((Code::NotAllowed, text.to_owned()));
+        let late = || Some((Code::StartMissed, format!("not_after was {}", row.batch.not_after.unwrap_or(now))));
         let (event, reason) = match row.start_decision(now) {
             StartDecision::Wait(_) => return Ok(false),
             StartDecision::Start => (StepEvent::Start, None),
-            StartDecision::Hold => (StepEvent::Pause, late("its start was missed and not_after has passed; resume or cancel it")),
-            StartDecision::Cancel => (StepEvent::Cancel, late("its start was missed and not_after has passed")),
+            StartDecision::Hold => (StepEvent::Pause, late()),
+            StartDecision::Cancel => (StepEvent::Cancel, late()),
         };
         let batch = row.batch.batch_id;
         let changed = change(&*self.stores.batches, batch, &*self.world.chance, |current| {
@@ -79,7 +79,9 @@ impl Job for DispatchBatch {
         let mut due = Vec::new();
         for batch in self.stores.batch_index.active().await? {
             let Some(row) = self.stores.batches.load(batch).await? else { continue };
-            if row.row.current_step == CurrentStep::Delivery && row.row.delivery.state == StepState::Ready {
+            let ready = row.row.current_step == CurrentStep::Delivery && row.row.delivery.state == StepState::Ready;
+            // What an order changes is not whole while it is pending.
+            if ready && row.row.orders.pending.is_none() {
                 due.push(row.row);
             }
         }

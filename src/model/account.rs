@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::idform::IdForm;
+use super::inbound::OptOutRules;
 
 /// How a long message travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -94,4 +95,10 @@ pub struct Account {
     pub hours: Option<super::schedule::SendingHours>,
     /// How long an answer is waited for before a message counts as unanswered.
     pub answer_timeout: Duration,
+    /// Its own sender number, without any `ext_code`; empty when it has none.
+    #[serde(default)]
+    pub sender: String,
+    /// How messages of people are understood.
+    #[serde(default)]
+    pub opt_out: OptOutRules,
 }

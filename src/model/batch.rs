@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::code::Code;
 use super::id::{BatchId, TaskCode};
 use super::limits::CHANGES_KEPT;
+use super::order::Orders;
 use super::pack::SealTotals;
 use super::record::{Fingerprint, Sample};
 use super::report::Settlement;
-use super::schedule::{LateStart, StartDecision, start_decision};
+use super::schedule::{LateStart, SendingHours, StartDecision, start_decision};
 use super::state::{Refusal, StepEvent, StepState, decide};
 use super::step::{AbstractStep, CurrentStep, SmsDeliveryStep, SmsPreparationStep};
 use super::time::Timestamp;
@@ -66,9 +67,48 @@ pub struct SmsBatch {
     pub default_region: String,
     /// A lane has at least this many recipients; 0 gives every batch 128 lanes.
     pub min_recipients_per_lane: u32,
+    /// Parameters that opened links carry to the long link, beside or instead of the configured ones of the same name. Not
+    /// written when there are none: the digest of a request from before stays what it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_parameters: Vec<(String, String)>,
+    /// When it may be sent, by the wall clock of a zone; `None` for always. Narrows the hours of the accounts.
+    #[serde(default)]
+    pub hours: Option<SendingHours>,
 }
 
 impl SmsBatch {
+    /// A request that says who gets what through whom, and leaves everything else as it is when nobody says otherwise.
+    pub fn new(table_name: &str, content: &str, provider_type: &str) -> SmsBatch {
+        SmsBatch {
+            batch_id: BatchId(0),
+            tenant: "default".into(),
+            table_name: table_name.into(),
+            campaign_id: String::new(),
+            campaign_name: String::new(),
+            marketing_program_id: String::new(),
+            task_id: String::new(),
+            content_id: String::new(),
+            content: content.into(),
+            content_signature: String::new(),
+            url: None,
+            link_base: String::new(),
+            auto_trigger: false,
+            schedule_time: None,
+            not_after: None,
+            late_start: LateStart::Hold,
+            ext_code: String::new(),
+            provider_type: provider_type.into(),
+            on_uncertain: OnUncertain::Hold,
+            priority: 5,
+            number_column: None,
+            dialect: String::new(),
+            default_region: "CN".into(),
+            min_recipients_per_lane: 5_000,
+            link_parameters: vec![],
+            hours: None,
+        }
+    }
+
     /// The batch id of an idempotency key: the first 16 bytes of SHA-256 over tenant and key, which the caller computes.
     pub fn generate_id(digest: &[u8; 32]) -> BatchId {
         let mut first = [0u8; 16];
@@ -142,6 +182,9 @@ pub struct BatchRow {
     /// The newest changes of its steps, oldest first: what webhooks tell, in order and without a gap.
     #[serde(default)]
     pub changes: Vec<Change>,
+    /// Orders that take more than one write.
+    #[serde(default)]
+    pub orders: Orders,
 }
 
 /// A change of a step's state.
@@ -211,6 +254,7 @@ impl BatchRow {
             approved: None,
             settlement: None,
             changes: vec![],
+            orders: Orders::default(),
         }
     }
 
@@ -278,6 +322,10 @@ impl BatchRow {
     /// The row after the seal: preparation has succeeded and the batch is at its delivery step, armed when it triggers
     /// itself.
     pub fn after_seal(&self, sealed: SealedPlan, now: Timestamp) -> Result<BatchRow, Refusal> {
+        if self.preparation.state == StepState::Paused {
+            // It would trigger itself behind the pause. Sealed lanes stay sealed: after the pause it gets here again.
+            return Err(Refusal::NotFrom);
+        }
         let mut next = self.after(StepEvent::Succeed, None, now)?;
         next.sealed = Some(sealed);
         next.current_step = CurrentStep::Delivery;
@@ -291,6 +339,7 @@ impl BatchRow {
     fn event_of(&self, command: Command) -> Result<StepEvent, Refusal> {
         let at_delivery = self.current_step == CurrentStep::Delivery;
         match command {
+            Command::ChangeProvider | Command::Retry if self.orders.pending.is_some() => Err(Refusal::NotFrom),
             Command::EntryProcess if at_delivery => Err(Refusal::Already),
             Command::EntryProcess => Ok(StepEvent::Arm),
             Command::Start if !at_delivery => Err(Refusal::NotFrom),
@@ -302,8 +351,10 @@ impl BatchRow {
             Command::Retry => Ok(StepEvent::Retry),
             // Not an event of the step: the state stays, the route changes.
             Command::ChangeProvider => match self.step().state {
-                StepState::Paused | StepState::Ready | StepState::Initial => Ok(StepEvent::Pause),
-                StepState::Running => Err(Refusal::NotFrom),
+                StepState::Initial => Ok(StepEvent::Pause),
+                StepState::Paused | StepState::Ready if at_delivery => Ok(StepEvent::Pause),
+                // What is being prepared is counted for the accounts of its provider type.
+                StepState::Paused | StepState::Ready | StepState::Running => Err(Refusal::NotFrom),
                 StepState::Canceled | StepState::CompletedSucceeded | StepState::CompletedFailed => Err(Refusal::Final),
             },
         }
@@ -320,7 +371,13 @@ impl BatchRow {
 
     /// The row after `command`, for the commands that are one event of the current step.
     pub fn command(&self, command: Command, now: Timestamp) -> Result<BatchRow, Refusal> {
-        self.after(self.event_of(command)?, None, now)
+        let mut next = self.after(self.event_of(command)?, None, now)?;
+        let missed = self.step().reason.as_ref().is_some_and(|(code, _)| *code == Code::StartMissed);
+        if command == Command::Resume && missed {
+            // It was held for a person to decide, and a person has decided.
+            next.batch.late_start = LateStart::Send;
+        }
+        Ok(next)
     }
 
     /// Whether delivery may be armed.
@@ -358,28 +415,9 @@ pub(crate) mod tests {
         SmsBatch {
             batch_id: BatchId(7),
             tenant: "t".into(),
-            table_name: "list.csv".into(),
-            campaign_id: String::new(),
-            campaign_name: String::new(),
-            marketing_program_id: String::new(),
-            task_id: String::new(),
-            content_id: String::new(),
-            content: "Hello {{name}}".into(),
-            content_signature: String::new(),
-            url: None,
-            link_base: String::new(),
             auto_trigger: true,
-            schedule_time: None,
-            not_after: None,
-            late_start: LateStart::Hold,
             ext_code: "007".into(),
-            provider_type: "smpp".into(),
-            on_uncertain: OnUncertain::Hold,
-            priority: 5,
-            number_column: None,
-            dialect: String::new(),
-            default_region: "CN".into(),
-            min_recipients_per_lane: 5_000,
+            ..SmsBatch::new("list.csv", "Hello {{name}}", "smpp")
         }
     }
 
@@ -412,6 +450,8 @@ pub(crate) mod tests {
             row().command(Command::EntryProcess, now).and_then(|r| r.after(StepEvent::Start, None, now)).expect("running");
         let sealed = running.after_seal(SealedPlan::default(), now).expect("sealed");
         assert_eq!((sealed.current_step, sealed.delivery.state), (CurrentStep::Delivery, StepState::Ready));
+        let paused = running.command(Command::Pause, now).expect("paused");
+        assert_eq!(paused.after_seal(SealedPlan::default(), now), Err(Refusal::NotFrom), "a pause is not undone by the seal");
         let mut held = running;
         held.batch.auto_trigger = false;
         let sealed = held.after_seal(SealedPlan::default(), now).expect("sealed");

@@ -60,6 +60,7 @@ codes! {
     RecipientNotFound = "SF-3005", 404, false, "the number is not in the batch", "check the number";
     RecordsUnaccounted = "SF-3006", 500, false, "records are not accounted for", "report this as a bug; nothing is sent twice because of it";
     BatchUnsent = "SF-3007", 500, false, "recipients were left unsent", "retry the batch";
+    StartMissed = "SF-3008", 409, false, "the start was missed, and not_after has passed", "resume the batch to send it all the same, or cancel it";
     FolderInUse = "SF-4001", 423, true, "another process holds the data folder", "use that process, or wait until it ends";
     StoreFull = "SF-4002", 507, true, "the disk is full", "free some space; the batch goes on by itself";
     StoreFormat = "SF-4003", 500, false, "the data folder was written by another version", "use the version that wrote it";

@@ -21,6 +21,17 @@ pub struct Leg {
     pub declared: u32,
     /// Nothing of it is declared before this instant.
     pub due: Timestamp,
+    /// Whether it was made for accounts of another provider type than the batch has now: who had some parts taken there cannot
+    /// get the rest here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
+}
+
+impl Leg {
+    /// A leg of which nothing is declared.
+    pub fn new(id: u64, len: u32, due: Timestamp) -> Leg {
+        Leg { id, len, declared: 0, due, foreign: false }
+    }
 }
 
 /// Recipients of a lane that a worker has declared it is about to hand to an account.
@@ -109,8 +120,27 @@ pub struct Ledger {
     pub totals: LaneTotals,
     /// Fenced for good: canceled, or the batch has finished. Nothing is ever declared again.
     pub closed: bool,
-    /// Grows when a leader fences the lane without closing it (change of provider).
+    /// Grows with every fence.
     pub fences: u32,
+    /// The latest instant at which anything of the lane was handed to an account, as the closed windows know it; `None` before
+    /// the first.
+    #[serde(default)]
+    pub handed: Option<Timestamp>,
+    /// Number of the last order to send again that was carried out here.
+    #[serde(default)]
+    pub order: u32,
+    /// Recipients that this order appended.
+    #[serde(default)]
+    pub ordered: u32,
+    /// Windows with this name or a smaller one were declared for accounts of another provider type than the batch has now.
+    #[serde(default)]
+    pub foreign_until: u64,
+    /// The dispatch whose change of provider type was carried out here last.
+    #[serde(default)]
+    pub provider_number: u64,
+    /// The dispatch whose end fenced the lane last: an order given before it is not carried out any more.
+    #[serde(default)]
+    pub closed_number: u64,
 }
 
 /// Why a ledger does not change.
@@ -143,12 +173,14 @@ pub struct Closing {
     pub merged: Vec<u64>,
     /// When nothing from this place of the leg on was handed over: `declared` may be lowered to it.
     pub lower_to: Option<u32>,
+    /// When the last of it was handed over; `None` when nothing was.
+    pub handed: Option<Timestamp>,
 }
 
 impl Ledger {
     /// The ledger of a freshly sealed lane of `len` places.
     pub fn sealed(len: u32) -> Ledger {
-        let legs = if len == 0 { vec![] } else { vec![Leg { id: 0, len, declared: 0, due: Timestamp(0) }] };
+        let legs = if len == 0 { vec![] } else { vec![Leg::new(0, len, Timestamp(0))] };
         Ledger {
             len,
             task_number: 0,
@@ -158,6 +190,12 @@ impl Ledger {
             totals: LaneTotals::default(),
             closed: false,
             fences: 0,
+            handed: None,
+            order: 0,
+            ordered: 0,
+            foreign_until: 0,
+            provider_number: 0,
+            closed_number: 0,
         }
     }
 
@@ -252,6 +290,7 @@ impl Ledger {
         let mut next = self.clone();
         let closed = next.open.remove(at);
         next.totals.add(&closing.totals);
+        next.handed = next.handed.max(closing.handed);
         if let Some(lower_to) = closing.lower_to
             && let Some(leg) = next.legs.iter_mut().find(|leg| leg.id == closed.leg)
         {
@@ -261,7 +300,7 @@ impl Ledger {
             leg.declared = lower_to;
         }
         next.legs.retain(|leg| !closing.merged.contains(&leg.id));
-        next.legs.extend(closing.retries.iter().map(|(id, len, due)| Leg { id: *id, len: *len, declared: 0, due: *due }));
+        next.legs.extend(closing.retries.iter().map(|(id, len, due)| Leg::new(*id, *len, *due)));
         next.sweep();
         Ok(next)
     }
@@ -274,26 +313,7 @@ impl Ledger {
             .is_some_and(|open| self.legs.iter().any(|leg| leg.id == open.leg && leg.declared == open.to))
     }
 
-    /// The row after a leader appends a retry pack (operator's retry): `again` of those counted as failed will be sent again.
-    pub fn append(&self, id: u64, len: u32, due: Timestamp) -> Ledger {
-        let mut next = self.clone();
-        next.legs.push(Leg { id, len, declared: 0, due });
-        next.closed = false;
-        next.totals.failed = next.totals.failed.saturating_sub(u64::from(len));
-        next
-    }
-
-    /// The row after a fence that ends the lane: nothing is declared any more, open windows are still settled.
-    pub fn fence_closed(&self) -> Ledger {
-        Ledger { closed: true, fences: self.fences + 1, ..self.clone() }
-    }
-
-    /// The row after a fence that only makes every reading of it out of date.
-    pub fn fence(&self) -> Ledger {
-        Ledger { fences: self.fences + 1, ..self.clone() }
-    }
-
-    fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self) {
         let open = &self.open;
         self.legs.retain(|leg| leg.declared < leg.len || open.iter().any(|window| window.leg == leg.id));
     }
@@ -337,7 +357,7 @@ mod tests {
     fn an_old_token_claims_nothing() {
         let ledger = Ledger::sealed(10).claim(A, 5).expect("claimed");
         assert_eq!(ledger.claim(B, 4), Err(LedgerRefusal::OutOfDate));
-        assert_eq!(ledger.fence_closed().claim(B, 6), Err(LedgerRefusal::Closed));
+        assert_eq!(ledger.fence_closed(6).expect("fenced").claim(B, 6), Err(LedgerRefusal::Closed));
     }
 
     #[test]

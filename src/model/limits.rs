@@ -52,6 +52,10 @@ pub const CHANGES_KEPT: usize = 40;
 pub const SAMPLES_MAX: usize = 4;
 /// Reports (receipts) of one intake batch at most.
 pub const REPORTS_PER_INTAKE: usize = 4_096;
+/// Orders that a batch remembers, so that the same one sent twice is carried out once.
+pub const ORDERS_KEPT: usize = 64;
+/// Numbers that one order to send again may name.
+pub const ORDER_NUMBERS_MAX: usize = 1_000;
 /// Tries after a transient refusal before a recipient fails.
 pub const TRANSIENT_TRIES_MAX: u8 = 3;
 /// Tries after "queue full" for one handset before a recipient fails.

@@ -93,6 +93,7 @@ impl Fold {
             Answer::Accepted { .. } => {
                 self.accepted |= bit;
                 self.uncertain &= !bit;
+                self.take_back(bit);
                 if self.accepted == all_parts(self.parts) {
                     self.ending = Ending::None;
                 }
@@ -103,14 +104,19 @@ impl Fold {
                 self.ending = Ending::Failed(*code);
             }
             Answer::NoAnswer => self.uncertain |= bit,
-            // "Not now" says nothing about an earlier try either, but it takes back a refusal that an operator ordered to
-            // be tried again: the try is still going on.
-            Answer::NotNow { .. } | Answer::NotSent => {
-                self.failed = 0;
-                self.ending = Ending::None;
-            }
+            // "Not now" says nothing about an earlier try either, but it takes back a refusal of this part that an operator
+            // ordered to be tried again: the try is still going on.
+            Answer::NotNow { .. } | Answer::NotSent => self.take_back(bit),
             Answer::Suppressed => self.ending = Ending::Suppressed,
             Answer::Expired => self.ending = Ending::Expired,
+        }
+    }
+
+    /// Takes back the refusal of a part; the last one takes the ending with it.
+    fn take_back(&mut self, bit: u32) {
+        self.failed &= !bit & all_parts(self.parts);
+        if self.failed == 0 {
+            self.ending = Ending::None;
         }
     }
 
@@ -126,6 +132,8 @@ impl Fold {
     /// Takes in that a judged window's late answers say that the recipient was not sent, and that nobody will try again: what
     /// it fails with.
     pub fn left_unsent(&mut self, code: Code) {
+        // Whichever of its parts a later try leaves in doubt, this ending does not speak for it.
+        self.failed = u32::MAX;
         self.ending = Ending::Failed(code);
     }
 
@@ -142,6 +150,16 @@ impl Fold {
     /// Parts that were taken, as bits.
     pub fn accepted_parts(&self) -> u32 {
         self.accepted
+    }
+
+    /// Which parts an operator may order to be sent again, as bits, 0 standing for the whole message: those that were neither
+    /// taken nor left in doubt. `None` when there is none.
+    pub fn again(&self) -> Option<u32> {
+        if self.accepted == 0 && self.uncertain == 0 {
+            return Some(0);
+        }
+        let rest = all_parts(self.parts) & !self.accepted & !self.uncertain;
+        (rest != 0).then_some(rest)
     }
 
     /// Where the recipient ends, and why when it failed. `ended` says that the lane is closed: who is still open then was
@@ -201,6 +219,10 @@ mod tests {
             (vec![(0, 1, Answer::NoAnswer), (0, 1, failed())], Outcome::Uncertain),
             (vec![(0, 2, Answer::NoAnswer), (1, 2, failed())], Outcome::Failed),
             (vec![(0, 1, failed()), (0, 1, throttled())], Outcome::Open),
+            // A refusal of one part stands, whatever the others come to; sent again and taken, it leaves what was in doubt.
+            (vec![(0, 2, failed()), (1, 2, throttled())], Outcome::Failed),
+            (vec![(0, 2, ok()), (1, 2, failed()), (1, 2, throttled())], Outcome::Open),
+            (vec![(0, 3, ok()), (1, 3, failed()), (2, 3, Answer::NoAnswer), (1, 3, ok())], Outcome::Uncertain),
             (vec![(0, 1, Answer::Suppressed)], Outcome::Suppressed),
             (vec![(0, 1, Answer::Expired)], Outcome::Expired),
         ];
@@ -208,6 +230,31 @@ mod tests {
             assert_eq!(fold(&answers).outcome(false).0, outcome, "{answers:?}");
         }
         assert_eq!(fold(&[]).outcome(true).0, Outcome::Canceled);
+    }
+
+    #[test]
+    fn only_what_was_neither_taken_nor_left_in_doubt_may_be_sent_again() {
+        type Answers = Vec<(u8, u8, Answer)>;
+        let cases: Vec<(Answers, Option<u32>)> = vec![
+            (vec![(0, 1, failed())], Some(0)),
+            (vec![(0, 2, failed()), (1, 2, failed())], Some(0)),
+            (vec![(0, 3, ok()), (1, 3, failed()), (2, 3, failed())], Some(0b110)),
+            (vec![(0, 2, Answer::NoAnswer), (1, 2, failed())], Some(0b10)),
+            (vec![(0, 2, ok()), (1, 2, Answer::NoAnswer)], None),
+            (vec![(0, 1, ok())], None),
+        ];
+        for (answers, expected) in cases {
+            assert_eq!(fold(&answers).again(), expected, "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn a_try_without_an_answer_leaves_in_doubt_who_was_left_unsent_before() {
+        let mut retried = fold(&[(0, 1, Answer::NotSent)]);
+        retried.left_unsent(Code::BatchUnsent);
+        assert_eq!(retried.outcome(true).0, Outcome::Failed);
+        retried.unanswered();
+        assert_eq!(retried.outcome(true).0, Outcome::Uncertain);
     }
 
     #[test]

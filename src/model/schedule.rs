@@ -71,8 +71,8 @@ pub struct SendingHours {
 
 impl std::fmt::Display for SendingHours {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [(a, b), (c, d)] = [self.from, self.to].map(|minute| (minute / 60, minute % 60));
-        write!(f, "{a:02}:{b:02}-{c:02}:{d:02} {}", self.zone)
+        let SendingHours { from, to, zone } = self;
+        write!(f, "{:02}:{:02} to {:02}:{:02} {zone}", from / 60, from % 60, to / 60, to % 60)
     }
 }
 

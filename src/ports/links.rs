@@ -21,6 +21,9 @@ pub trait Links: Send + Sync {
     /// wastes a block.
     async fn reserve(&self, batch: BatchId, len: u64) -> Result<LinkBlock, StoreError>;
 
+    /// Every number handed out so far is below this; it only grows. Cheap, and asked for at most once a second.
+    async fn end(&self) -> Result<u64, StoreError>;
+
     /// The block a number was handed out in.
     async fn block_of(&self, number: u64) -> Result<Option<LinkBlock>, StoreError>;
 

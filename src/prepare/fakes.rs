@@ -237,6 +237,10 @@ impl Links for Data {
         Ok(LinkBlock { first: self.numbers.fetch_add(len, Ordering::Relaxed), len, batch })
     }
 
+    async fn end(&self) -> Result<u64, StoreError> {
+        Ok(self.numbers.load(Ordering::Relaxed))
+    }
+
     async fn block_of(&self, _: u64) -> Result<Option<LinkBlock>, StoreError> {
         Ok(None)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::batch::BatchRow;
+use crate::model::click::scope_of;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::lane::lane_of;
@@ -23,6 +24,7 @@ use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
 use crate::runtime::erased::{name_of, raise, recipient_of};
 use crate::runtime::mention::Person;
+use crate::runtime::short_code::Permutation;
 
 /// Batches looked at at once.
 const BATCHES_AT_ONCE: usize = 100;
@@ -136,14 +138,14 @@ impl Eraser {
             tokio::time::sleep(BATCH_READING_MAX + Duration::from_millis(100)).await;
         }
         let (noted, codes) = self.noted().await?;
+        report.clicks = self.clicks(&codes).await?;
+        let codes = codes.into_iter().map(|(_, code)| code).collect();
         for recipient in &noted {
             report.reports += stores.erasure.erase_reports(*recipient).await?;
         }
         (report.uncertain, report.parked) = stores.erasure.erase_of_number(number).await?;
         let person = Person::new(number, codes);
-        for (stream, removed) in [(Stream::Inbox, &mut report.inbound), (Stream::Click, &mut report.clicks)] {
-            *removed = self.journal(stream, &person, false).await?;
-        }
+        report.inbound = self.journal(Stream::Inbox, &person, false).await?;
         for stream in [Stream::Outbox, Stream::Dead] {
             report.webhook_events += self.journal(stream, &person, true).await?;
         }
@@ -238,7 +240,7 @@ impl Eraser {
     }
 
     /// Recipients that are not done, of this erasure or one that was broken off, and the codes of their links.
-    async fn noted(&self) -> Result<(Vec<RecipientKey>, Vec<String>), StoreError> {
+    async fn noted(&self) -> Result<(Vec<RecipientKey>, Vec<(BatchId, String)>), StoreError> {
         let (mut recipients, mut codes, mut behind) = (vec![], vec![], None::<String>);
         loop {
             let page = self.stores.documents.list(Shelf::Erased, "", behind.as_deref(), AT_ONCE).await?;
@@ -248,10 +250,32 @@ impl Eraser {
                 let Ok(noted) = serde_json::from_str::<Noted>(&document.body) else { continue };
                 if let Some(recipient) = recipient_of(&document.name).filter(|_| !noted.done) {
                     recipients.push(recipient);
-                    codes.extend(noted.codes);
+                    codes.extend(noted.codes.into_iter().map(|code| (recipient.lane.batch, code)));
                 }
             }
         }
+    }
+
+    /// Removes the openings of these links.
+    async fn clicks(&self, codes: &[(BatchId, String)]) -> Result<u64, StoreError> {
+        if codes.is_empty() {
+            return Ok(0);
+        }
+        let (permutation, mut removed) = (Permutation::new(&self.stores.links.key().await?), 0);
+        for (batch, code) in codes {
+            let Some(link) = permutation.number_of(code) else { continue };
+            loop {
+                let journal = &self.stores.journal;
+                let scope = scope_of(*batch, link);
+                let page = journal.list(Stream::Click, &scope, None, AT_ONCE, Direction::Forward).await?;
+                if page.is_empty() {
+                    break;
+                }
+                removed += page.len() as u64;
+                journal.remove(Stream::Click, page.into_iter().map(|entry| entry.place).collect()).await?;
+            }
+        }
+        Ok(removed)
     }
 
     /// Removes the entries that name the person, or (`kept`) takes the person out of them. A journal is written once: an entry

@@ -6,9 +6,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::campaigns::Campaigns;
+use super::inbox;
 use super::matching::{Forms, find};
 use super::parking::{first_parked, look_again};
 use crate::model::account::Account;
+use crate::model::inbound::Inbound;
 use crate::model::limits::REPORTS_PER_INTAKE;
 use crate::model::receipt::{Report, Rung};
 use crate::ports::provider::{Reports, Routes};
@@ -41,6 +44,7 @@ pub struct Intake {
     pub erased: Erased,
     /// Who hears of new reports.
     pub listener: Option<Arc<dyn ReportListener>>,
+    campaigns: Campaigns,
 }
 
 impl Intake {
@@ -52,7 +56,8 @@ impl Intake {
         tallies: Arc<dyn Tallies>,
         listener: Option<Arc<dyn ReportListener>>,
     ) -> Arc<Intake> {
-        Arc::new(Intake { stores, world, routes, tallies, forms: Forms::default(), erased: Erased::default(), listener })
+        let (forms, erased, campaigns) = (Forms::default(), Erased::default(), Campaigns::default());
+        Arc::new(Intake { stores, world, routes, tallies, forms, erased, listener, campaigns })
     }
 
     /// Takes in reports until `stop` is cancelled and nothing more waits.
@@ -96,7 +101,7 @@ impl Intake {
 
     async fn write(&self, batch: &[Reports]) -> Result<(), StoreError> {
         let mut accounts: std::collections::BTreeMap<&str, Vec<&Report>> = std::collections::BTreeMap::new();
-        for reports in batch {
+        for reports in batch.iter().filter(|reports| !reports.reports.is_empty()) {
             accounts.entry(&reports.account).or_default().extend(&reports.reports);
         }
         let (mut matched, mut parked) = (Vec::new(), Vec::new());
@@ -117,7 +122,13 @@ impl Intake {
         if !parked.is_empty() {
             store(schedule(), || self.stores.parked.park(parked.clone())).await?;
         }
-        self.record(matched).await
+        self.record(matched).await?;
+        let messages: Vec<(&str, &Inbound)> =
+            batch.iter().flat_map(|reports| reports.inbound.iter().map(|message| (reports.account.as_str(), message))).collect();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        store(schedule(), || inbox::take_in(&self.stores, &self.world, &self.routes, &self.campaigns, &messages)).await
     }
 
     /// Stores matched reports and counts those that are new.
@@ -189,11 +200,11 @@ impl Intake {
 
 /// Everything that waits already, up to a limit: one write for many reports.
 fn gather(first: Reports, reports: &mut mpsc::Receiver<Reports>) -> Vec<Reports> {
-    let mut count = first.reports.len();
+    let mut count = first.reports.len() + first.inbound.len();
     let mut batch = vec![first];
     while count < REPORTS_PER_INTAKE {
         let Ok(next) = reports.try_recv() else { break };
-        count += next.reports.len();
+        count += next.reports.len() + next.inbound.len();
         batch.push(next);
     }
     batch

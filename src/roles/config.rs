@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reach::{HttpConfig, ObjectStoreConfig, SmppConfig, WebhookConfig};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
+use crate::model::inbound::OptOutRules;
 use crate::model::limits::PARTS_MAX;
 use crate::model::schedule::{LateStart, SendingHours, seconds};
 use crate::model::window::OnUncertain;
@@ -39,6 +40,8 @@ pub struct Config {
     pub uploads: UploadsConfig,
     /// How long data is kept.
     pub retention: RetentionConfig,
+    /// Short links.
+    pub links: LinksConfig,
     /// HTTP apart from the local socket.
     pub serve: ServeConfig,
     /// Which servers of users may be told of events.
@@ -60,6 +63,7 @@ impl Default for Config {
             object_stores: BTreeMap::new(),
             uploads: UploadsConfig::default(),
             retention: RetentionConfig::default(),
+            links: LinksConfig::default(),
             serve: ServeConfig::default(),
             webhooks: WebhookConfig::default(),
             log: LogConfig::default(),
@@ -142,6 +146,8 @@ pub struct AccountConfig {
     pub capabilities: Capabilities,
     /// How its receipts are read.
     pub receipts: ReceiptRules,
+    /// How messages of people are understood.
+    pub opt_out: OptOutRules,
     /// How it is reached over SMPP.
     pub smpp: SmppConfig,
     /// How it is reached over HTTP.
@@ -160,6 +166,7 @@ impl Default for AccountConfig {
             answer_timeout: Duration::from_secs(10),
             capabilities: Capabilities::default(),
             receipts: ReceiptRules::default(),
+            opt_out: OptOutRules::default(),
             smpp: SmppConfig::default(),
             http: HttpConfig::default(),
         }
@@ -179,6 +186,11 @@ impl AccountConfig {
             currency: self.currency.clone(),
             hours: self.hours.clone(),
             answer_timeout: self.answer_timeout,
+            sender: match self.protocol {
+                Protocol::Smpp => self.smpp.source_addr.clone(),
+                Protocol::Http => self.http.sender.clone(),
+            },
+            opt_out: self.opt_out.clone(),
         }
     }
 }
@@ -241,10 +253,38 @@ impl Default for RetentionConfig {
             batch_days: 400,
             index_days: 7,
             audit_days: 400,
-            inbox_days: 90,
-            clicks_days: 90,
+            inbox_days: 400,
+            clicks_days: 400,
             dead_days: 14,
             answers_days: 3,
+        }
+    }
+}
+
+/// Short links: where an opened one leads. They are served where `serve.listen` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinksConfig {
+    /// Days after its batch was created in which a link leads to its page.
+    pub expire_days: u32,
+    /// Where links lead that are unknown or have expired; a short page says so without it.
+    pub fallback: Option<String>,
+    /// Parameters put behind the long link. Values may hold `{batch_id}`, `{campaign_id}`, `{campaign_name}`,
+    /// `{marketing_program_id}`, `{task_id}` and `{content_id}`; one that comes out empty is left out.
+    pub parameters: BTreeMap<String, String>,
+    /// The header in which a proxy in front says the visitor's address, such as `X-Forwarded-For`; without it the address of
+    /// the connection counts.
+    pub address_header: Option<String>,
+}
+
+impl Default for LinksConfig {
+    fn default() -> LinksConfig {
+        let parameters = [("utm_source", "sms"), ("utm_campaign", "{campaign_id}")];
+        LinksConfig {
+            expire_days: 90,
+            fallback: None,
+            parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            address_header: None,
         }
     }
 }
@@ -260,8 +300,6 @@ pub struct ServeConfig {
     pub tls: Option<TlsConfig>,
     /// Kilobytes of a request's body, uploads apart.
     pub body_kb: u32,
-    /// Megabytes of an uploaded list.
-    pub upload_mb: u32,
     /// Seconds a request may take until its answer begins.
     #[serde(with = "seconds")]
     pub request_timeout: Duration,
@@ -293,7 +331,6 @@ impl Default for ServeConfig {
             listen: None,
             tls: None,
             body_kb: 4_096,
-            upload_mb: 4_096,
             request_timeout: Duration::from_secs(60),
             head_timeout: Duration::from_secs(10),
             requests_per_second: 200,
@@ -353,8 +390,13 @@ impl Config {
         for (key, text) in self.webhooks.check() {
             refuse(key, &text);
         }
+        if let Some(url) = &self.links.fallback
+            && !crate::links::is_web_address(url)
+        {
+            refuse("links.fallback".into(), "is an address that begins with http:// or https://");
+        }
         let serve = &self.serve;
-        if serve.body_kb == 0 || serve.upload_mb == 0 || serve.requests_per_second == 0 || serve.connections == 0 {
+        if serve.body_kb == 0 || serve.requests_per_second == 0 || serve.connections == 0 {
             refuse("serve".into(), "its limits are at least 1");
         }
         if serve.request_timeout.is_zero() || serve.head_timeout.is_zero() {
@@ -388,6 +430,9 @@ impl Config {
             }
             if !(1..=PARTS_MAX).contains(&usize::from(account.capabilities.parts_max)) {
                 refuse(key("capabilities.parts_max"), &format!("is 1 to {PARTS_MAX}"));
+            }
+            if !account.opt_out.country_code.bytes().all(|b| b.is_ascii_digit()) {
+                refuse(key("opt_out.country_code"), "has digits only, such as \"86\"");
             }
             if let Some(hours) = &account.hours
                 && clock.minute_of_day(&hours.zone, clock.now()).is_none()

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::edges::Edges;
+use crate::batch::OrderCompletion;
 use crate::coordinate::leader::{self, Terms};
 use crate::coordinate::store_guard::StoreGuard;
 use crate::coordinate::sweeper::{Keep, Sweeper};
@@ -43,6 +44,7 @@ pub fn jobs(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Arc<dyn Job>
     vec![
         Arc::new(Planning::new(stores.clone(), world.clone(), source, check, settings.range_records, tasks)),
         Arc::new(PrepareStatusTracker::new(stores.clone(), world.clone(), sender.clone(), settings.range_tasks)),
+        Arc::new(OrderCompletion::new(edges.service())),
         Arc::new(DispatchBatch::new(stores.clone(), world.clone(), sender.clone())),
         Arc::new(DeliveryStatusTracker::new(stores.clone(), world.clone(), sender)),
         Arc::new(MsgCallbackStatistic::new(stores.clone(), world.clone(), edges.accounts(), syncer)),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use super::selection::Selection;
+use crate::batch::{Offer, SmsBatchService};
 use crate::model::account::Account;
 use crate::ports::budget::Budget;
 use crate::ports::lease::Lease;
-use crate::ports::provider::Routes;
+use crate::ports::provider::{Route, Routes};
 use crate::ports::queue::TaskSender;
 use crate::ports::rates::Rates;
 use crate::ports::source::Source;
@@ -44,6 +46,19 @@ pub struct Edges {
 }
 
 impl Edges {
+    /// The commands of operators over these edges.
+    pub fn service(&self) -> SmsBatchService {
+        let select = Selection::new(self.stores.clone(), self.accounts());
+        SmsBatchService::new(self.stores.clone(), self.world.clone(), self.wake.clone(), select)
+    }
+
+    /// The accounts as they could be used now.
+    pub fn offers(&self) -> Vec<Offer> {
+        let offer =
+            |(name, route): (&String, &Route)| Offer { account: route.account.clone(), rate: Some(self.rates.view(name).rate) };
+        self.routes.iter().map(offer).collect()
+    }
+
     /// The accounts without the ways to them.
     pub fn accounts(&self) -> BTreeMap<String, Account> {
         self.routes.iter().map(|(name, route)| (name.clone(), route.account.clone())).collect()

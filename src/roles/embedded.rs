@@ -28,6 +28,7 @@ use crate::adapters::webhook::HttpCaller;
 use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
 use crate::coordinate::sweeper::Keep;
+use crate::links::{ClickLog, Redirector, Settings as LinkSettings};
 use crate::model::code::{Code, Fault};
 use crate::model::limits::{RANGE_RECORDS, RANGE_TASKS_PER_PREPARER};
 use crate::ports::provider::{Provider, ReportSink, Reports, Route, Routes};
@@ -40,6 +41,8 @@ use crate::webhooks::Webhooks;
 
 /// How often the mark that tells a restored store is raised.
 const MARK_EVERY: Duration = Duration::from_secs(3);
+/// How long openings of links that still wait may take to be stored when the fleet stops.
+const CLICKS_WITHIN: Duration = Duration::from_secs(2);
 /// Batches of reports that wait for the intake.
 const REPORTS_WAITING: usize = 64;
 
@@ -118,6 +121,9 @@ pub struct Embedded {
     pub http: HttpAccounts,
     /// Microseconds that the store's last sampled commit took; 0 before the first.
     pub commit_took: Arc<AtomicU64>,
+    /// Short links.
+    pub links: Arc<Redirector>,
+    clicks: (CancellationToken, tokio::task::JoinHandle<()>),
     broker: Arc<MemoryBroker>,
     providers: Vec<Arc<dyn Provider>>,
     fleet: Fleet,
@@ -179,7 +185,11 @@ impl Embedded {
         marks.spawn("spool", keep_spool(opened.store.spool(), settings.coordinator.keep.texts));
         let (uploads, keep_days) = (lists.uploads.clone(), config.uploads.keep_days);
         marks.spawn("uploads", sources::keep_uploads(uploads, opened.stores.clone(), opened.world.clone(), keep_days));
-        let service = SmsBatchService::new(edges.stores.clone(), edges.world.clone(), edges.wake.clone());
+        let (log, writer) = ClickLog::new(edges.stores.clone(), edges.world.clone());
+        let links = Arc::new(Redirector::new(edges.stores.clone(), edges.world.clone(), link_settings(config), log));
+        let stop_clicks = CancellationToken::new();
+        let clicks = (stop_clicks.clone(), marks.spawn("clicks", writer.run(stop_clicks)));
+        let service = edges.service();
         let failed = CancellationToken::new();
         let (failing, disk, died) = (failed.clone(), opened.store.failed(), fleet.died.clone());
         marks.spawn("failure", async move {
@@ -199,6 +209,8 @@ impl Embedded {
             lists,
             http,
             commit_took,
+            links,
+            clicks,
             broker,
             providers,
             fleet,
@@ -224,6 +236,8 @@ impl Embedded {
         let closing = self.providers.iter().map(|provider| provider.close(self.grace));
         futures::future::join_all(closing).await;
         self.fleet.stop().await;
+        self.clicks.0.cancel();
+        let _ = tokio::time::timeout(CLICKS_WITHIN, self.clicks.1).await;
         self.marks.abort_all();
         self.opened.store.close();
     }
@@ -252,6 +266,16 @@ async fn keep_spool(spool: PathBuf, keep: Duration) {
             Err(error) => tracing::warn!(%error, "old copies of lists could not be removed"),
         }
         tokio::time::sleep(Duration::from_secs(3_600)).await;
+    }
+}
+
+fn link_settings(config: &Config) -> LinkSettings {
+    let links = &config.links;
+    LinkSettings {
+        expire: Duration::from_secs(u64::from(links.expire_days) * 86_400),
+        fallback: links.fallback.clone(),
+        parameters: links.parameters.clone().into_iter().collect(),
+        address_header: links.address_header.clone(),
     }
 }
 

@@ -7,5 +7,6 @@ pub mod edges;
 pub mod embedded;
 pub mod fleet;
 pub mod reach;
+pub mod selection;
 pub mod sources;
 pub mod surface;

@@ -1,6 +1,6 @@
 //! The embedded fleet with its surface: what a process that holds a data folder runs, and what one that only reads does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +15,20 @@ use tokio_util::sync::CancellationToken;
 use super::config::Config;
 use super::edges::Edges;
 use super::embedded::{Embedded, HttpAccounts, Opened};
+use super::selection::Selection;
+use super::sources::{Lists, uploads_in_use};
 use crate::access::keys::Keys;
 use crate::access::rates;
+use crate::adapters::http::HttpAccount;
 use crate::batch::SmsBatchService;
+use crate::links::Redirector;
 use crate::model::code::{Code, Fault};
+use crate::model::inbound::Inbound;
 use crate::model::limits::REPORTS_PER_INTAKE;
+use crate::model::receipt::Report;
 use crate::ports::provider::{ReportSink, Reports};
 use crate::ports::tallies::Tallies;
+use crate::ports::uploads::Uploads;
 use crate::ports::{Stores, World};
 use crate::runtime::digest::digest;
 use crate::runtime::metrics::Exporter;
@@ -72,10 +79,11 @@ impl Holding {
                 http: embedded.http.clone(),
                 reports: embedded.reports.clone(),
                 commit_took: embedded.commit_took.clone(),
+                links: embedded.links.clone(),
                 failed: embedded.failed.clone(),
             })),
             exporter: Some(exporter.clone()),
-            ..still(config, &embedded.edges.stores, &embedded.edges.world)
+            ..still(config, &embedded.edges.stores, &embedded.edges.world, embedded.lists.clone())
         };
         let mut holding = Holding { embedded, surface, address: None, stop, serving: vec![] };
         if let Err(fault) = holding.serve(config, exporter).await {
@@ -132,12 +140,13 @@ impl Holding {
 /// The surface of a folder that no process holds: everything can be read and commanded, nothing is sent.
 pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let opened = Opened::open(config).await?;
-    let surface = still(config, &opened.stores, &opened.world);
+    let lists = Lists::new(config, opened.store.spool())?;
+    let surface = still(config, &opened.stores, &opened.world, lists);
     Ok((opened, router::local(surface)))
 }
 
 /// The surface of a store that no fleet runs over.
-fn still(config: &Config, stores: &Stores, world: &World) -> Surface {
+fn still(config: &Config, stores: &Stores, world: &World, lists: Lists) -> Surface {
     let batch = &config.batch;
     let defaults = Defaults {
         tenant: batch.tenant.clone(),
@@ -151,10 +160,10 @@ fn still(config: &Config, stores: &Stores, world: &World) -> Surface {
         late_start: batch.late_start,
         priority: batch.priority,
     };
+    let select = Selection::new(stores.clone(), config.accounts());
     let serve = &config.serve;
     let limits = Limits {
         body_bytes: (serve.body_kb as usize) << 10,
-        upload_bytes: u64::from(serve.upload_mb) << 20,
         request: serve.request_timeout,
         requests_per_second: serve.requests_per_second,
         connections: serve.connections as usize,
@@ -164,13 +173,34 @@ fn still(config: &Config, stores: &Stores, world: &World) -> Surface {
         stores: stores.clone(),
         world: world.clone(),
         accounts: Arc::new(config.accounts()),
-        service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default()),
+        service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default(), select),
         keys: Arc::new(Keys::new(stores.clone(), world.clone())),
         defaults: Arc::new(defaults),
+        lists: Arc::new(ServedLists { lists, stores: stores.clone() }),
         limits,
         live: None,
         exporter: None,
         watched: Arc::default(),
+    }
+}
+
+struct ServedLists {
+    lists: Lists,
+    stores: Stores,
+}
+
+#[async_trait::async_trait]
+impl crate::serve::fleet::Lists for ServedLists {
+    fn uploads(&self) -> Arc<dyn Uploads> {
+        self.lists.uploads.clone()
+    }
+
+    fn check(&self, table_name: &str, from_network: bool) -> Result<String, Fault> {
+        self.lists.check_address(table_name, from_network)
+    }
+
+    async fn in_use(&self) -> Result<BTreeSet<String>, Fault> {
+        Ok(uploads_in_use(&self.stores).await?)
     }
 }
 
@@ -201,6 +231,7 @@ struct LiveFleet {
     http: HttpAccounts,
     reports: ReportSink,
     commit_took: Arc<AtomicU64>,
+    links: Arc<Redirector>,
     failed: CancellationToken,
 }
 
@@ -243,30 +274,66 @@ impl Live for LiveFleet {
         Err("no account can be reached".into())
     }
 
-    async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {
-        let known = self.http.get(&callback.account).and_then(|account| Some((account, account.receipts_token()?)));
-        let digest_of = |text: &str| digest([text.as_bytes()]);
-        // Digests are compared, so that the time it takes says nothing about the token; and whether the account or the token
-        // is wrong is nobody's business.
-        let Some((account, _)) = known.filter(|(_, token)| {
-            !token.is_empty() && callback.token.as_deref().is_some_and(|given| digest_of(given) == digest_of(token))
-        }) else {
-            return Err(Fault::new(Code::AccountUnknown, "no account takes receipts under this name and token"));
-        };
-        let reports = if callback.body.is_empty() {
-            account.parse_receipts(callback.query.as_bytes(), "application/x-www-form-urlencoded")?
-        } else {
-            account.parse_receipts(&callback.body, &callback.content_type)?
-        };
-        for reports in reports.chunks(REPORTS_PER_INTAKE) {
-            let (ack, durable) = oneshot::channel();
-            let reports = Reports { account: callback.account.clone(), reports: reports.to_vec(), inbound: vec![], ack };
-            let stored = async { self.reports.send(reports).await.is_ok() && durable.await == Ok(true) };
-            if tokio::time::timeout(DURABLE_WITHIN, stored).await != Ok(true) {
-                return Err(Fault::new(Code::StoreUnavailable, "the receipts could not be stored now: send them again"));
-            }
-        }
-        let (content_type, body) = account.receipt_reply();
-        Ok(CallbackReply { content_type: content_type.to_owned(), body: body.to_owned() })
+    fn links(&self) -> Option<Arc<Redirector>> {
+        Some(self.links.clone())
     }
+
+    async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {
+        let account = self.caller(&callback, HttpAccount::receipts_token)?;
+        let (body, content_type) = content(&callback);
+        let reports = account.parse_receipts(body, content_type)?;
+        for reports in reports.chunks(REPORTS_PER_INTAKE) {
+            self.take_in(&callback.account, reports.to_vec(), vec![]).await?;
+        }
+        Ok(reply(account.receipt_reply()))
+    }
+
+    async fn inbound(&self, callback: Callback) -> Result<CallbackReply, Fault> {
+        let account = self.caller(&callback, HttpAccount::inbound_token)?;
+        let (body, content_type) = content(&callback);
+        let inbound = account.parse_inbound(body, content_type)?;
+        for inbound in inbound.chunks(REPORTS_PER_INTAKE) {
+            self.take_in(&callback.account, vec![], inbound.to_vec()).await?;
+        }
+        Ok(reply(account.inbound_reply()))
+    }
+}
+
+impl LiveFleet {
+    /// The account that a callback names and knows the token of. Digests are compared, so that the time it takes says nothing
+    /// about the token; and whether the account or the token is wrong is nobody's business.
+    fn caller(&self, callback: &Callback, token: fn(&HttpAccount) -> Option<&str>) -> Result<&HttpAccount, Fault> {
+        let digest_of = |text: &str| digest([text.as_bytes()]);
+        let knows = |token: &str| {
+            !token.is_empty() && callback.token.as_deref().is_some_and(|given| digest_of(given) == digest_of(token))
+        };
+        let known = self.http.get(&callback.account).filter(|account| token(account).is_some_and(knows));
+        known
+            .map(|account| &**account)
+            .ok_or_else(|| Fault::new(Code::AccountUnknown, "no account takes callbacks under this name and token"))
+    }
+
+    /// Returns once everything is durable.
+    async fn take_in(&self, account: &str, reports: Vec<Report>, inbound: Vec<Inbound>) -> Result<(), Fault> {
+        let (ack, durable) = oneshot::channel();
+        let reports = Reports { account: account.to_owned(), reports, inbound, ack };
+        let stored = async { self.reports.send(reports).await.is_ok() && durable.await == Ok(true) };
+        match tokio::time::timeout(DURABLE_WITHIN, stored).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Fault::new(Code::StoreUnavailable, "it could not be stored now: send it again")),
+        }
+    }
+}
+
+/// What a callback says, and of which kind it is: without a body it says it in its query.
+fn content(callback: &Callback) -> (&[u8], &str) {
+    if callback.body.is_empty() {
+        (callback.query.as_bytes(), "application/x-www-form-urlencoded")
+    } else {
+        (&callback.body, &callback.content_type)
+    }
+}
+
+fn reply((content_type, body): (&str, &str)) -> CallbackReply {
+    CallbackReply { content_type: content_type.to_owned(), body: body.to_owned() }
 }

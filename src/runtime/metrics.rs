@@ -66,6 +66,12 @@ metrics_table! {
     RECEIPTS_REPEATED = "smsfleet_receipts_repeated_total", Counter, ["account"], "Reports that were there before.";
     RECEIPTS_PARKED = "smsfleet_receipts_parked", Gauge, [], "Reports that match nothing yet.";
     RECEIPTS_UNMATCHED = "smsfleet_receipts_unmatched", Gauge, [], "Reports that stayed without a recipient.";
+    RECEIPTS_INBOUND = "smsfleet_receipts_inbound_total", Counter, ["account", "intent"], "New messages of people, by intent: opt_out, opt_in, none.";
+    RECEIPTS_INBOUND_REPEATED = "smsfleet_receipts_inbound_repeated_total", Counter, ["account"], "Messages of people that were there before.";
+    RECEIPTS_OPT_OUT_UNREADABLE = "smsfleet_receipts_opt_out_unreadable_total", Counter, ["account"], "Opt-outs and opt-ins whose sender is no number: set opt_out.country_code, or act by hand.";
+    LINKS_REQUESTS = "smsfleet_links_requests_total", Counter, ["result"], "Short links opened, by result: redirect, expired, unknown, unavailable.";
+    LINKS_CLICKS = "smsfleet_links_clicks_total", Counter, ["kind"], "Openings kept, by kind: person, machine.";
+    LINKS_CLICKS_DROPPED = "smsfleet_links_clicks_dropped_total", Counter, [], "Openings not kept because too many waited for the store, or it refused them.";
     STATISTICS_OUTCOMES = "smsfleet_statistics_records_total", Counter, ["outcome"], "Records of settled batches, by outcome.";
     STATISTICS_DIFFERENCE = "smsfleet_statistics_conservation_difference", Gauge, [], "Records that no outcome accounts for, over the latest recounts; must be 0.";
     WEBHOOKS_EVENTS = "smsfleet_webhooks_events_total", Counter, ["result"], "Events of webhooks, by result of their call: sent, failed (tried again), dead.";

@@ -3,6 +3,7 @@
 pub mod control;
 pub mod digest;
 pub mod erased;
+pub mod fence;
 pub mod job;
 pub mod logging;
 pub mod mention;

@@ -1,6 +1,6 @@
 //! What the surface needs of the process it runs in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +8,13 @@ use bytes::Bytes;
 
 use crate::access::keys::Keys;
 use crate::batch::SmsBatchService;
+use crate::links::Redirector;
 use crate::model::account::Account;
 use crate::model::code::Fault;
 use crate::model::schedule::LateStart;
 use crate::model::window::OnUncertain;
 use crate::ports::tallies::Tallies;
+use crate::ports::uploads::Uploads;
 use crate::ports::{Stores, World};
 use crate::runtime::metrics::Exporter;
 use crate::statistics::LiveAccount;
@@ -34,6 +36,8 @@ pub struct Surface {
     pub keys: Arc<Keys>,
     /// What a new batch has when its request does not say otherwise.
     pub defaults: Arc<Defaults>,
+    /// Where lists may be, and where those that are handed in are kept.
+    pub lists: Arc<dyn Lists>,
     /// How much is taken of one request.
     pub limits: Limits,
     /// The fleet that runs in this process; `None` when the folder was only opened to be read.
@@ -42,6 +46,19 @@ pub struct Surface {
     pub exporter: Option<Exporter>,
     /// The batches that somebody watches.
     pub watched: Arc<Watched>,
+}
+
+/// Lists of recipients, as the service reaches them.
+#[async_trait::async_trait]
+pub trait Lists: Send + Sync {
+    /// Where lists that are handed in are kept.
+    fn uploads(&self) -> Arc<dyn Uploads>;
+
+    /// The address of a list as it is stored, if whoever asks may name it: over the network only what the configuration names.
+    fn check(&self, table_name: &str, from_network: bool) -> Result<String, Fault>;
+
+    /// Uploads that batches may still read, by id.
+    async fn in_use(&self) -> Result<BTreeSet<String>, Fault>;
 }
 
 /// What a new batch has when its request does not say otherwise.
@@ -91,8 +108,6 @@ impl Default for Defaults {
 pub struct Limits {
     /// Bytes of a body, uploads apart.
     pub body_bytes: usize,
-    /// Bytes of an uploaded list.
-    pub upload_bytes: u64,
     /// How long a request may take, listings, uploads and watchers apart.
     pub request: Duration,
     /// Requests a second of one key.
@@ -107,7 +122,6 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             body_bytes: 4 << 20,
-            upload_bytes: 4 << 30,
             request: Duration::from_secs(60),
             requests_per_second: 200,
             connections: 4_096,
@@ -131,9 +145,17 @@ pub trait Live: Send + Sync {
     /// Why it cannot work now, when it cannot.
     fn ready(&self) -> Result<(), String>;
 
+    /// Short links, where this process serves them.
+    fn links(&self) -> Option<Arc<Redirector>> {
+        None
+    }
+
     /// Takes a provider's callback with delivery reports. Answers only once they are durable; a fault is answered to the
     /// provider as its status, so that it sends them again.
     async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault>;
+
+    /// Takes a provider's callback with messages of people, under the same rules.
+    async fn inbound(&self, callback: Callback) -> Result<CallbackReply, Fault>;
 }
 
 /// A request with delivery reports, as a provider sent it.

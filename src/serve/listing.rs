@@ -39,7 +39,7 @@ impl Format {
 }
 
 /// The columns of the CSV form.
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 15] = [
     "number",
     "record",
     "line",
@@ -52,6 +52,9 @@ const COLUMNS: [&str; 12] = [
     "segments",
     "history",
     "text",
+    "clicks",
+    "machine_clicks",
+    "first_click",
 ];
 
 /// Streams a listing. An error in the middle breaks the stream off, so that nobody takes half a list for a whole one.
@@ -111,6 +114,9 @@ fn csv_line(text: &mut String, line: &RecipientLine) {
             &line.segments.to_string(),
             &history.join(" | "),
             line.text.as_deref().unwrap_or(""),
+            &line.clicks.to_string(),
+            &line.machine_clicks.to_string(),
+            line.first_click.as_deref().unwrap_or(""),
         ],
     );
 }
@@ -135,10 +141,13 @@ mod tests {
             message_ids: vec![],
             segments: 1,
             text: None,
+            clicks: 0,
+            machine_clicks: 0,
+            first_click: None,
             history: vec![Event { at: "T".into(), what: "failed".into(), ..Event::default() }],
         };
         let csv = written(std::slice::from_ref(&line), Format::Csv);
-        assert_eq!(csv, "'=cmd,3,5,failed,SF-5001,0x0000000B,,a,,1,T failed,\r\n");
+        assert_eq!(csv, "'=cmd,3,5,failed,SF-5001,0x0000000B,,a,,1,T failed,,0,0,\r\n");
         assert_eq!(csv.matches(',').count(), COLUMNS.len() - 1);
         let json = written(std::slice::from_ref(&line), Format::Jsonl);
         assert_eq!(serde_json::from_str::<RecipientLine>(&json).expect("it reads back"), line);

@@ -15,6 +15,8 @@ use axum::routing::{get, post};
 use super::access::{Pace, as_owner, with_key};
 use super::api;
 use super::fleet::{Callback, Live, Surface};
+use super::inbound;
+use super::links;
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
 use crate::runtime::metrics::{SERVE_LATENCY, SERVE_REQUESTS, count, observe};
@@ -54,6 +56,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
 fn open_routes() -> Router<Arc<Surface>> {
     Router::new()
         .route("/v1/receipts/{account}", post(receipts).get(receipts))
+        .route("/v1/inbound/{account}", post(inbound::take).get(inbound::take))
+        .route("/{code}", get(links::open))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -73,8 +77,12 @@ fn finish(api: Router<Arc<Surface>>, surface: Arc<Surface>) -> Router {
         .with_state(surface)
 }
 
-/// Ends a request that takes too long to be answered. An answer that streams has been given once it begins.
+/// Ends a request that takes too long to be answered. An answer that streams has been given once it begins; a list that is
+/// handed in may take as long as it does not stand still.
 async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
+    if request.uri().path() == "/v1/uploads" {
+        return next.run(request).await;
+    }
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

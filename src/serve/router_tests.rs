@@ -7,12 +7,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::*;
-use crate::access::keys::Keys;
-use crate::adapters::memory::store::MemoryStore;
-use crate::adapters::system::{SeededChance, SystemClock};
-use crate::batch::SmsBatchService;
-use crate::ports::{Stores, World};
+use crate::ports::Stores;
 use crate::serve::client::Client;
+use crate::serve::fakes;
 use crate::serve::fleet::Limits;
 use crate::serve::socket;
 use crate::serve::views::{BatchReport, BatchView};
@@ -20,22 +17,9 @@ use crate::statistics::tests::Hand;
 
 /// A surface over what a test filled by hand; keys, audit and answers are kept in memory.
 fn surface(hand: &Hand) -> Surface {
-    let chance = Arc::new(SeededChance::from_seed(1));
-    let world = World { clock: Arc::new(SystemClock), chance: chance.clone() };
-    let kept = MemoryStore::new(chance).stores();
+    let kept = fakes::memory();
     let stores = Stores { documents: kept.documents, journal: kept.journal, ..hand.fake.stores() };
-    Surface {
-        accounts: Arc::new(hand.accounts.clone()),
-        service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default()),
-        keys: Arc::new(Keys::new(stores.clone(), world.clone())),
-        defaults: Arc::default(),
-        limits: Limits::default(),
-        live: None,
-        exporter: None,
-        watched: Arc::default(),
-        stores,
-        world,
-    }
+    fakes::surface(stores, hand.accounts.clone(), Limits::default(), std::env::temp_dir())
 }
 
 async fn call(router: Router, method: &str, path: &str) -> (u16, String, String) {

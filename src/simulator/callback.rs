@@ -23,7 +23,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pushes what becomes ready until the simulator stops. Several of these run side by side.
 pub(super) async fn push(shared: Arc<Shared>) {
-    let mut connection = None;
+    // One connection for receipts, one for people's texts: they may go to different places.
+    let mut connections: [Connection; 2] = [None, None];
     let mut failures = 0;
     while !shared.stop.is_cancelled() {
         let Some((receipts, rules)) = take(&shared) else {
@@ -33,9 +34,11 @@ pub(super) async fn push(shared: Arc<Shared>) {
             }
             continue;
         };
-        let body = body(&shared, &receipts, &rules);
+        let is_inbound = receipts.first().is_some_and(is_inbound);
+        let body = if is_inbound { inbound(&shared, &receipts[0]) } else { body(&shared, &receipts, &rules) };
+        let connection = &mut connections[usize::from(is_inbound)];
         let is_taken = tokio::select! {
-            answered = tokio::time::timeout(TIMEOUT, post(&mut connection, &rules, body)) => matches!(answered, Ok(Some(true))),
+            answered = tokio::time::timeout(TIMEOUT, post(connection, &rules, is_inbound, body)) => matches!(answered, Ok(Some(true))),
             () = shared.stop.cancelled() => false,
         };
         settle(&shared, receipts, is_taken);
@@ -43,7 +46,7 @@ pub(super) async fn push(shared: Arc<Shared>) {
             failures = 0;
             continue;
         }
-        connection = None;
+        *connection = None;
         let wait = Duration::from_millis(u64::from(rules.callback_retry_ms)) * (1 << failures.min(5));
         failures += 1;
         tokio::select! {
@@ -57,10 +60,12 @@ fn take(shared: &Shared) -> Option<(Vec<Due>, Http)> {
     let mut centre = shared.centre();
     let rules = centre.config.http.clone();
     let queue = &mut centre.receipts.ready_http;
-    if queue.is_empty() || rules.callback_url.is_empty() {
+    let first_is_inbound = is_inbound(queue.front()?);
+    if (if first_is_inbound { &rules.inbound_url } else { &rules.callback_url }).is_empty() {
         return None;
     }
-    let count = queue.len().min(rules.callback_batch as usize);
+    let receipts = queue.iter().take(rules.callback_batch as usize).take_while(|due| !is_inbound(due)).count();
+    let count = if first_is_inbound { 1 } else { receipts };
     let receipts: Vec<Due> = queue.drain(..count).collect();
     if !queue.is_empty() {
         // There is work for another of us.
@@ -78,7 +83,9 @@ fn settle(shared: &Shared, receipts: Vec<Due>, is_taken: bool) {
     let mut centre = shared.centre();
     let totals = &mut centre.ledger.totals;
     totals.receipts.unacknowledged -= receipts.len() as u64;
-    if is_taken {
+    if is_taken && receipts.first().is_some_and(is_inbound) {
+        totals.receipts.inbound_acknowledged += receipts.len() as u64;
+    } else if is_taken {
         totals.receipts.acknowledged += receipts.len() as u64;
         let delivered = receipts.iter().filter(|due| due.kind == Kind::Final(State::Delivered)).count();
         totals.receipts.acknowledged_delivered += delivered as u64;
@@ -86,6 +93,20 @@ fn settle(shared: &Shared, receipts: Vec<Due>, is_taken: bool) {
         totals.http.callbacks_failed += 1;
         centre.receipts.take_back(receipts.into_iter());
     }
+}
+
+fn is_inbound(due: &Due) -> bool {
+    matches!(due.kind, Kind::Inbound(_))
+}
+
+/// A person's text, as one object.
+fn inbound(shared: &Shared, due: &Due) -> String {
+    let centre = shared.centre();
+    let Kind::Inbound(text) = due.kind else { return String::new() };
+    let text = centre.config.receipts.inbound_texts.get(usize::from(text)).cloned().unwrap_or_default();
+    let to = String::from_utf8_lossy(centre.sender_address(due.sender)).into_owned();
+    drop(centre);
+    json!({"id": format!("in-{}", due.id), "from": format!("+{}", due.number), "to": to, "text": text}).to_string()
 }
 
 /// One object, or an array when several may come at once.
@@ -123,8 +144,12 @@ fn item(due: &Due, id_rules: &super::config::Ids) -> Value {
 type Connection = Option<SendRequest<Full<Bytes>>>;
 
 /// Whether the callback answered with a 2xx; `None` when it did not answer.
-async fn post(connection: &mut Connection, rules: &Http, body: String) -> Option<bool> {
-    let uri: Uri = rules.callback_url.parse().ok()?;
+async fn post(connection: &mut Connection, rules: &Http, is_inbound: bool, body: String) -> Option<bool> {
+    let (url, token) = match is_inbound {
+        true => (&rules.inbound_url, &rules.inbound_token),
+        false => (&rules.callback_url, &rules.callback_token),
+    };
+    let uri: Uri = url.parse().ok()?;
     let authority = uri.authority()?;
     let sender = match connection.take().filter(|sender| !sender.is_closed()) {
         Some(sender) => connection.insert(sender),
@@ -134,8 +159,8 @@ async fn post(connection: &mut Connection, rules: &Http, body: String) -> Option
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request =
         Request::post(path).header(header::HOST, authority.as_str()).header(header::CONTENT_TYPE, "application/json");
-    if !rules.callback_token.is_empty() {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {}", rules.callback_token));
+    if !token.is_empty() {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let response = sender.send_request(request.body(Full::new(Bytes::from(body))).ok()?).await.ok()?;
     let is_taken = response.status().is_success();

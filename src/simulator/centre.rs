@@ -322,11 +322,11 @@ impl Centre {
             http: incoming.http.clone().map(Box::new),
         };
         let mut later = Later { queue: &mut self.receipts, was_idle: false };
-        if incoming.http.is_none()
-            && let Some(text) = fate::inbound(&self.config, number, occurrence)
-        {
+        let can_write = incoming.http.is_none() || !self.config.http.inbound_url.is_empty();
+        if can_write && let Some(text) = fate::inbound(&self.config, number, occurrence) {
             self.ledger.totals.receipts.inbound_made += 1;
-            later.put(answered_us + 50_000, due(Kind::Inbound(text), answered_s));
+            let delay_us = u64::from(self.config.receipts.inbound_delay_ms) * 1_000;
+            later.put(answered_us + delay_us, due(Kind::Inbound(text), answered_s));
         }
         let receipt = fate::receipt(&self.config, number, occurrence);
         let is_wanted = match incoming.wants {

@@ -37,8 +37,8 @@ pub(super) fn check(config: &SimulatorConfig) -> Result<(), Fault> {
     require(receipts.window > 0, "receipts.window must not be 0")?;
     require(receipts.inbound_share == 0.0 || !receipts.inbound_texts.is_empty(), "receipts.inbound_texts is empty")?;
     require(
-        receipts.inbound_texts.iter().all(|text| text.len() <= 140 && text.is_ascii()),
-        "receipts.inbound_texts are ASCII, 140 at most",
+        receipts.inbound_texts.iter().all(|text| text.encode_utf16().count() <= if text.is_ascii() { 140 } else { 70 }),
+        "receipts.inbound_texts have 140 characters at most, 70 when they are not ASCII",
     )?;
     require(config.ids.pad_answer <= 40 && config.ids.pad_receipt <= 40, "ids are padded to 40 digits at most")?;
     require(matches!(config.http.throttle_status, 429 | 503), "http.throttle_status is 429 or 503")?;
@@ -47,7 +47,9 @@ pub(super) fn check(config: &SimulatorConfig) -> Result<(), Fault> {
         "http.callback_batch and callback_connections must not be 0",
     )?;
     let callback = &config.http.callback_url;
-    require(callback.is_empty() || callback.starts_with("http://"), "http.callback_url must begin with http://")
+    require(callback.is_empty() || callback.starts_with("http://"), "http.callback_url must begin with http://")?;
+    let inbound = &config.http.inbound_url;
+    require(inbound.is_empty() || inbound.starts_with("http://"), "http.inbound_url must begin with http://")
 }
 
 fn shares(name: &str, shares: &[f64]) -> Result<(), Fault> {

@@ -264,8 +264,10 @@ pub struct Receipts {
     pub window: u32,
     /// An unacknowledged receipt is sent again after this many milliseconds, or on the next session after its own has ended.
     pub resend_ms: u32,
-    /// Share of accepted SMPP messages that a person answers with a text of their own.
+    /// Share of accepted messages that a person answers with a text of their own; over HTTP only with `http.inbound_url`.
     pub inbound_share: f64,
+    /// Milliseconds from the answer to a submit until the person's text.
+    pub inbound_delay_ms: u32,
     /// What they write.
     pub inbound_texts: Vec<String>,
 }
@@ -290,6 +292,7 @@ impl Default for Receipts {
             window: 1_000,
             resend_ms: 30_000,
             inbound_share: 0.0,
+            inbound_delay_ms: 50,
             inbound_texts: vec!["STOP".to_owned(), "Yes please".to_owned()],
         }
     }
@@ -303,6 +306,10 @@ pub struct Http {
     pub callback_url: String,
     /// Bearer token sent with them; empty for none.
     pub callback_token: String,
+    /// Where people's own texts are pushed to, one by one (plain `http://`); empty for nowhere.
+    pub inbound_url: String,
+    /// Bearer token sent with them; empty for none.
+    pub inbound_token: String,
     /// Receipts in one callback: 1 sends an object, more an array.
     pub callback_batch: u32,
     /// Callbacks under way at once.
@@ -322,6 +329,8 @@ impl Default for Http {
         Http {
             callback_url: String::new(),
             callback_token: String::new(),
+            inbound_url: String::new(),
+            inbound_token: String::new(),
             callback_batch: 1,
             callback_connections: 4,
             callback_retry_ms: 200,

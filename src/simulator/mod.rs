@@ -135,6 +135,11 @@ impl Simulator {
         Ok(())
     }
 
+    /// Sets where people's own texts are pushed to, when their message came over HTTP.
+    pub fn set_inbound(&self, url: &str, token: &str) -> Result<(), Fault> {
+        self.change(|config| (config.http.inbound_url, config.http.inbound_token) = (url.to_owned(), token.to_owned()))
+    }
+
     fn change(&self, change: impl FnOnce(&mut SimulatorConfig)) -> Result<(), Fault> {
         let mut centre = self.shared.centre();
         let mut config = centre.config.clone();

@@ -168,6 +168,8 @@ pub(super) struct Deliver<'a> {
     pub destination: &'a [u8],
     /// 0x00 for a person's text, 0x04 for a receipt, 0x20 for an intermediate one.
     pub esm_class: u8,
+    /// The alphabet of the message.
+    pub data_coding: u8,
     pub message: &'a [u8],
     /// Optional parameters, as octets.
     pub parameters: &'a [u8],
@@ -180,7 +182,7 @@ pub(super) fn write_deliver(out: &mut Vec<u8>, deliver: &Deliver<'_>) {
         super::ids::decimal(deliver.source, 0, out);
         out.extend_from_slice(&[0, 0, 1]);
         out.extend_from_slice(deliver.destination);
-        out.extend_from_slice(&[0, deliver.esm_class, 0, 0, 0, 0, 0, 0, 0, 0, deliver.message.len() as u8]);
+        out.extend_from_slice(&[0, deliver.esm_class, 0, 0, 0, 0, 0, 0, deliver.data_coding, 0, deliver.message.len() as u8]);
         out.extend_from_slice(deliver.message);
         out.extend_from_slice(deliver.parameters);
     });

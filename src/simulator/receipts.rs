@@ -112,14 +112,14 @@ pub(super) fn write(out: &mut Vec<u8>, due: &Due, sender: &[u8], sequence: u32, 
         Kind::Intermediate(state) => (state, 0x20),
         Kind::Inbound(text) => {
             let text = rules.inbound_texts.get(usize::from(text)).map_or("", String::as_str);
-            let deliver = Deliver {
-                sequence,
-                source: due.number,
-                destination: sender,
-                esm_class: 0,
-                message: text.as_bytes(),
-                parameters: &[],
+            // What ASCII cannot say goes as UCS-2 (SMPP 3.4, 5.2.19).
+            let (data_coding, octets) = match text.is_ascii() {
+                true => (0, text.as_bytes().to_vec()),
+                false => (8, text.encode_utf16().flat_map(u16::to_be_bytes).collect()),
             };
+            let (source, message) = (due.number, &octets[..]);
+            let (destination, parameters) = (sender, &[][..]);
+            let deliver = Deliver { sequence, source, destination, esm_class: 0, data_coding, message, parameters };
             return write_deliver(out, &deliver);
         }
     };
@@ -129,8 +129,15 @@ pub(super) fn write(out: &mut Vec<u8>, due: &Due, sender: &[u8], sequence: u32, 
     if rules.form != ReceiptForm::Text {
         receipt_parameters(&mut parameters, due, state, id_rules);
     }
-    let deliver =
-        Deliver { sequence, source: due.number, destination: sender, esm_class, message: &message, parameters: &parameters };
+    let deliver = Deliver {
+        sequence,
+        source: due.number,
+        destination: sender,
+        esm_class,
+        data_coding: 0,
+        message: &message,
+        parameters: &parameters,
+    };
     write_deliver(out, &deliver);
 }
 

@@ -68,13 +68,20 @@ pub struct BatchFacts {
     pub latest_window_ms: Option<u64>,
     /// Accounts whose sending hours forbid sending now.
     pub outside_hours: Vec<String>,
+    /// The batch's own hours, when it has some: `08:00 to 22:00 Asia/Shanghai`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hours: Option<String>,
+    /// Whether they forbid sending now.
+    #[serde(default)]
+    pub outside_own_hours: bool,
     /// Receipts that match nothing yet, and receipts that stayed unmatched, over all batches.
     pub receipts_parked: u64,
     /// See `receipts_parked`.
     pub receipts_unmatched: u64,
 }
 
-/// Gathers the facts of a batch. `outside_hours` is the caller's, who knows the clock.
+/// Gathers the facts of a batch. `outside_hours` is the caller's, who knows the clock, and so is
+/// [`BatchFacts::outside_own_hours`], which is left false.
 pub async fn explain_batch(
     stores: &Stores,
     row: &BatchRow,
@@ -87,6 +94,7 @@ pub async fn explain_batch(
         CurrentStep::Delivery => ("DELIVERY", &row.delivery),
     };
     facts.standing = format!("{name} {}", step.state.name());
+    facts.hours = row.batch.hours.as_ref().map(ToString::to_string);
     facts.reason = step.reason.as_ref().map(|(code, text)| format!("{code} {text}"));
     if row.current_step == CurrentStep::Delivery
         && step.state == StepState::Ready
@@ -181,6 +189,9 @@ pub fn verdict(facts: &BatchFacts, live: &[LiveAccount], store_latency_ms: Optio
     if let Some(at) = &facts.starts_at {
         said.push(format!("it waits for its start at {at}"));
     }
+    if facts.outside_own_hours {
+        said.push(format!("it is outside its sending hours, {}", facts.hours.as_deref().unwrap_or_default()));
+    }
     for account in &facts.outside_hours {
         said.push(format!("account {account} is outside its sending hours"));
     }
@@ -243,6 +254,7 @@ mod tests {
         let up = LiveAccount { account: "a".into(), up: true, window: 100, rate: 1_000.0, ..LiveAccount::default() };
         let cases = [
             (BatchFacts { outside_hours: vec!["a".into()], ..running.clone() }, up.clone(), None, "sending hours"),
+            (BatchFacts { outside_own_hours: true, ..running.clone() }, up.clone(), None, "its sending hours"),
             (running.clone(), LiveAccount { up: false, ..up.clone() }, None, "is down"),
             (running.clone(), LiveAccount { outstanding: 95, ..up.clone() }, None, "window:"),
             (running.clone(), LiveAccount { ceiling: Some(1_000), ..up.clone() }, None, "provider rate:"),

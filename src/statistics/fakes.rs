@@ -250,6 +250,9 @@ impl Links for Fake {
     async fn reserve(&self, _: BatchId, _: u64) -> Result<LinkBlock, StoreError> {
         no()
     }
+    async fn end(&self) -> Result<u64, StoreError> {
+        no()
+    }
     async fn block_of(&self, _: u64) -> Result<Option<LinkBlock>, StoreError> {
         no()
     }

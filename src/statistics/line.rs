@@ -38,9 +38,24 @@ pub struct RecipientLine {
     /// The text, without signature and link, when it was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<String>,
+    /// How often a person opened its link.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub clicks: u64,
+    /// How often a machine did: previewers, scanners, prefetches.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub machine_clicks: u64,
+    /// When a person first opened its link, as RFC 3339 in UTC.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub first_click: Option<String>,
     /// What happened, in the order of time.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub history: Vec<Event>,
+}
+
+// serde hands the field over by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Something that happened to a recipient.

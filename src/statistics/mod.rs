@@ -5,22 +5,26 @@
 //!
 //! Architecture invariant: nothing here writes, and live counters are never read; a cache cannot make a count wrong.
 
+pub mod clicks;
 pub mod explain;
 pub mod line;
 pub mod number;
 pub mod progress;
 pub mod recipients;
 pub mod recount;
+pub mod select;
 pub mod settle;
 pub mod syncer;
 pub mod walk;
 
+pub use clicks::{BatchClicks, batch_clicks};
 pub use explain::{BatchFacts, LiveAccount, explain_batch, explain_number, verdict};
 pub use line::{Event, RecipientFilter, RecipientLine};
 pub use number::{BatchOfNumber, NumberExport, NumberHistory, number_history};
 pub use progress::{Progress, progress};
 pub use recipients::RecipientPages;
 pub use recount::recount;
+pub use select::select;
 
 #[cfg(test)]
 pub(crate) mod fakes;

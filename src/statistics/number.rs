@@ -11,7 +11,8 @@ use super::recipients::RecipientPages;
 use super::recount::pack_key;
 use crate::model::account::Account;
 use crate::model::batch::BatchRow;
-use crate::model::id::{LaneKey, Msisdn, RecipientKey};
+use crate::model::click::scope_of;
+use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::lane::lane_of;
 use crate::model::record::RangeState;
 use crate::model::time::Timestamp;
@@ -20,6 +21,7 @@ use crate::ports::journal::{Direction, Place, Stream};
 use crate::ports::receipts::MatchedReport;
 use crate::ports::{StoreError, Stores};
 use crate::runtime::mention::Person;
+use crate::runtime::short_code::Permutation;
 
 /// Inbound messages looked through for a history, the newest first.
 const INBOX_LOOKED: usize = 20_000;
@@ -198,9 +200,8 @@ enum Step {
 }
 
 /// The journals of an export, and what their entries are called.
-const JOURNALS: [(Stream, &str); 5] = [
+const JOURNALS: [(Stream, &str); 4] = [
     (Stream::Inbox, "inbound"),
-    (Stream::Click, "click"),
     (Stream::Outbox, "webhook_event_waiting"),
     (Stream::Dead, "webhook_event_dead"),
     (Stream::Audit, "audit"),
@@ -274,7 +275,9 @@ impl NumberExport {
             let mut recipients = recipients_of(&self.stores, &row, self.number).await?;
             if let Some(recipient) = recipients.first() {
                 let messages = self.stores.erasure.messages(recipient.lane, self.number).await?;
-                self.codes.extend(messages.into_iter().filter_map(|message| message.code));
+                let codes: Vec<String> = messages.into_iter().filter_map(|message| message.code).collect();
+                self.clicks(listed.batch, &codes, piece).await?;
+                self.codes.extend(codes);
             }
             recipients.sort_unstable();
             for recipient in recipients {
@@ -287,6 +290,22 @@ impl NumberExport {
             }
         }
         Ok(next)
+    }
+
+    async fn clicks(&self, batch: BatchId, codes: &[String], piece: &mut Vec<Value>) -> Result<(), StoreError> {
+        if codes.is_empty() {
+            return Ok(());
+        }
+        let permutation = Permutation::new(&self.stores.links.key().await?);
+        for (code, link) in codes.iter().filter_map(|code| Some((code, permutation.number_of(code)?))) {
+            let (scope, journal) = (scope_of(batch, link), &self.stores.journal);
+            for entry in journal.list(Stream::Click, &scope, None, ENTRIES_AT_ONCE, Direction::Forward).await? {
+                let body: Value = serde_json::from_str(&entry.body).unwrap_or_default();
+                let at = entry.place.at.to_string();
+                piece.push(json!({ "kind": "click", "batch_id": batch, "code": code, "at": at, "entry": body }));
+            }
+        }
+        Ok(())
     }
 
     async fn journal(

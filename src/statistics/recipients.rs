@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::clicks::{ClickReader, delivered_at};
 use super::line::{Event, RecipientFilter, RecipientLine};
 use super::recount::pack_key;
 use super::walk::{Lane, REPORTS_PER_PAGE, WindowEvent};
@@ -30,6 +31,7 @@ pub struct RecipientPages {
     rejects: VecDeque<(RangeKey, u32, u32)>,
     lanes: VecDeque<u8>,
     open: Option<(Box<Lane>, VecDeque<ManifestPack>)>,
+    clicks: Option<ClickReader>,
 }
 
 impl RecipientPages {
@@ -54,7 +56,11 @@ impl RecipientPages {
             (true, Some(number)) if row.lanes.is_power_of_two() => VecDeque::from([lane_of(number, row.lanes)]),
             (true, _) => (0..row.lanes).map(|lane| lane as u8).collect(),
         };
-        Ok(RecipientPages { stores, row, accounts, filter, now, rejects, lanes, open: None })
+        let clicks = match row.batch.contains_url() && !lanes.is_empty() {
+            true => Some(ClickReader::open(&stores, row.batch.batch_id).await?),
+            false => None,
+        };
+        Ok(RecipientPages { stores, row, accounts, filter, now, rejects, lanes, open: None, clicks })
     }
 
     /// Leaves out what the caller knows to hold nothing: the messages, or the records that never became one.
@@ -83,7 +89,15 @@ impl RecipientPages {
                 self.open = None;
                 return Ok(Some(vec![]));
             };
-            return pack_lines(&self.stores, &self.accounts, lane, &pack, &self.filter, self.now).await.map(Some);
+            let (mut lines, codes) = pack_lines(&self.stores, &self.accounts, lane, &pack, &self.filter, self.now).await?;
+            if let Some(clicks) = &self.clicks {
+                for (line, (code, delivered)) in lines.iter_mut().zip(codes) {
+                    let counts = clicks.of_code(&code, delivered).await?;
+                    (line.clicks, line.machine_clicks) = (counts.clicks, counts.machine_clicks);
+                    line.first_click = counts.first_click.map(|first| first.to_string());
+                }
+            }
+            return Ok(Some(lines));
         }
         let Some(lane) = self.lanes.pop_front() else { return Ok(None) };
         let key = LaneKey { batch: self.row.batch.batch_id, lane };
@@ -119,10 +133,14 @@ fn reject_line(reject: &Reject) -> RecipientLine {
         message_ids: vec![],
         segments: 0,
         text: None,
+        clicks: 0,
+        machine_clicks: 0,
+        first_click: None,
         history: vec![],
     }
 }
 
+/// The lines of a pack, and for each its code and when the receipt came that says DELIVRD.
 async fn pack_lines(
     stores: &Stores,
     accounts: &BTreeMap<String, Account>,
@@ -130,7 +148,7 @@ async fn pack_lines(
     pack: &ManifestPack,
     filter: &RecipientFilter,
     now: Timestamp,
-) -> Result<Vec<RecipientLine>, StoreError> {
+) -> Result<(Vec<RecipientLine>, Vec<(String, Option<Timestamp>)>), StoreError> {
     let end = pack.first_seq + pack.count;
     let content = match stores.packs.get(pack_key(lane.key, pack)).await {
         Ok(content) => content,
@@ -141,10 +159,10 @@ async fn pack_lines(
         // Not by bisection: once a number was erased, a pack is not in order any more.
         && !content.messages.iter().any(|message| message.number == number)
     {
-        return Ok(vec![]);
+        return Ok((vec![], vec![]));
     }
     let reports = reports_of(stores, lane.key, pack.first_seq, end).await?;
-    let mut lines = Vec::new();
+    let (mut lines, mut codes) = (Vec::new(), Vec::new());
     for seq in pack.first_seq..end {
         let mine = reports.get(&seq).map_or(&[][..], |reports| &reports[..]);
         let delivery = lane.take_reports(accounts, seq, mine, now);
@@ -166,9 +184,11 @@ async fn pack_lines(
                 line.detail = "its number was erased before it was sent".into();
             }
             lines.push(line);
+            let link = message.and_then(|message| message.link.as_ref());
+            codes.push((link.map(|link| link.code.clone()).unwrap_or_default(), delivered_at(mine)));
         }
     }
-    Ok(lines)
+    Ok((lines, codes))
 }
 
 fn message_at(content: Option<&SmsDeliveryPack>, index: u32) -> Option<&Message> {
@@ -214,6 +234,9 @@ fn line_of(lane: &Lane, seq: u32, message: Option<&Message>, reports: &[MatchedR
         message_ids: ids.collect(),
         segments: message.map_or(0, |message| message.segments),
         text: message.filter(|_| text).map(|message| message.body.clone()),
+        clicks: 0,
+        machine_clicks: 0,
+        first_click: None,
         history: history(lane, &events, reports),
     }
 }

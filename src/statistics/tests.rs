@@ -134,6 +134,8 @@ fn account(name: &str, long_message: LongMessage) -> Account {
         currency: "EUR".into(),
         hours: None,
         answer_timeout: Duration::from_secs(10),
+        sender: String::new(),
+        opt_out: Default::default(),
     }
 }
 
@@ -171,7 +173,7 @@ fn one_of_each() -> Hand {
     hand.answers(vec![(0, 0, 1, ok()), (1, 0, 1, refused("0x0B")), (2, 0, 1, Answer::NoAnswer), (3, 0, 1, Answer::Expired)]);
     hand.answers(vec![(4, 0, 1, Answer::Suppressed), (5, 0, 2, ok()), (5, 1, 2, later), (6, 0, 1, Answer::NoAnswer)]);
     hand.answers(vec![(5, 1, 2, ok())]);
-    hand.fake.rows().ledgers.insert(LANE, Ledger::sealed(9).fence_closed());
+    hand.fake.rows().ledgers.insert(LANE, Ledger::sealed(9).fence_closed(1).expect("fenced"));
     hand.receipt(0, 0, Rung::Delivered);
     hand.receipt(5, 0, Rung::Delivered);
     hand.receipt(5, 1, Rung::Ended(Ending::Failed));
@@ -243,7 +245,7 @@ async fn a_judgement_makes_uncertain_unless_the_declarer_answered_after_all() {
 async fn whoever_is_in_flight_when_a_batch_is_canceled_is_not_canceled_yet() {
     let mut hand = Hand::new(4, 0, 0, vec![]);
     hand.row.delivery.state = StepState::Canceled;
-    let mut ledger = Ledger::sealed(4).fence_closed();
+    let mut ledger = Ledger::sealed(4).fence_closed(1).expect("fenced");
     ledger.open = vec![open_window(9, 0, 0, 1, "a"), open_window(10, 77, 1, 2, "a")];
     hand.fake.rows().ledgers.insert(LANE, ledger);
     let entry = |seq| RetryEntry { seq, tries: 0, parts: 0, round: 0 };

@@ -35,6 +35,8 @@ pub struct Person {
     detail: u16,
     /// When its last window was declared.
     pub declared: Option<Timestamp>,
+    /// The last account that took a part of it, as an index into [`Lane::accounts`]; meaningless while none did.
+    taken: u16,
     /// Whether it is in a window that is still open: its end is not known, even if the lane was closed.
     pub in_flight: bool,
 }
@@ -122,7 +124,12 @@ impl Lane {
             return (Outcome::Duplicate, None);
         }
         match self.people.get(seq as usize) {
-            Some(person) => person.fold.outcome(self.is_closed() && !person.in_flight),
+            Some(person) if person.in_flight => match person.fold.outcome(false) {
+                (Outcome::Accepted, code) => (Outcome::Accepted, code),
+                // What an earlier try came to is not the end while another is in flight.
+                _ => (Outcome::Open, None),
+            },
+            Some(person) => person.fold.outcome(self.is_closed()),
             None => (Outcome::Open, None),
         }
     }
@@ -140,6 +147,11 @@ impl Lane {
     /// The account a recipient was last declared for.
     pub fn account_of(&self, person: &Person) -> Option<&str> {
         person.declared.and_then(|_| self.accounts.get(usize::from(person.account))).map(String::as_str)
+    }
+
+    /// The last account that took a part of a recipient's message; meaningless when none did.
+    pub fn taken_by(&self, person: &Person) -> Option<&str> {
+        self.accounts.get(usize::from(person.taken)).map(String::as_str)
     }
 
     /// What the protocol said when it refused a recipient; empty when it said nothing.
@@ -275,6 +287,9 @@ impl Lane {
         }
         let person = &mut self.people[answered.seq as usize];
         person.fold.answer(answered);
+        if matches!(answered.answer, Answer::Accepted { .. }) {
+            person.taken = account;
+        }
         person.account = account;
         person.declared = Some(at);
         if let Some(detail) = detail {

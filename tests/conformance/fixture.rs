@@ -10,9 +10,7 @@ use smsfleet::adapters::memory::store::MemoryStore;
 use smsfleet::adapters::system::SeededChance;
 use smsfleet::model::batch::{BatchRow, SmsBatch};
 use smsfleet::model::id::{BatchId, LaneKey, RecipientKey};
-use smsfleet::model::schedule::LateStart;
 use smsfleet::model::time::Timestamp;
-use smsfleet::model::window::OnUncertain;
 use smsfleet::ports::Stores;
 use smsfleet::ports::receipts::PartKey;
 
@@ -93,28 +91,9 @@ pub fn batch_row(id: u128, created: i64) -> BatchRow {
     let batch = SmsBatch {
         batch_id: BatchId(id),
         tenant: "t".into(),
-        table_name: "list.csv".into(),
-        campaign_id: String::new(),
-        campaign_name: String::new(),
-        marketing_program_id: String::new(),
-        task_id: String::new(),
-        content_id: String::new(),
-        content: "Hello".into(),
-        content_signature: String::new(),
-        url: None,
-        link_base: String::new(),
         auto_trigger: true,
-        schedule_time: None,
-        not_after: None,
-        late_start: LateStart::Hold,
         ext_code: "007".into(),
-        provider_type: "smpp".into(),
-        on_uncertain: OnUncertain::Hold,
-        priority: 5,
-        number_column: None,
-        dialect: String::new(),
-        default_region: "CN".into(),
-        min_recipients_per_lane: 5_000,
+        ..SmsBatch::new("list.csv", "Hello", "smpp")
     };
     BatchRow::created(batch, "digest".into(), Timestamp(created))
 }

@@ -63,6 +63,7 @@ fn link_blocks_never_overlap() {
         let next = links.reserve(BatchId(1), 1).await.expect("a block");
         assert!(!seen.contains(&next.first), "what was handed out before the restart stays so");
         assert_eq!(links.block_of(next.first + 1).await, Ok(None));
+        assert_eq!(links.end().await, Ok(next.first + 1), "behind everything handed out");
     });
 }
 

@@ -1,9 +1,12 @@
 //! End to end: the binary as a user runs it, against providers that listen on a port of this machine.
 
 mod alongside;
+mod clicks;
 mod fixture;
 mod folder;
 mod http;
+mod inbound;
+mod inside;
 mod killed;
 mod masked;
 mod others;

@@ -77,6 +77,8 @@ fn batch(list: &Path, auto_trigger: bool) -> SmsBatch {
         link_base: String::new(),
         auto_trigger,
         schedule_time: None,
+        hours: None,
+        link_parameters: Default::default(),
         not_after: None,
         late_start: LateStart::Hold,
         ext_code: String::new(),

@@ -10,9 +10,11 @@
 
 mod faults;
 mod network;
+mod operators;
 mod oracle;
 mod process;
 mod run;
+mod scenes;
 mod source;
 
 use run::{Outcome, simulate};

@@ -1,10 +1,11 @@
 //! The provider and the handsets: takes messages, answers or not, sends receipts; and remembers, as the oracle's witness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use smsfleet::adapters::system::SeededChance;
+use smsfleet::model::account::Account;
 use smsfleet::model::answer::{Answer, NotNow};
 use smsfleet::model::code::Code;
 use smsfleet::model::id::Msisdn;
@@ -17,6 +18,7 @@ use smsfleet::runtime::task::Tasks;
 use tokio::sync::oneshot;
 
 use super::faults::{Fired, Trouble};
+use super::operators::Operators;
 
 /// What one number got of one batch.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct Got {
     /// When it was last taken.
     pub last: Duration,
     pub number: Msisdn,
+    /// Accounts that took parts of it.
+    pub accounts: BTreeSet<String>,
 }
 
 impl Got {
@@ -49,6 +53,10 @@ pub struct Known {
     /// Receipts that were acknowledged: by recipient, with what they said.
     pub acknowledged: BTreeMap<String, Rung>,
     pub trace: u64,
+    /// What the operators did, to hold what arrives against.
+    pub operators: Operators,
+    /// What should never have arrived.
+    pub wrong: Vec<String>,
     next_id: u64,
     sinks: Vec<ReportSink>,
 }
@@ -99,7 +107,7 @@ impl Network {
     }
 
     /// One part of a message arrives.
-    fn take(&self, submit: &Submit, part: u8, of: u8) -> (Fate, String) {
+    fn take(&self, submit: &Submit, account: &str, part: u8, of: u8) -> (Fate, String) {
         let now = self.clock.boot();
         let recipient = recipient_of(submit);
         let fate = if self.mixed() {
@@ -122,19 +130,24 @@ impl Network {
         let mut known = self.known();
         let id = known.next_id + 1;
         known.next_id = id;
+        let refused = matches!(&fate, Fate::Refused(Answer::Failed { .. }));
+        if let Err(wrong) = known.operators.arrives(&recipient, part, refused, self.clock.now()) {
+            known.wrong.push(format!("{now:?} {wrong}: {recipient} part {part} at {account}"));
+        }
         if matches!(fate, Fate::Taken | Fate::TakenSilently) {
             let got = known.got.entry(recipient.clone()).or_default();
             *got.parts.entry(part).or_default() += 1;
             got.of = of;
             got.last = now;
             got.number = submit.number;
+            got.accounts.insert(account.to_owned());
         }
         known.trace = smsfleet::model::lane::mix(known.trace ^ now.as_micros() as u64 ^ submit.number.0 ^ u64::from(part) << 56);
         (fate, format!("{id:X}"))
     }
 
     /// Sends the receipt of a part, again and again until somebody acknowledges it.
-    fn receipt(self: &Arc<Self>, submit: &Submit, id: String, early: bool) {
+    fn receipt(self: &Arc<Self>, submit: &Submit, account: &str, id: String, early: bool) {
         let (network, number, recipient) = (self.clone(), submit.number, recipient_of(submit));
         let draw = self.chance.next();
         let rung = match draw % 10 {
@@ -154,11 +167,11 @@ impl Network {
             self.fire("receipt early");
         }
         for copy in 0..times {
-            let (network, id, recipient) = (network.clone(), id.clone(), recipient.clone());
+            let (network, id, recipient, account) = (network.clone(), id.clone(), recipient.clone(), account.to_owned());
             let delay = if early { 0 } else { 20 + (draw >> 8) % 20_000 } + copy * 700;
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(delay)).await;
-                while !network.deliver(number, &id, rung).await {
+                while !network.deliver(&account, number, &id, rung).await {
                     tokio::time::sleep(Duration::from_secs(2)).await;
                 }
                 let mut known = network.known();
@@ -168,7 +181,7 @@ impl Network {
         }
     }
 
-    async fn deliver(&self, number: Msisdn, id: &str, rung: Rung) -> bool {
+    async fn deliver(&self, account: &str, number: Msisdn, id: &str, rung: Rung) -> bool {
         let sink = {
             let known = self.known();
             if known.sinks.is_empty() {
@@ -189,7 +202,7 @@ impl Network {
             raw: format!("{id} {}", rung.stat()),
             received: self.clock.now(),
         };
-        if sink.send(Reports { account: "sim".into(), reports: vec![report], inbound: vec![], ack }).await.is_err() {
+        if sink.send(Reports { account: account.to_owned(), reports: vec![report], inbound: vec![], ack }).await.is_err() {
             self.known().sinks.retain(|other| !other.is_closed());
             return false;
         }
@@ -213,6 +226,7 @@ pub struct Sessions {
     pub network: Arc<Network>,
     pub trouble: Trouble,
     pub tasks: Tasks,
+    pub account: Account,
 }
 
 #[async_trait::async_trait]
@@ -223,23 +237,24 @@ impl Provider for Sessions {
         for submit in &chunk.messages {
             // Each message is written on its own, and a freeze may come in between.
             self.trouble.gate().await;
-            let parts = split(&submit.text, smsfleet::model::account::LongMessage::Udh8).parts;
+            let parts = split(&submit.text, self.account.capabilities.long_message).parts;
+            let account = &self.account.name;
             for part in (0..parts).filter(|part| submit.parts == 0 || submit.parts & (1 << part) != 0) {
                 let answered = |answer| Answered { seq: submit.seq, part, parts, answer };
                 if chunk.stop.is_cancelled() || self.network.clock.boot() > chunk.send_by {
                     answers.push((answered(Answer::NotSent), Duration::ZERO));
                     continue;
                 }
-                let (fate, id) = self.network.take(submit, part, parts);
+                let (fate, id) = self.network.take(submit, account, part, parts);
                 let early = self.network.mixed();
                 let latency = Duration::from_millis(self.network.chance.next() % 300);
                 match fate {
                     Fate::Taken => {
-                        self.network.receipt(submit, id.clone(), early);
+                        self.network.receipt(submit, account, id.clone(), early);
                         answers.push((answered(Answer::Accepted { id: id.into() }), latency));
                     }
                     Fate::TakenSilently => {
-                        self.network.receipt(submit, id, early);
+                        self.network.receipt(submit, account, id, early);
                         answers.push((answered(Answer::NoAnswer), Duration::from_secs(5)));
                     }
                     Fate::Refused(answer) => answers.push((answered(answer), latency)),

@@ -16,7 +16,7 @@ use smsfleet::model::time::Timestamp;
 use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
 use super::network::Got;
-use super::process::{Shared, account};
+use super::process::{Shared, accounts};
 use super::run::Outcome;
 use super::source::records;
 
@@ -34,9 +34,13 @@ pub async fn check(
         let sent = shared.network.known().got.keys().any(|key| key.starts_with(&id.to_string()));
         return if sent { Err(format!("batch {id} was never sealed, yet somebody got it")) } else { Ok(()) };
     }
+    if let Some(wrong) = shared.network.known().wrong.first() {
+        return Err(wrong.clone());
+    }
+    check_accounts(shared, row).await?;
     let all = records(&batch.table_name);
     // Counted afresh: a receipt may have settled an uncertain recipient since the batch was settled.
-    let accounts = BTreeMap::from([("sim".to_owned(), account())]);
+    let accounts = accounts();
     let settlement = recount(&shared.stores, row, &accounts, shared.clock.now()).await.map_err(|error| error.to_string())?;
     if settlement.records != all.len() as u64 || settlement.unaccounted() != 0 {
         return Err(format!("batch {id}: {} records, {:?}", all.len(), settlement));
@@ -72,6 +76,23 @@ pub async fn check(
     outcome.failed += of(Ends::Failed);
     outcome.uncertain += of(Ends::Uncertain);
     outcome.canceled += of(Ends::Canceled);
+    Ok(())
+}
+
+/// After a change of provider was answered, nothing is declared for the old one.
+async fn check_accounts(shared: &Shared, row: &BatchRow) -> Result<(), String> {
+    let id = row.batch.batch_id;
+    for lane in 0..row.lanes {
+        let key = LaneKey { batch: id, lane: lane as u8 };
+        for stored in shared.stores.windows.list(key, 0, 10_000).await.map_err(|error| error.to_string())? {
+            let window = stored.row.map(|row| row.window).or(stored.judgement.map(|judgement| judgement.window));
+            let Some(window) = window else { continue };
+            let allowed = shared.network.known().operators.types_at(id, window.declared_at);
+            if !allowed.contains(&window.account) {
+                return Err(format!("declared for {}, when {allowed:?} was in force: {window:?}", window.account));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -112,7 +133,7 @@ async fn lane_story(shared: &Shared, row: &BatchRow, number: &str) -> String {
 }
 
 async fn lines(shared: &Shared, row: &BatchRow) -> Result<Vec<RecipientLine>, String> {
-    let accounts = BTreeMap::from([("sim".to_owned(), account())]);
+    let accounts = accounts();
     let (stores, now) = (shared.stores.clone(), shared.clock.now());
     let pages = RecipientPages::new(stores, row.clone(), Arc::new(accounts), RecipientFilter::default(), now).await;
     let mut pages = pages.map_err(|error| error.to_string())?;
@@ -131,6 +152,9 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
     let wrong = |what: &str| Err(format!("{what}: {line:?} got {got:?}"));
     if got.repeated() {
         return wrong("somebody got it twice");
+    }
+    if got.accounts.len() > 1 {
+        return wrong("somebody got parts from two providers");
     }
     let complete = got.complete();
     match line.outcome {

@@ -12,9 +12,10 @@ use smsfleet::adapters::memory::queue::{MemberId, MemoryBroker};
 use smsfleet::adapters::memory::rates::LocalRates;
 use smsfleet::adapters::memory::tallies::MemoryTallies;
 use smsfleet::adapters::system::SeededChance;
+use smsfleet::batch::Offer;
 use smsfleet::coordinate::leader::Terms;
 use smsfleet::coordinate::sweeper::Keep;
-use smsfleet::model::account::{Account, Capabilities, ReceiptRules};
+use smsfleet::model::account::{Account, Capabilities, LongMessage, ReceiptRules};
 use smsfleet::model::idform::IdForm;
 use smsfleet::ports::clock::Clock;
 use smsfleet::ports::provider::{Provider, Route};
@@ -52,18 +53,34 @@ pub struct Process {
     pub expelled: bool,
 }
 
-/// The account of all batches.
-pub fn account() -> Account {
+/// The accounts: one of the provider type that batches begin with, and one of another, which splits messages otherwise and
+/// signs them itself.
+pub fn accounts() -> BTreeMap<String, Account> {
+    let other = Capabilities { long_message: LongMessage::Udh16, add_signature: false, ..Capabilities::default() };
+    [account("sim", Capabilities::default()), account("alt", other)]
+        .into_iter()
+        .map(|account| (account.name.clone(), account))
+        .collect()
+}
+
+/// The accounts as operators see them.
+pub fn offers() -> Vec<Offer> {
+    accounts().into_values().map(|account| Offer { account, rate: Some(500.0) }).collect()
+}
+
+fn account(name: &str, capabilities: Capabilities) -> Account {
     Account {
-        name: "sim".into(),
-        provider_type: "sim".into(),
+        name: name.into(),
+        provider_type: name.into(),
         rate: None,
-        capabilities: Capabilities::default(),
+        capabilities,
         receipts: ReceiptRules { wait: Duration::from_secs(60), id_form: IdForm::Learn, ..ReceiptRules::default() },
         price: None,
         currency: String::new(),
         hours: None,
         answer_timeout: Duration::from_secs(6),
+        sender: String::new(),
+        opt_out: Default::default(),
     }
 }
 
@@ -72,9 +89,12 @@ impl Process {
         let (frozen, gate) = watch::channel(false);
         let trouble = Trouble::new(seed, gate, shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
         let sessions = Tasks::default();
-        let provider: Arc<dyn Provider> =
-            Arc::new(Sessions { network: shared.network.clone(), trouble: trouble.clone(), tasks: sessions.clone() });
-        let routes = Arc::new(BTreeMap::from([("sim".to_owned(), Route { account: account(), provider })]));
+        let route = |(name, account): (String, Account)| {
+            let (network, trouble, tasks) = (shared.network.clone(), trouble.clone(), sessions.clone());
+            let provider: Arc<dyn Provider> = Arc::new(Sessions { network, trouble, tasks, account: account.clone() });
+            (name, Route { account, provider })
+        };
+        let routes = Arc::new(accounts().into_iter().map(route).collect::<BTreeMap<_, _>>());
         let stores = trouble.stores(&shared.stores);
         let budget = BudgetedPacks::new(stores.packs.clone());
         let world = World { clock: shared.clock.clone(), chance: Arc::new(SeededChance::from_seed(seed ^ 0xc0ffee)) };
@@ -82,7 +102,7 @@ impl Process {
         let edges = Edges {
             webhooks: Webhooks::new(stores.clone(), world.clone(), Arc::new(NoCaller)),
             stores,
-            rates: Arc::new(LocalRates::new([("sim".to_owned(), None)], world.clock.boot())),
+            rates: Arc::new(LocalRates::new(accounts().into_keys().map(|name| (name, None)), world.clock.boot())),
             world,
             source: Arc::new(SimSource),
             routes,

@@ -13,23 +13,25 @@ use smsfleet::adapters::system::SeededChance;
 use smsfleet::batch::SmsBatchService;
 use smsfleet::model::batch::{Command, SmsBatch};
 use smsfleet::model::id::BatchId;
-use smsfleet::model::schedule::LateStart;
 use smsfleet::model::state::StepState;
 use smsfleet::model::time::Timestamp;
-use smsfleet::model::window::OnUncertain;
 use smsfleet::ports::World;
 use smsfleet::ports::clock::{Chance, Clock};
+use smsfleet::roles::selection::Selection;
 use tokio::sync::Notify;
 
-use super::faults::Fired;
+use super::faults::{Fired, Trouble};
 use super::network::Network;
 use super::oracle;
-use super::process::{Process, Shared};
+use super::process::{Process, Shared, accounts};
 
 /// The kinds of faults that must have fired over all runs.
-const FAULTS: [&str; 21] = [
+const FAULTS: [&str; 28] = [
     "answer lost",
     "cancel",
+    "change of provider",
+    "change of provider interrupted",
+    "change of provider in vain",
     "crash",
     "disk full",
     "freeze",
@@ -42,6 +44,10 @@ const FAULTS: [&str; 21] = [
     "receipt early",
     "receipt never",
     "receipt twice",
+    "retry of numbers",
+    "retry of the failed",
+    "retry of the unsent",
+    "retry interrupted",
     "stop",
     "store unavailable",
     "suppressed during the run",
@@ -88,16 +94,19 @@ pub fn simulate(seed: u64) -> Result<Outcome, String> {
     })
 }
 
-struct Run {
-    shared: Shared,
-    chance: SeededChance,
+pub(super) struct Run {
+    pub(super) shared: Shared,
+    pub(super) chance: SeededChance,
     processes: Vec<Process>,
     frozen: Vec<(tokio::time::Instant, Process)>,
     next_process: u64,
-    batches: Vec<(BatchId, SmsBatch)>,
-    service: SmsBatchService,
+    pub(super) batches: Vec<(BatchId, SmsBatch)>,
+    pub(super) service: SmsBatchService,
     story: Vec<String>,
     canceled: BTreeMap<BatchId, Duration>,
+    /// The commands of an operator whose store has troubles, and who may be interrupted.
+    pub(super) shaky: SmsBatchService,
+    pub(super) orders: u64,
 }
 
 async fn run(seed: u64) -> Result<Outcome, String> {
@@ -115,9 +124,14 @@ async fn run(seed: u64) -> Result<Outcome, String> {
         fired,
         full: Arc::default(),
     };
-    // The operator's own commands meet a healthy store: what is tested are the workers.
+    // The operator's plain commands meet a healthy store: what is tested are the workers. Orders meet both.
     let world = World { clock, chance: Arc::new(SeededChance::from_seed(seed ^ 3)) };
-    let service = SmsBatchService::new(shared.stores.clone(), world, Arc::new(Notify::new()));
+    let select = Selection::new(shared.stores.clone(), accounts());
+    let service = SmsBatchService::new(shared.stores.clone(), world.clone(), Arc::new(Notify::new()), select);
+    let (_never, frozen) = tokio::sync::watch::channel(false);
+    let trouble = Trouble::new(seed ^ 4, frozen, shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
+    let stores = trouble.stores(&shared.stores);
+    let shaky = SmsBatchService::new(stores.clone(), world, Arc::new(Notify::new()), Selection::new(stores, accounts()));
     let mut run = Run {
         shared,
         chance,
@@ -128,6 +142,8 @@ async fn run(seed: u64) -> Result<Outcome, String> {
         service,
         story: vec![],
         canceled: BTreeMap::new(),
+        shaky,
+        orders: 0,
     };
     for _ in 0..1 + run.chance.next() % 3 {
         run.start_process();
@@ -151,41 +167,23 @@ impl Run {
         self.processes.push(Process::start(&self.shared, self.next_process));
     }
 
-    fn tell(&mut self, what: String) {
+    pub(super) fn tell(&mut self, what: String) {
         self.story.push(format!("{:>9.3?} {what}", self.shared.clock.boot()));
     }
 
-    fn fire(&self, fault: &'static str) {
+    pub(super) fn fire(&self, fault: &'static str) {
         *self.shared.fired.lock().expect("not poisoned").entry(fault).or_default() += 1;
     }
 
     async fn create(&mut self, seed: u64, n: u64) -> Result<(), String> {
         let records = 30 + self.chance.next() % 300;
         let batch = SmsBatch {
-            batch_id: BatchId(0),
             tenant: format!("t{}", n % 2),
-            table_name: format!("{}:{records}", seed * 8 + n),
-            campaign_id: String::new(),
-            campaign_name: String::new(),
-            marketing_program_id: String::new(),
-            task_id: String::new(),
-            content_id: String::new(),
-            content: "Hello {{name}}".into(),
             content_signature: "Sim".into(),
-            url: None,
-            link_base: String::new(),
             auto_trigger: true,
-            schedule_time: None,
-            not_after: None,
-            late_start: LateStart::Hold,
             ext_code: "01".into(),
-            provider_type: "sim".into(),
-            on_uncertain: OnUncertain::Hold,
-            priority: 5,
-            number_column: None,
-            dialect: String::new(),
-            default_region: "CN".into(),
             min_recipients_per_lane: [0, 10, 50, 5_000][(self.chance.next() % 4) as usize],
+            ..SmsBatch::new(&format!("{}:{records}", seed * 8 + n), "Hello {{name}}", "sim")
         };
         let created = self.service.create(&format!("key{n}"), batch.clone()).await.map_err(|fault| fault.to_string())?;
         self.service.entry_process(created.batch).await.map_err(|fault| fault.to_string())?;
@@ -203,7 +201,7 @@ impl Run {
         }
         let draw = self.chance.next();
         let which = |n: usize| (draw >> 32) as usize % n.max(1);
-        match draw % 20 {
+        match draw % 26 {
             0..3 if !self.processes.is_empty() => {
                 let process = self.processes.remove(which(self.processes.len()));
                 self.tell("crash".into());
@@ -254,6 +252,8 @@ impl Run {
                 }
                 self.tell(if full { "the disk is full" } else { "the disk has room" }.into());
             }
+            20 | 21 => self.change_provider(which(self.batches.len()), draw >> 8).await?,
+            22..26 => self.retry(which(self.batches.len()), draw >> 8).await?,
             _ if self.processes.len() < 3 => {
                 self.tell("start".into());
                 self.start_process();
@@ -263,10 +263,16 @@ impl Run {
         Ok(())
     }
 
-    async fn operate(&mut self, command: Command, word: &'static str, which: usize) {
+    pub(super) async fn operate(&mut self, command: Command, word: &'static str, which: usize) {
         let (id, _) = self.batches[which];
+        if command != Command::Pause {
+            self.shared.network.known().operators.goes_on(id);
+        }
         // Refused where the state does not allow it, as for anybody.
-        if self.service.command(id, command).await.is_ok() {
+        if let Ok(answer) = self.service.command(id, command).await {
+            if let Some(receipt) = answer.pause.filter(|_| !answer.already) {
+                self.shared.network.known().operators.paused(id, receipt.until, receipt.may_still_go);
+            }
             if command == Command::Cancel {
                 self.canceled.entry(id).or_insert(self.shared.clock.boot());
             }
@@ -294,13 +300,19 @@ impl Run {
     async fn finish(&mut self) -> Result<Outcome, String> {
         let mut outcome = Outcome { trace: 0, ..Outcome::default() };
         for (id, batch) in self.batches.clone() {
+            let mut again = self.chance.next().is_multiple_of(2);
             let row = loop {
                 let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
                 if row.step().state == StepState::Paused {
+                    self.shared.network.known().operators.goes_on(id);
                     let _ = self.service.command(id, Command::Resume).await;
                 }
                 let prepared_in_vain = row.sealed.is_none() && row.preparation.state.is_final();
                 if prepared_in_vain || row.settlement.as_ref().is_some_and(|settlement| settlement.settled) {
+                    // Once more, in peace: whoever was refused gets it, and nobody else.
+                    if std::mem::take(&mut again) && self.retry_failed_in_peace(id).await? {
+                        continue;
+                    }
                     break row;
                 }
                 if self.shared.clock.boot() > Duration::from_secs(2 * 3_600) {

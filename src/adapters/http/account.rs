@@ -11,12 +11,14 @@ use tokio::time::Instant;
 
 use super::answer;
 use super::config::HttpConfig;
+use super::inbound;
 use super::receipt;
 use super::request::{Requests, Try};
 use crate::adapters::waiting::{self, Queue, Ticket, asked};
 use crate::model::account::{Account, LongMessage};
 use crate::model::answer::Answer;
 use crate::model::code::{Code, Fault};
+use crate::model::inbound::Inbound;
 use crate::model::receipt::Report;
 use crate::model::schedule::backoff_delay;
 use crate::model::window::Answered;
@@ -63,6 +65,9 @@ impl HttpAccount {
         if let Some(receipts) = &config.receipts {
             receipt::check(receipts)?;
         }
+        if let Some(inbound) = &config.inbound {
+            inbound::check(inbound)?;
+        }
         let core = Arc::new(Core {
             requests: Requests::new(&config, account.answer_timeout)?,
             queue: Queue::new(2 * (config.concurrency * config.batch) as usize, LongMessage::Payload),
@@ -102,6 +107,25 @@ impl HttpAccount {
     pub fn receipt_reply(&self) -> (&str, &str) {
         let receipts = self.core.config.receipts.as_ref();
         receipts.map_or(("text/plain", ""), |receipts| (&receipts.reply_type, &receipts.reply))
+    }
+
+    /// What a push of messages of people must know; `None` when the account takes none.
+    pub fn inbound_token(&self) -> Option<&str> {
+        self.core.config.inbound.as_ref().map(|inbound| inbound.token.expose())
+    }
+
+    /// The messages of one push, all or none. `InputInvalid` when any of them cannot be read, or the account takes none.
+    pub fn parse_inbound(&self, body: &[u8], content_type: &str) -> Result<Vec<Inbound>, Fault> {
+        match &self.core.config.inbound {
+            Some(config) => inbound::read(config, body, content_type, self.core.clock.now()),
+            None => Err(Fault::new(Code::InputInvalid, format!("account {} takes no messages", self.core.account.name))),
+        }
+    }
+
+    /// What a push is answered with once its messages are durable: the kind of body, and the body.
+    pub fn inbound_reply(&self) -> (&str, &str) {
+        let inbound = self.core.config.inbound.as_ref();
+        inbound.map_or(("text/plain", ""), |inbound| (&inbound.reply_type, &inbound.reply))
     }
 
     fn stop(&self, grace: Duration) {

@@ -49,6 +49,8 @@ pub struct HttpConfig {
     pub idempotency: Option<IdempotencyConfig>,
     /// Receipts that the provider pushes.
     pub receipts: Option<ReceiptConfig>,
+    /// Messages of people that the provider pushes.
+    pub inbound: Option<InboundConfig>,
     /// A PEM file with the authorities to trust; the public ones when there is none.
     pub ca_file: Option<PathBuf>,
     /// Seconds that connecting may take.
@@ -71,6 +73,9 @@ impl HttpConfig {
         if let Some(receipts) = &self.receipts {
             super::receipt::check(receipts)?;
         }
+        if let Some(inbound) = &self.inbound {
+            super::inbound::check(inbound)?;
+        }
         super::request::Requests::new(self, Duration::from_secs(1)).map(|_| ())
     }
 }
@@ -92,6 +97,7 @@ impl Default for HttpConfig {
             answer: AnswerConfig::default(),
             idempotency: None,
             receipts: None,
+            inbound: None,
             ca_file: None,
             connect_timeout: Duration::from_secs(10),
             retry_min: Duration::from_millis(200),
@@ -181,6 +187,44 @@ impl Default for ReceiptConfig {
             statuses: BTreeMap::new(),
             done: None,
             error: None,
+            reply: r#"{"code":0}"#.into(),
+            reply_type: "application/json".into(),
+        }
+    }
+}
+
+/// Messages of people that the provider pushes to `/v1/inbound/ACCOUNT`, as JSON (an object or an array), a form, or the query
+/// of a GET.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InboundConfig {
+    /// What a push must know to be taken.
+    pub token: Secret,
+    /// The messages: an array, or one object.
+    pub items: String,
+    /// Who sent it.
+    pub from: String,
+    /// The number it was sent to, with the `ext_code` behind it.
+    pub to: Option<String>,
+    /// What it says.
+    pub text: String,
+    /// The provider's own id of it: by it a push that comes again is told.
+    pub id: Option<String>,
+    /// What a push is answered with once its messages are durable.
+    pub reply: String,
+    /// The kind of that answer.
+    pub reply_type: String,
+}
+
+impl Default for InboundConfig {
+    fn default() -> InboundConfig {
+        InboundConfig {
+            token: Secret::default(),
+            items: String::new(),
+            from: "/from".into(),
+            to: Some("/to".into()),
+            text: "/text".into(),
+            id: Some("/id".into()),
             reply: r#"{"code":0}"#.into(),
             reply_type: "application/json".into(),
         }

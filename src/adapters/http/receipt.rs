@@ -34,12 +34,7 @@ pub fn check(config: &ReceiptConfig) -> Result<(), Fault> {
 /// The receipts of one push: all of them, or a fault that says which one cannot be read.
 pub fn read(config: &ReceiptConfig, body: &[u8], content_type: &str, received: Timestamp) -> Result<Vec<Report>, Fault> {
     let refuse = |what: String| Fault::new(Code::InputInvalid, format!("receipts: {what}"));
-    let value = if content_type.to_ascii_lowercase().contains("form-urlencoded") {
-        form(body).ok_or_else(|| refuse("the form cannot be read".into()))?
-    } else {
-        serde_json::from_slice(body)
-            .map_err(|error| refuse(format!("no JSON at line {}, column {}", error.line(), error.column())))?
-    };
+    let value = parse(body, content_type).map_err(&refuse)?;
     let items = match value.pointer(&config.items) {
         Some(Value::Array(items)) => items.as_slice(),
         Some(item @ Value::Object(_)) => std::slice::from_ref(item),
@@ -67,6 +62,14 @@ fn report(config: &ReceiptConfig, item: &Value, received: Timestamp) -> Result<R
         raw: item.to_string(),
         received,
     })
+}
+
+/// What was pushed, as JSON; or what is wrong with it.
+pub(super) fn parse(body: &[u8], content_type: &str) -> Result<Value, String> {
+    if content_type.to_ascii_lowercase().contains("form-urlencoded") {
+        return form(body).ok_or_else(|| "the form cannot be read".into());
+    }
+    serde_json::from_slice(body).map_err(|error| format!("no JSON at line {}, column {}", error.line(), error.column()))
 }
 
 /// A form as a JSON object.

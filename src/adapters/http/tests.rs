@@ -58,6 +58,8 @@ fn account() -> Account {
         currency: String::new(),
         hours: None,
         answer_timeout: Duration::from_millis(300),
+        sender: String::new(),
+        opt_out: Default::default(),
     }
 }
 

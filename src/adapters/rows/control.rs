@@ -48,7 +48,8 @@ mod tests {
         let bytes = write(3, 0x0102, &Ledger::sealed(2));
         let golden = concat!(
             r#"{"len":2,"task_number":0,"owner":0,"legs":[{"id":0,"len":2,"declared":0,"due":0}],"open":[],"#,
-            r#""totals":{"accepted":0,"failed":0,"uncertain":0,"suppressed":0,"expired":0,"segments":0},"closed":false,"fences":0}"#
+            r#""totals":{"accepted":0,"failed":0,"uncertain":0,"suppressed":0,"expired":0,"segments":0},"closed":false,"fences":0,"#,
+            r#""handed":null,"order":0,"ordered":0,"foreign_until":0,"provider_number":0,"closed_number":0}"#
         );
         assert_eq!(bytes[..JSON_AT], [1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(std::str::from_utf8(&bytes[JSON_AT..]), Ok(golden));

@@ -50,9 +50,9 @@ pub struct Counters {
     pub answers_late: AtomicU64,
     /// Receipts that came in.
     pub receipts: AtomicU64,
-    /// Receipts that were not acknowledged because they did not become durable.
+    /// Receipts and messages of people that were not acknowledged because they did not become durable.
     pub receipts_refused: AtomicU64,
-    /// Messages of people, taken and dropped.
+    /// Messages of people, or parts of them, that came in.
     pub inbound: AtomicU64,
     /// PDUs of kinds that nobody asked for.
     pub strange: AtomicU64,

@@ -1,6 +1,6 @@
-//! Receipts on their way to the store, and their acknowledgements on the way back.
+//! Receipts and messages of people on their way to the store, and their acknowledgements on the way back.
 //!
-//! Receipts that were read together travel together. They are held until the store's word comes; a session that holds
+//! What was read together travels together. It is held until the store's word comes; a session that holds
 //! [`HELD_MAX`] of them stops reading, and so slows the SMSC instead of filling memory.
 
 use std::collections::VecDeque;
@@ -12,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
+use crate::model::inbound::Inbound;
 use crate::model::limits::REPORTS_PER_INTAKE;
 use crate::model::receipt::Report;
 use crate::ports::provider::{ReportSink, Reports};
@@ -27,6 +28,7 @@ pub struct Incoming {
     account: String,
     sink: ReportSink,
     gathered: Vec<Report>,
+    inbound: Vec<Inbound>,
     keys: Vec<Key>,
     waiting: VecDeque<Reports>,
     acks: FuturesUnordered<Ack>,
@@ -49,6 +51,7 @@ impl Incoming {
             account: account.to_owned(),
             sink,
             gathered: Vec::new(),
+            inbound: Vec::new(),
             keys: Vec::new(),
             waiting: VecDeque::new(),
             acks: FuturesUnordered::new(),
@@ -66,16 +69,23 @@ impl Incoming {
         }
     }
 
-    /// Passes the receipts of this reading on.
+    /// Adds a message of a person, with the PDUs that brought it.
+    pub fn gather_inbound(&mut self, keys: Vec<Key>, inbound: Inbound) {
+        self.held += keys.len();
+        self.keys.extend(keys);
+        self.inbound.push(inbound);
+    }
+
+    /// Passes on what was gathered in this reading.
     pub fn pass_on(&mut self) {
-        if self.gathered.is_empty() {
+        if self.keys.is_empty() {
             return;
         }
         let (ack, told) = oneshot::channel();
         let keys = std::mem::take(&mut self.keys);
         self.acks.push(Ack { keys, told });
-        let reports =
-            Reports { account: self.account.clone(), reports: std::mem::take(&mut self.gathered), inbound: vec![], ack };
+        let (reports, inbound) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.inbound));
+        let reports = Reports { account: self.account.clone(), reports, inbound, ack };
         if !self.waiting.is_empty() {
             self.waiting.push_back(reports);
             return;

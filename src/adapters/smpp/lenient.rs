@@ -59,6 +59,8 @@ pub fn message_id(body: &[u8]) -> Box<str> {
 pub struct Delivered {
     /// From whom; in a receipt, the handset.
     pub source: String,
+    /// To whom: our own number, with an `ext_code` behind it. Read for messages of people alone.
+    pub destination: String,
     /// The kind of message (SMPP 3.4, 5.2.12).
     pub esm_class: u8,
     /// The alphabet of `text`.
@@ -71,6 +73,8 @@ pub struct Delivered {
     pub message_state: Option<u8>,
     /// `network_error_code` (5.3.2.31): the kind of network, when it is there, and the code.
     pub network_error: Option<(Option<u8>, u16)>,
+    /// `sar_msg_ref_num`, `sar_total_segments` and `sar_segment_seqnum` (5.3.2.22 to 24), when all are there.
+    pub sar: Option<(u16, u8, u8)>,
 }
 
 impl Delivered {
@@ -93,8 +97,11 @@ pub fn deliver_sm(body: &[u8]) -> Delivered {
     rest.take(2); // source ton and npi
     delivered.source = latin1(rest.text());
     rest.take(2); // destination ton and npi
-    rest.text(); // destination
+    let destination = rest.text();
     delivered.esm_class = rest.octet();
+    if !delivered.is_receipt() {
+        delivered.destination = latin1(destination);
+    }
     rest.take(2); // protocol_id, priority_flag
     rest.text(); // schedule_delivery_time
     rest.text(); // validity_period
@@ -115,8 +122,11 @@ pub fn data_sm(body: &[u8]) -> Delivered {
     rest.take(2); // source ton and npi
     delivered.source = latin1(rest.text());
     rest.take(2); // destination ton and npi
-    rest.text(); // destination
+    let destination = rest.text();
     delivered.esm_class = rest.octet();
+    if !delivered.is_receipt() {
+        delivered.destination = latin1(destination);
+    }
     rest.take(1); // registered_delivery
     delivered.data_coding = rest.octet();
     parameters(rest, &mut delivered);
@@ -124,6 +134,7 @@ pub fn data_sm(body: &[u8]) -> Delivered {
 }
 
 fn parameters(mut rest: Rest<'_>, delivered: &mut Delivered) {
+    let mut sar = (None, None, None);
     while !rest.0.is_empty() {
         let (tag, length) = (rest.short(), usize::from(rest.short()));
         let value = rest.take(length);
@@ -135,8 +146,14 @@ fn parameters(mut rest: Rest<'_>, delivered: &mut Delivered) {
             }
             (0x0423, [high, low]) => delivered.network_error = Some((None, u16::from_be_bytes([*high, *low]))),
             (0x0424, value) if !value.is_empty() => delivered.text = value.to_vec(),
+            (0x020C, [high, low]) => sar.0 = Some(u16::from_be_bytes([*high, *low])),
+            (0x020E, [total]) => sar.1 = Some(*total),
+            (0x020F, [number]) => sar.2 = Some(*number),
             _ => {}
         }
+    }
+    if let (Some(reference), Some(total), Some(number)) = sar {
+        delivered.sar = Some((reference, total, number));
     }
 }
 
@@ -201,6 +218,11 @@ mod tests {
         assert_eq!(read.text, b"id:1 stat:DELIVRD");
         assert_eq!((read.receipted_message_id.as_deref(), read.message_state), (Some("ab12"), Some(2)));
         assert!(read.is_receipt() && !read.is_intermediate());
+
+        let from_person = DeliverSm::builder().destination_addr(COctetString::from_slice(b"12345\0").expect("digits")).build();
+        let mut body = BytesMut::new();
+        from_person.encode(&mut body);
+        assert_eq!(deliver_sm(&body).destination, "12345");
 
         let mut data = DataSm::builder().esm_class(EsmClass::from(0x20)).build();
         data.source_addr = COctetString::from_slice(b"4477\0").expect("digits");

@@ -5,7 +5,8 @@
 //! submits as have room, writes them together, reads whatever is there and hands the answers back in batches.
 //!
 //! Flow: [`account`] queues chunks ([`super::waiting`]), sessions ([`session`]) take from the queue ([`outgoing`]), remember what they
-//! wrote ([`window`]), and read answers and receipts ([`lenient`], [`receipt`]); [`connect`] keeps each session alive.
+//! wrote ([`window`]), and read answers, receipts and messages of people
+//! ([`lenient`], [`receipt`], [`inbound`]); [`connect`] keeps each session alive.
 //!
 //! Architecture invariant: a message that was written and has no answer is answered `NoAnswer`, once; nothing here ever
 //! sends it again.
@@ -14,6 +15,7 @@ pub mod account;
 pub mod config;
 mod connect;
 mod core;
+mod inbound;
 mod incoming;
 pub mod lenient;
 mod outgoing;

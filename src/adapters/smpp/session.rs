@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::config::Role;
 use super::connect::{Io, Link};
 use super::core::{Core, Counters};
+use super::inbound::Parts;
 use super::incoming::{HELD_MAX, Incoming, Settled};
 use super::lenient::{self, Frame, next_frame};
 use super::outgoing::Outgoing;
@@ -136,6 +137,7 @@ struct Session<'a> {
     role: Role,
     window: Window,
     incoming: Incoming,
+    parts: Parts,
     phase: Phase,
     outgoing: Outgoing,
     heard: Instant,
@@ -155,6 +157,7 @@ impl<'a> Session<'a> {
             // The bind had number 1.
             window: Window::new(core.config.window, 2),
             incoming: Incoming::new(&core.account.name, core.sink.clone()),
+            parts: Parts::default(),
             phase: Phase::Open,
             outgoing: Outgoing::default(),
             heard: now,
@@ -284,10 +287,10 @@ impl<'a> Session<'a> {
             let report = receipt::report(&delivered, self.core.clock.now());
             self.incoming.gather((frame.command, frame.sequence), report);
         } else {
-            if Counters::count(&self.core.counters.inbound) == 0 {
-                tracing::warn!(account = %self.core.account.name, "messages from people come in; they are taken and dropped");
-            }
-            self.put_taken(frame.command, frame.sequence);
+            Counters::count(&self.core.counters.inbound);
+            let key = (frame.command, frame.sequence);
+            let whole = self.parts.take(key, delivered, self.core.clock.now(), Instant::now());
+            whole.into_iter().for_each(|(keys, inbound)| self.incoming.gather_inbound(keys, inbound));
         }
     }
 
@@ -311,6 +314,9 @@ impl<'a> Session<'a> {
     fn tick(&mut self) -> Result<(), End> {
         let now = Instant::now();
         let patience = self.core.account.answer_timeout;
+        let alone = self.parts.expired(now);
+        alone.into_iter().for_each(|(keys, inbound)| self.incoming.gather_inbound(keys, inbound));
+        self.incoming.pass_on();
         if self.incoming.held() >= HELD_MAX {
             // Answers may lie unread behind the receipts that wait for the store.
             self.judge_from = now + patience.min(Duration::from_secs(5));

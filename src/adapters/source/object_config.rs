@@ -7,7 +7,7 @@ use std::time::Duration;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 use serde::{Deserialize, Serialize};
 
 use super::address::{StoreKind, check_key, is_bucket};
@@ -47,6 +47,8 @@ pub struct ObjectStoreConfig {
     pub virtual_hosted: bool,
     /// Whether plain HTTP is allowed.
     pub allow_http: bool,
+    /// A PEM file with authorities to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// Seconds that one request may take.
     #[serde(with = "seconds")]
     pub request_timeout: Duration,
@@ -72,6 +74,7 @@ impl Default for ObjectStoreConfig {
             from_environment: false,
             virtual_hosted: false,
             allow_http: false,
+            ca_file: None,
             request_timeout: Duration::from_secs(60),
             retry_for: Duration::from_secs(30),
         }
@@ -130,21 +133,23 @@ impl ObjectStoreConfig {
         }
         // The HTTP client of the library takes its cryptography from the process.
         secure::install();
+        let options =
+            self.options().map_err(|text| Fault::new(Code::ConfigInvalid, format!("object_stores.{name}.ca_file: {text}")))?;
         let built: Result<Arc<dyn ObjectStore>, object_store::Error> = match self.kind {
-            StoreKind::S3 => self.s3(bucket).build().map(|client| Arc::new(client) as _),
-            StoreKind::Azure => self.azure(bucket).build().map(|client| Arc::new(client) as _),
-            StoreKind::Gcs => self.gcs(bucket).build().map(|client| Arc::new(client) as _),
+            StoreKind::S3 => self.s3(bucket, options).build().map(|client| Arc::new(client) as _),
+            StoreKind::Azure => self.azure(bucket, options).build().map(|client| Arc::new(client) as _),
+            StoreKind::Gcs => self.gcs(bucket, options).build().map(|client| Arc::new(client) as _),
         };
         built.map_err(|error| Fault::new(Code::ConfigInvalid, format!("object_stores.{name}: {error}")))
     }
 
-    fn s3(&self, bucket: &str) -> AmazonS3Builder {
+    fn s3(&self, bucket: &str, options: ClientOptions) -> AmazonS3Builder {
         let builder = if self.from_environment { AmazonS3Builder::from_env() } else { AmazonS3Builder::new() };
         let mut builder = builder
             .with_bucket_name(bucket)
             .with_allow_http(self.allow_http)
             .with_virtual_hosted_style_request(self.virtual_hosted)
-            .with_client_options(self.options())
+            .with_client_options(options)
             .with_retry(self.retry());
         if self.anonymous {
             builder = builder.with_skip_signature(true);
@@ -163,12 +168,12 @@ impl ObjectStoreConfig {
         builder
     }
 
-    fn azure(&self, container: &str) -> MicrosoftAzureBuilder {
+    fn azure(&self, container: &str, options: ClientOptions) -> MicrosoftAzureBuilder {
         let builder = if self.from_environment { MicrosoftAzureBuilder::from_env() } else { MicrosoftAzureBuilder::new() };
         let mut builder = builder
             .with_container_name(container)
             .with_allow_http(self.allow_http)
-            .with_client_options(self.options())
+            .with_client_options(options)
             .with_retry(self.retry());
         if self.anonymous {
             builder = builder.with_skip_signature(true);
@@ -188,10 +193,10 @@ impl ObjectStoreConfig {
         builder
     }
 
-    fn gcs(&self, bucket: &str) -> GoogleCloudStorageBuilder {
+    fn gcs(&self, bucket: &str, options: ClientOptions) -> GoogleCloudStorageBuilder {
         let builder =
             if self.from_environment { GoogleCloudStorageBuilder::from_env() } else { GoogleCloudStorageBuilder::new() };
-        let mut builder = builder.with_bucket_name(bucket).with_client_options(self.options()).with_retry(self.retry());
+        let mut builder = builder.with_bucket_name(bucket).with_client_options(options).with_retry(self.retry());
         if self.anonymous {
             builder = builder.with_skip_signature(true);
         }
@@ -204,11 +209,20 @@ impl ObjectStoreConfig {
         builder
     }
 
-    fn options(&self) -> ClientOptions {
-        ClientOptions::new()
+    fn options(&self) -> Result<ClientOptions, String> {
+        let mut options = ClientOptions::new()
             .with_allow_http(self.allow_http)
             .with_connect_timeout(Duration::from_secs(5).min(self.request_timeout))
-            .with_timeout(self.request_timeout)
+            .with_timeout(self.request_timeout);
+        if let Some(path) = &self.ca_file {
+            let pem = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+            let found = Certificate::from_pem_bundle(&pem).map_err(|error| format!("{}: {error}", path.display()))?;
+            if found.is_empty() {
+                return Err(format!("{} has no certificate", path.display()));
+            }
+            options = found.into_iter().fold(options, ClientOptions::with_root_certificate);
+        }
+        Ok(options)
     }
 
     fn retry(&self) -> RetryConfig {
@@ -237,6 +251,13 @@ mod tests {
         };
         assert_eq!(whole.check(), Ok(()));
         assert!(whole.client("main", "lists").is_ok());
+        let empty = tempfile::NamedTempFile::new().expect("a file");
+        for path in [empty.path(), std::path::Path::new("/no/such/file.pem")] {
+            let fault = ObjectStoreConfig { ca_file: Some(path.into()), ..whole.clone() }
+                .client("main", "lists")
+                .expect_err("no authority");
+            assert!(fault.code == Code::ConfigInvalid && fault.context.contains("object_stores.main.ca_file"), "{fault}");
+        }
         let with = |change: fn(&mut ObjectStoreConfig)| {
             let mut config = whole.clone();
             change(&mut config);

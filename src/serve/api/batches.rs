@@ -14,6 +14,7 @@ use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey, Msisdn};
 use crate::model::outcome::Outcome;
 use crate::model::report::Settlement;
+use crate::model::schedule::SendingHours;
 use crate::model::time::Timestamp;
 use crate::ports::tallies::Tallies;
 use crate::runtime::moment::moment;
@@ -247,11 +248,13 @@ pub async fn explain(
         return Ok(Json(NumberExplained { records }).into_response());
     }
     let mine = surface.accounts.values().filter(|account| account.provider_type == row.batch.provider_type);
-    let outside = mine.filter(|account| {
+    let forbid = |hours: &Option<SendingHours>| {
         let minute = |zone: &str| surface.world.clock.minute_of_day(zone, now);
-        account.hours.as_ref().is_some_and(|hours| minute(&hours.zone).is_some_and(|minute| !hours.allow(minute)))
-    });
-    let facts = explain_batch(&surface.stores, &row, outside.map(|account| account.name.clone()).collect(), now).await?;
+        hours.as_ref().is_some_and(|hours| minute(&hours.zone).is_some_and(|minute| !hours.allow(minute)))
+    };
+    let outside = mine.filter(|account| forbid(&account.hours));
+    let mut facts = explain_batch(&surface.stores, &row, outside.map(|account| account.name.clone()).collect(), now).await?;
+    facts.outside_own_hours = forbid(&row.batch.hours);
     let named =
         |live: &LiveAccount| surface.accounts.get(&live.account).is_none_or(|a| a.provider_type == row.batch.provider_type);
     let accounts: Vec<LiveAccount> =

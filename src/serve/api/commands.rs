@@ -1,6 +1,7 @@
 //! Commands on a batch, each answered with what it changed and what may be done next.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -11,6 +12,7 @@ use utoipa::ToSchema;
 use super::batches::find;
 use super::once::{self, carry_out};
 use super::{Answer, Once, OneBatch, Refusals, Shared};
+use crate::batch::PauseReceipt;
 use crate::batch::service::Answer as Outcome;
 use crate::model::access::{Caller, Standing};
 use crate::model::batch::{BatchRow, Command};
@@ -19,6 +21,9 @@ use crate::serve::access::Operator;
 use crate::serve::extract::Body;
 use crate::serve::fleet::Surface;
 use crate::serve::views::BatchView;
+
+/// Seconds that a pause waits at most: less than a request may take.
+const WAIT_MAX: u8 = 50;
 
 /// What a command came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -33,6 +38,48 @@ pub struct CommandAnswer {
     pub in_flight: u64,
     /// Recipients that were never declared.
     pub undeclared: u64,
+    /// Recipients that an order named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<u64>,
+    /// What a pause is good for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseView>,
+}
+
+/// What holds once a pause was answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PauseView {
+    /// When the answer was made: nothing was declared later (RFC 3339).
+    pub cut: String,
+    /// Recipients declared and not answered at the cut.
+    pub in_flight: u64,
+    /// Of these, recipients that may still be handed over after the cut, at most.
+    pub may_still_go: u64,
+    /// Nothing is handed over after this instant (RFC 3339).
+    pub until: String,
+    /// Recipients with an outcome at the cut.
+    pub settled: u64,
+    /// For who waited: whether nothing is in flight any more.
+    pub still: Option<bool>,
+    /// For who waited: when the last message was handed to an account (RFC 3339).
+    pub last_submit: Option<String>,
+    /// For who waited: recipients whose outcome came since the cut.
+    pub answered: Option<u64>,
+}
+
+impl PauseView {
+    fn of(receipt: &PauseReceipt) -> PauseView {
+        PauseView {
+            cut: receipt.cut.to_string(),
+            in_flight: receipt.in_flight,
+            may_still_go: receipt.may_still_go,
+            until: receipt.until.to_string(),
+            settled: receipt.settled,
+            still: receipt.end.as_ref().map(|end| end.still),
+            last_submit: receipt.end.as_ref().and_then(|end| end.last_submit).map(|at| at.to_string()),
+            answered: receipt.end.as_ref().map(|end| end.answered),
+        }
+    }
 }
 
 /// What `start` may say.
@@ -58,7 +105,7 @@ pub struct ApproveWish {
 pub struct PauseWish {
     /// Wait up to this many seconds until nothing is in flight any more, and say when the last message was handed over.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(maximum = 60)]
+    #[schema(maximum = 50)]
     pub wait_seconds: Option<u8>,
 }
 
@@ -114,12 +161,22 @@ impl OnBatch {
         F: Future<Output = Result<Outcome, Fault>> + Send + 'static,
         Run: FnOnce(Arc<Surface>, String) -> F + Send + 'static,
     {
+        self.run_as(run, |answer| answer).await
+    }
+
+    /// Carries out what is one call of the service, and gives the answer another shape.
+    pub async fn run_as<T, F, Run>(self, run: Run, shape: fn(CommandAnswer) -> T) -> Answer<Response>
+    where
+        T: Serialize + Send + 'static,
+        F: Future<Output = Result<Outcome, Fault>> + Send + 'static,
+        Run: FnOnce(Arc<Surface>, String) -> F + Send + 'static,
+    {
         let OnBatch { surface, row, command } = self;
         let (inner, id) = (surface.clone(), row.batch.batch_id);
         carry_out(&surface, command, move |name| async move {
             let outcome = run(inner.clone(), name).await?;
             let row = inner.service.load(id).await?.row;
-            Ok((answer(&inner, &row, outcome), standing(&row)))
+            Ok((shape(answer(&inner, &row, outcome)), standing(&row)))
         })
         .await
     }
@@ -132,6 +189,8 @@ fn answer(surface: &Surface, row: &BatchRow, outcome: Outcome) -> CommandAnswer 
         already: outcome.already,
         in_flight: outcome.in_flight,
         undeclared: outcome.undeclared,
+        ordered: outcome.ordered,
+        pause: outcome.pause.as_ref().map(PauseView::of),
     }
 }
 
@@ -209,7 +268,8 @@ pub async fn pause(
 ) -> Answer<Response> {
     let on_batch = OnBatch::new(&surface, caller, &headers, &id, "batch.pause", &wish).await?;
     let id = on_batch.row.batch.batch_id;
-    on_batch.run(move |surface, _| async move { surface.service.command(id, Command::Pause).await }).await
+    let wait = wish.wait_seconds.map(|seconds| Duration::from_secs(u64::from(seconds.min(WAIT_MAX))));
+    on_batch.run(move |surface, _| async move { surface.service.pause(id, wait).await }).await
 }
 
 /// Goes on with a paused batch

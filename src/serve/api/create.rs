@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,7 +15,7 @@ use crate::model::access::{Caller, Standing};
 use crate::model::batch::SmsBatch;
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
-use crate::model::schedule::LateStart;
+use crate::model::schedule::{LateStart, SendingHours};
 use crate::model::time::Timestamp;
 use crate::model::window::OnUncertain;
 use crate::runtime::moment::moment;
@@ -81,6 +82,14 @@ pub struct NewBatch {
     /// What short codes are put behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_base: Option<String>,
+    /// Parameters that opened links carry to the long link, beside or instead of the configured ones of the same name. Values
+    /// may hold `{batch_id}`, `{campaign_id}`, `{campaign_name}`, `{marketing_program_id}`, `{task_id}` and `{content_id}`.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub link_parameters: std::collections::BTreeMap<String, String>,
+    /// When it may be sent, by the wall clock of a zone; narrows the hours of the accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<HoursWish>)]
+    pub hours: Option<SendingHours>,
     /// Whether delivery begins by itself after the seal; else it waits for `start` or `approve`.
     #[serde(default)]
     pub auto_trigger: bool,
@@ -117,6 +126,20 @@ pub struct NewBatch {
     /// Region of numbers without a country code, such as CN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_region: Option<String>,
+}
+
+/// Hours of a day.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it only describes the fields")]
+struct HoursWish {
+    /// First minute, such as `08:00`.
+    #[schema(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    from: String,
+    /// First minute that is too late, such as `22:00`; before `from` it means the next morning.
+    #[schema(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    to: String,
+    /// IANA name of the zone, such as `Asia/Shanghai`.
+    zone: String,
 }
 
 /// The words of `late_start`.
@@ -166,7 +189,7 @@ pub async fn create(
     let tenant = tenant_of(&caller, wish.tenant.as_deref(), &surface.defaults)?;
     let request = serde_json::to_string(&wish).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
     let mut batch = batch_of(&surface, &wish, &tenant, &key).await?;
-    batch.table_name = table_of(&surface, &wish.source).await?;
+    batch.table_name = table_of(&surface, &caller, &wish.source).await?;
     let id = crate::batch::SmsBatchService::id_of(&tenant, &key);
     let words = [("provider_type", batch.provider_type.clone()), ("prepare", wish.prepare.to_string())];
     // The batch itself remembers its request: no second memory of the answer is needed.
@@ -241,6 +264,8 @@ async fn batch_of(surface: &Surface, wish: &NewBatch, tenant: &str, key: &str) -
         content_signature: text(&wish.content_signature, &defaults.signature),
         url: wish.url.clone(),
         link_base: text(&wish.link_base, &defaults.link_base),
+        hours: wish.hours.clone(),
+        link_parameters: wish.link_parameters.clone().into_iter().collect(),
         auto_trigger: wish.auto_trigger,
         schedule_time,
         not_after,
@@ -270,10 +295,28 @@ pub(super) fn provider_type(surface: &Surface, asked: Option<&str>) -> Result<St
     }
 }
 
-/// The address of the list of a wish.
-async fn table_of(_surface: &Surface, source: &SourceWish) -> Result<String, Fault> {
+/// The address of the list of a wish; recipients of the request itself are kept like an upload.
+async fn table_of(surface: &Surface, caller: &Caller, source: &SourceWish) -> Result<String, Fault> {
+    let from_network = *caller != Caller::local();
     match source {
-        SourceWish { table_name: Some(table), upload_id: None, recipients: None } => Ok(table.clone()),
+        SourceWish { table_name: Some(table), upload_id: None, recipients: None } => surface.lists.check(table, from_network),
+        SourceWish { table_name: None, upload_id: Some(id), recipients: None } => {
+            let known = surface.lists.uploads().get(id).await?;
+            known.map(|kept| kept.table_name).ok_or_else(|| Fault::new(Code::SourceNotFound, "there is no such upload"))
+        }
+        SourceWish { table_name: None, upload_id: None, recipients: Some(recipients) } => {
+            if recipients.is_empty() || recipients.len() > RECIPIENTS_MAX {
+                let context = format!("recipients has 1 to {RECIPIENTS_MAX} of them; more are handed in to /v1/uploads");
+                return Err(Fault::new(Code::InputInvalid, context));
+            }
+            let mut lines = Vec::new();
+            for recipient in recipients {
+                serde_json::to_writer(&mut lines, recipient).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+                lines.push(b'\n');
+            }
+            let content = futures::stream::once(async move { Ok(lines.into()) }).boxed();
+            Ok(surface.lists.uploads().put(content, None, None).await?.table_name)
+        }
         _ => Err(Fault::new(Code::InputInvalid, "source names exactly one of table_name, upload_id and recipients")),
     }
 }

@@ -10,7 +10,9 @@ mod commands;
 mod create;
 mod keys;
 mod once;
+mod orders;
 mod suppressions;
+mod uploads;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -28,10 +30,12 @@ use super::problem::Problem;
 pub use accounts::{AccountList, AccountView, RateWish};
 pub use audit::AuditPage;
 pub use batches::{BatchExplained, BatchPage, NumberExplained};
-pub use commands::{CommandAnswer, PauseWish, StartWish};
+pub use commands::{CommandAnswer, PauseView, PauseWish, StartWish};
 pub use create::{Created, NewBatch, SourceWish};
 pub use keys::{KeyList, KeyView, KeyWish, MadeKey};
+pub use orders::{ChangeWish, OrderAnswer, RetryWish, Whom};
 pub use suppressions::{CheckedMany, NUMBERS_MAX, Numbers, SuppressionAnswer};
+pub use uploads::{UploadList, Uploaded};
 pub use watch::Watched;
 
 /// Where the description of the API is served.
@@ -123,9 +127,13 @@ pub fn routes() -> OpenApiRouter<Arc<Surface>> {
         .routes(routes!(commands::pause))
         .routes(routes!(commands::resume))
         .routes(routes!(commands::cancel))
+        .routes(routes!(orders::change_provider))
+        .routes(routes!(orders::retry))
         .routes(routes!(accounts::list))
         .routes(routes!(accounts::show))
         .routes(routes!(accounts::change_rate))
+        .routes(routes!(uploads::put, uploads::list))
+        .routes(routes!(uploads::delete))
         .routes(routes!(suppressions::count))
         .routes(routes!(suppressions::check, suppressions::add, suppressions::remove))
         .routes(routes!(suppressions::add_many))

@@ -14,6 +14,7 @@ use super::{Answer, Once, OneNumber, Refusals, Shared};
 use crate::model::access::{Caller, Standing};
 use crate::model::code::{Code, Fault};
 use crate::model::id::Msisdn;
+use crate::receipts::opt_out;
 use crate::runtime::digest::{digest, hex};
 use crate::serve::access::{Operator, Viewer};
 use crate::serve::extract::Body;
@@ -99,7 +100,7 @@ async fn change(
         if add {
             list.add(&numbers).await?
         } else {
-            list.remove(&numbers).await?
+            opt_out::release(&inner.stores, &numbers).await?
         };
         let answer = SuppressionAnswer { read: numbers.len() as u64, suppressed: list.count().await? };
         let after = Standing::from([("suppressed".to_owned(), answer.suppressed.to_string())]);

@@ -1,7 +1,6 @@
 //! The API as its callers meet it: roles, tenants, commands carried out once, and the trail they leave.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -10,13 +9,9 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::access::keys::Keys;
-use crate::adapters::memory::store::MemoryStore;
-use crate::adapters::system::{SeededChance, SystemClock};
-use crate::batch::SmsBatchService;
 use crate::model::access::Role;
 use crate::model::account::{Account, Capabilities, ReceiptRules};
-use crate::ports::World;
+use crate::serve::fakes;
 use crate::serve::fleet::{Limits, Surface};
 use crate::serve::router::public;
 
@@ -24,6 +19,7 @@ use crate::serve::router::public;
 struct Service {
     surface: Surface,
     router: Router,
+    _folder: tempfile::TempDir,
 }
 
 /// An answer as a caller sees it.
@@ -35,9 +31,6 @@ struct Said {
 
 impl Service {
     fn new(limits: Limits) -> Service {
-        let chance = Arc::new(SeededChance::from_seed(1));
-        let stores = MemoryStore::new(chance.clone()).stores();
-        let world = World { clock: Arc::new(SystemClock), chance };
         let account = Account {
             name: "main".into(),
             provider_type: "smpp".into(),
@@ -48,20 +41,13 @@ impl Service {
             currency: "EUR".into(),
             hours: None,
             answer_timeout: std::time::Duration::from_secs(1),
+            sender: String::new(),
+            opt_out: Default::default(),
         };
-        let surface = Surface {
-            accounts: Arc::new(BTreeMap::from([("main".to_owned(), account)])),
-            service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default()),
-            keys: Arc::new(Keys::new(stores.clone(), world.clone())),
-            defaults: Arc::default(),
-            limits,
-            live: None,
-            exporter: None,
-            watched: Arc::default(),
-            stores,
-            world,
-        };
-        Service { router: public(surface.clone()), surface }
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = BTreeMap::from([("main".to_owned(), account)]);
+        let surface = fakes::surface(fakes::memory(), accounts, limits, folder.path().to_owned());
+        Service { router: public(surface.clone()), surface, _folder: folder }
     }
 
     async fn key(&self, role: Role, tenant: &str) -> String {
@@ -244,6 +230,35 @@ async fn a_command_is_carried_out_once_says_what_is_possible_and_leaves_a_trail(
     for method in ["POST", "PUT", "PATCH", "DELETE"] {
         assert_eq!(service.call(&admin, method, "/v1/audit", None, None).await.body["code"], "SF-7010", "{method}");
     }
+}
+
+#[tokio::test]
+async fn a_list_is_handed_in_whole_or_not_at_all() {
+    let service = Service::new(Limits::default());
+    let key = service.key(Role::Operator, "acme").await;
+    let list = json!("number\n+8613800138000\n");
+    let wrong = service.call(&key, "POST", &format!("/v1/uploads?sha256={}", "0".repeat(64)), None, Some(list.clone())).await;
+    assert_eq!((wrong.status, &wrong.body["code"]), (422, &json!("SF-1010")), "{}", wrong.body);
+    assert_eq!(service.call(&key, "POST", "/v1/uploads?sha256=12", None, Some(list.clone())).await.body["code"], "SF-6002");
+    assert_eq!(service.call(&key, "POST", "/v1/uploads", None, Some(json!("x".repeat(2 << 20)))).await.status, 413);
+    assert_eq!(service.call(&key, "GET", "/v1/uploads", None, None).await.body["uploads"], json!([]));
+    let kept = service.call(&key, "POST", "/v1/uploads", None, Some(list.clone())).await;
+    let id = kept.body["upload_id"].as_str().expect("an id").to_owned();
+    let again = service.call(&key, "POST", &format!("/v1/uploads?sha256={id}"), None, Some(list)).await;
+    assert_eq!(again.body["upload_id"], json!(id), "the same list is the same upload");
+    let from = |source: Value| json!({ "source": source, "content": "Hello" });
+    let created = service.call(&key, "POST", "/v1/batches", Some("a"), Some(from(json!({ "upload_id": id })))).await;
+    assert_eq!(created.status, 200, "{}", created.body);
+    let unknown = from(json!({ "upload_id": "0".repeat(64) }));
+    assert_eq!(service.call(&key, "POST", "/v1/batches", Some("b"), Some(unknown)).await.body["code"], "SF-1001");
+    let inline = from(json!({ "recipients": [{ "number": "+8613800138000", "name": "A" }] }));
+    for _ in 0..2 {
+        let created = service.call(&key, "POST", "/v1/batches", Some("c"), Some(inline.clone())).await;
+        assert_eq!(created.status, 200, "{}", created.body);
+    }
+    assert_eq!(service.call(&key, "GET", "/v1/uploads", None, None).await.body["uploads"].as_array().map(Vec::len), Some(2));
+    assert_eq!(service.call(&key, "DELETE", &format!("/v1/uploads/{id}"), None, None).await.status, 200);
+    assert_eq!(service.call(&key, "DELETE", &format!("/v1/uploads/{id}"), None, None).await.status, 404);
 }
 
 #[tokio::test]

@@ -120,6 +120,8 @@ impl Journal for Keyed {
                 Some(next) => from = next,
                 None => return Ok(()),
             }
+            // A scope each for millions of links: others get their turn.
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -32,6 +32,11 @@ impl Links for Keyed {
         }
     }
 
+    async fn end(&self) -> Result<u64, StoreError> {
+        let row = self.engine.read()?.get(Table::System, NEXT)?;
+        row.as_deref().map_or(Ok(0), |bytes| read_small("link counter", bytes).map(|(next,)| next))
+    }
+
     async fn block_of(&self, number: u64) -> Result<Option<LinkBlock>, StoreError> {
         let behind = number.checked_add(1).map(u64::to_be_bytes);
         let mut found = None;

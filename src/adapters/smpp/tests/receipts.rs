@@ -43,16 +43,26 @@ async fn a_receipt_is_acknowledged_once_it_is_durable() {
 }
 
 #[tokio::test]
-async fn messages_of_people_are_taken() {
-    let rig = rig(|_, _| {}).await;
+async fn messages_of_people_are_acknowledged_once_they_are_durable() {
+    let mut rig = rig(|_, _| {}).await;
     let mut peer = rig.bound().await;
     let mut body = receipt(1);
     let esm_class = 2 + 1 + 14 + 2 + 6;
     assert_eq!(body[esm_class], 4);
     body[esm_class] = 0;
-    peer.send(5, 0, 9, &body).await;
+    for (sequence, durable) in [(9, false), (10, true)] {
+        peer.send(5, 0, sequence, &body).await;
+        let reports = within(rig.reports.recv()).await.expect("the account lives");
+        assert_eq!((reports.reports.len(), reports.inbound.len()), (0, 1));
+        let inbound = &reports.inbound[0];
+        assert_eq!((inbound.from.as_str(), inbound.to.as_str()), ("4915100000001", "12345"));
+        assert_eq!(inbound.text, "id:1 stat:DELIVRD err:000");
+        peer.send(0x15, 0, 100 + sequence, b"").await;
+        assert_eq!(peer.next().await.map(|frame| frame.sequence), Some(100 + sequence), "not before the store has spoken");
+        reports.ack.send(durable).expect("the session waits for it");
+    }
     let answer = peer.next().await.expect("it is answered");
-    assert_eq!((answer.command, answer.status, answer.sequence), (0x8000_0005, 0, 9));
+    assert_eq!((answer.command, answer.status, answer.sequence), (0x8000_0005, 0, 10));
 }
 
 #[tokio::test]

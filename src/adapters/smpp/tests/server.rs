@@ -83,6 +83,8 @@ pub fn account() -> Account {
         currency: String::new(),
         hours: None,
         answer_timeout: PATIENCE,
+        sender: String::new(),
+        opt_out: Default::default(),
     }
 }
 

@@ -1,0 +1,197 @@
+//! Operators who change the provider and send again at bad moments, and what they may expect of what arrives at the accounts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use smsfleet::batch::RetryRequest;
+use smsfleet::model::batch::Command;
+use smsfleet::model::code::Code;
+use smsfleet::model::id::{BatchId, Msisdn};
+use smsfleet::model::order::{RetryFilter, RetryWhat};
+use smsfleet::model::time::Timestamp;
+
+use super::process::offers;
+use super::run::Run;
+
+/// What the operators did, as a witness keeps it.
+#[derive(Default)]
+pub struct Operators {
+    /// By batch: the numbers each order to send again named, `None` for all who were refused.
+    orders: BTreeMap<String, Vec<Option<BTreeSet<u64>>>>,
+    /// Parts that were refused for good, and how many orders there were then.
+    refused: BTreeMap<(String, u8), usize>,
+    /// Paused batches: nothing arrives after the instant, and no more recipients than so many before.
+    paused: BTreeMap<String, (Timestamp, u64, BTreeSet<String>)>,
+    /// By batch: changes of provider, from when, and since when for certain.
+    changes: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>, String)>>,
+}
+
+impl Operators {
+    /// A part arrives at an account; `refused` when the account refuses it for good.
+    pub fn arrives(&mut self, recipient: &str, part: u8, refused: bool, now: Timestamp) -> Result<(), &'static str> {
+        let (batch, number) = recipient.split_once("/+").expect("a batch and a number");
+        let orders = self.orders.get(batch).map(Vec::as_slice).unwrap_or_default();
+        let key = (recipient.to_owned(), part);
+        if let Some(before) = self.refused.get(&key) {
+            let number: u64 = number.parse().expect("digits");
+            let named = |order: &Option<BTreeSet<u64>>| order.as_ref().is_none_or(|numbers| numbers.contains(&number));
+            if !orders[*before..].iter().any(named) {
+                return Err("handed over after it was refused for good, and nobody ordered that");
+            }
+        }
+        if refused {
+            self.refused.insert(key, orders.len());
+        }
+        if let Some((until, most, seen)) = self.paused.get_mut(batch) {
+            if now > *until {
+                return Err("handed over later than the pause allows");
+            }
+            seen.insert(recipient.to_owned());
+            if seen.len() as u64 > *most {
+                return Err("handed over beyond what the pause allows");
+            }
+        }
+        Ok(())
+    }
+
+    pub fn paused(&mut self, batch: BatchId, until: Timestamp, most: u64) {
+        self.paused.insert(batch.to_string(), (until, most, BTreeSet::new()));
+    }
+
+    /// An order to send again: these numbers, or all who were refused. Whatever was paused goes on.
+    pub fn retried(&mut self, batch: BatchId, numbers: Option<BTreeSet<u64>>) {
+        self.goes_on(batch);
+        self.orders.entry(batch.to_string()).or_default().push(numbers);
+    }
+
+    pub fn goes_on(&mut self, batch: BatchId) {
+        self.paused.remove(&batch.to_string());
+    }
+
+    /// Provider types that a window may have been declared for at this instant.
+    pub fn types_at(&self, batch: BatchId, at: Timestamp) -> BTreeSet<String> {
+        let mut allowed = BTreeSet::from(["sim".to_owned()]);
+        for (from, since, to) in self.changes.get(&batch).into_iter().flatten() {
+            if since.is_some_and(|since| at > since) {
+                allowed = BTreeSet::from([to.clone()]);
+            } else if at >= *from {
+                allowed.insert(to.clone());
+            }
+        }
+        allowed
+    }
+}
+
+impl Run {
+    fn order_id(&mut self) -> String {
+        self.orders += 1;
+        format!("order{}", self.orders)
+    }
+
+    /// Plans a change, perhaps lets something come between, commits it, perhaps is interrupted, perhaps sends it again.
+    pub(super) async fn change_provider(&mut self, which: usize, draw: u64) -> Result<(), String> {
+        let (id, _) = self.batches[which];
+        if draw.is_multiple_of(2) {
+            self.operate(Command::Pause, "pause", which).await;
+        }
+        let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
+        let to = if row.batch.provider_type == "sim" { "alt" } else { "sim" };
+        let Ok(plan) = self.service.plan_change(id, to, &offers()).await else { return Ok(()) };
+        if (draw >> 1).is_multiple_of(4) {
+            tokio::time::sleep(Duration::from_millis((draw >> 8) % 3_000)).await;
+        }
+        let (order, from, offers) = (self.order_id(), self.shared.clock.now(), offers());
+        let committing = self.shaky.change_provider(id, to, &plan.plan_hash, &offers, &order);
+        let most = Duration::from_millis([5, 30, 100, 20_000][(draw >> 4) as usize % 4]);
+        let done = match tokio::time::timeout(most, committing).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(fault)) if matches!(fault.code, Code::PlanChanged | Code::NotAllowed | Code::InputInvalid) => {
+                self.fire("change of provider in vain");
+                return Ok(());
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.fire("change of provider interrupted");
+                // The same order again, perhaps: it is one change.
+                (draw >> 6).is_multiple_of(2)
+                    && self.service.change_provider(id, to, &plan.plan_hash, &offers, &order).await.is_ok()
+            }
+        };
+        let since = done.then(|| self.shared.clock.now());
+        self.shared.network.known().operators.changes.entry(id).or_default().push((from, since, to.to_owned()));
+        if done {
+            self.fire("change of provider");
+        }
+        self.tell(format!("{id} goes through {to} {}", if done { "from here" } else { "some time" }));
+        if (draw >> 7).is_multiple_of(2) {
+            self.operate(Command::Resume, "resume", which).await;
+        }
+        Ok(())
+    }
+
+    /// Orders some recipients to be sent again, perhaps by plan, perhaps interrupted, perhaps twice.
+    pub(super) async fn retry(&mut self, which: usize, draw: u64) -> Result<(), String> {
+        let (id, batch) = self.batches[which].clone();
+        let (what, word, numbers) = match draw % 4 {
+            0 => {
+                let rows = super::source::records(&batch.table_name);
+                let numbers: Vec<u64> = rows
+                    .iter()
+                    .skip((draw >> 8) as usize % 3)
+                    .step_by(3)
+                    .filter_map(|(number, _)| number.strip_prefix('+')?.parse().ok())
+                    .collect();
+                let filter = RetryFilter { numbers: numbers.iter().map(|n| Msisdn(*n)).collect(), ..RetryFilter::default() };
+                (RetryWhat::Filter(filter), "retry of numbers", Some(numbers.into_iter().collect()))
+            }
+            1 => (RetryWhat::Unsent, "retry of the unsent", None),
+            _ => (RetryWhat::Failed, "retry of the failed", None),
+        };
+        let Ok(plan) = self.service.plan_retry(id, &what, &offers()).await else { return Ok(()) };
+        let order = self.order_id();
+        let witness = |run: &Run| run.shared.network.known().operators.orders.entry(id.to_string()).or_default().len();
+        let place = witness(self);
+        self.shared.network.known().operators.retried(id, numbers);
+        let request = RetryRequest { what, not_after: None };
+        let by_plan = (draw >> 2).is_multiple_of(2).then_some(plan.plan_hash.as_str());
+        let most = Duration::from_millis([5, 50, 200, 20_000][(draw >> 4) as usize % 4]);
+        let given = tokio::time::timeout(most, self.shaky.retry(id, &request, by_plan, &order)).await;
+        if given.is_err() {
+            self.fire("retry interrupted");
+        }
+        if matches!(given, Ok(Ok(_))) || (draw >> 6).is_multiple_of(2) {
+            let again = self.service.retry(id, &request, by_plan, &order).await;
+            if let (Ok(Ok(first)), Ok(again)) = (&given, &again)
+                && (!again.already || first.ordered != again.ordered)
+            {
+                return Err(format!("one order was two: {first:?} {again:?}"));
+            }
+        }
+        let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
+        let known = row.orders.pending.iter().map(|order| &order.id).chain(row.orders.carried.iter().map(|order| &order.id));
+        if known.into_iter().any(|known| *known == order) {
+            self.fire(word);
+            self.tell(format!("{word} of {id}: {} recipients, {:?}", plan.recipients, given.is_ok()));
+        } else if given.is_ok() {
+            // Refused: it named nobody.
+            self.shared.network.known().operators.orders.entry(id.to_string()).or_default().truncate(place);
+        }
+        Ok(())
+    }
+
+    /// Sends again whoever was refused, with nothing in the way. Whether there was anybody.
+    pub(super) async fn retry_failed_in_peace(&mut self, id: BatchId) -> Result<bool, String> {
+        let Ok(plan) = self.service.plan_retry(id, &RetryWhat::Failed, &offers()).await else { return Ok(false) };
+        if plan.recipients == 0 {
+            return Ok(false);
+        }
+        let order = self.order_id();
+        self.shared.network.known().operators.retried(id, None);
+        let request = RetryRequest { what: RetryWhat::Failed, not_after: None };
+        let given = self.service.retry(id, &request, Some(&plan.plan_hash), &order).await.map_err(|fault| fault.to_string())?;
+        if given.ordered != Some(plan.recipients) {
+            return Err(format!("{plan:?} came to {given:?}"));
+        }
+        self.tell(format!("{} are sent again in peace: {id}", plan.recipients));
+        Ok(true)
+    }
+}
