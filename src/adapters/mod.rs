@@ -10,3 +10,4 @@ pub mod source;
 pub mod system;
 pub mod vendor;
 pub mod waiting;
+pub mod webhook;

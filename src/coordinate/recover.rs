@@ -177,7 +177,7 @@ async fn index(stores: &Stores, accounts: &[&str], key: LaneKey, people: &[u32],
             Err(error) => return Err(fault(error)),
         };
         let entries = people[of_pack].iter().flat_map(|seq| {
-            let number = head.numbers.get((seq - pack.first_seq) as usize).copied();
+            let number = head.numbers.get((seq - pack.first_seq) as usize).copied().filter(|number| *number != Msisdn::ERASED.0);
             let part = PartKey { recipient: RecipientKey { lane: key, seq: *seq }, part: 0 };
             accounts.iter().filter_map(move |account| {
                 let account = (*account).to_owned();

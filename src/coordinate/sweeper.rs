@@ -1,4 +1,5 @@
-//! Letting go of old data: each kind has its own time, counted from the end of the batch.
+//! Letting go of old data: each kind has its own time, counted from the end of the batch, or for what belongs to none from the
+//! moment it was written.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use crate::model::id::BatchId;
 use crate::model::time::Timestamp;
+use crate::ports::documents::Shelf;
 use crate::ports::journal::Stream;
 use crate::ports::retention::Kind;
 use crate::ports::{StoreError, Stores, World};
@@ -22,17 +24,41 @@ pub struct Keep {
     pub batch: Duration,
     /// Message ids, from the day they were written: longer than any receipt is waited for.
     pub index: Duration,
-    /// Messages of people, from the day they came in.
+    /// Who did what.
+    pub audit: Duration,
+    /// Messages from people.
     pub inbox: Duration,
-    /// Openings of short links, from the day they came in.
+    /// Openings of short links.
     pub clicks: Duration,
+    /// Events of webhooks that were given up, and those that never could be told.
+    pub dead: Duration,
+    /// Answers to commands that may be asked for again.
+    pub answers: Duration,
+}
+
+impl Keep {
+    /// The same time for everything.
+    pub fn all(time: Duration) -> Keep {
+        Keep {
+            texts: time,
+            history: time,
+            batch: time,
+            index: time,
+            audit: time,
+            inbox: time,
+            clicks: time,
+            dead: time,
+            answers: time,
+        }
+    }
 }
 
 /// How often old data is looked for.
 const EVERY: Duration = Duration::from_secs(60);
-
-/// How often old entries of journals are looked for: every scope of them is looked at.
-const JOURNALS_EVERY: Duration = Duration::from_secs(6 * 3_600);
+/// How often journals and documents are looked through: that reads past what is kept.
+const JOURNALS_EVERY: Duration = Duration::from_secs(3_600);
+/// Documents read at once.
+const DOCUMENTS_AT_ONCE: usize = 1_000;
 
 /// The job that sweeps.
 pub struct Sweeper {
@@ -40,6 +66,21 @@ pub struct Sweeper {
     world: World,
     keep: Keep,
     state: Mutex<State>,
+}
+
+/// Which documents are let go.
+#[derive(Clone, Copy)]
+enum Old {
+    /// Those stored before an instant, in milliseconds.
+    StoredBefore(i64),
+    /// Those of batches that are gone.
+    Orphan,
+}
+
+/// When a document was stored, in milliseconds: what such documents carry.
+#[derive(serde::Deserialize)]
+struct Stored {
+    stored: i64,
 }
 
 #[derive(Default)]
@@ -53,6 +94,52 @@ impl Sweeper {
     /// Sweeps by these times.
     pub fn new(stores: Stores, world: World, keep: Keep) -> Sweeper {
         Sweeper { stores, world, keep, state: Mutex::default() }
+    }
+
+    /// Lets go of journals and documents by their own time.
+    async fn sweep_journals(&self, now: Timestamp) -> Result<(), StoreError> {
+        let keep = &self.keep;
+        let journals = [
+            (Stream::Audit, keep.audit),
+            (Stream::Inbox, keep.inbox),
+            (Stream::Click, keep.clicks),
+            (Stream::Outbox, keep.dead),
+            (Stream::Dead, keep.dead),
+        ];
+        for (stream, keep) in journals {
+            self.stores.journal.drop_before(stream, now.minus(keep)).await?;
+        }
+        self.sweep_documents(Shelf::Answer, "", Old::StoredBefore(now.minus(keep.answers).0)).await?;
+        // What is kept about a batch beside it goes with it.
+        self.sweep_documents(Shelf::Erased, "", Old::Orphan).await?;
+        self.sweep_documents(Shelf::WebhookStream, "told/", Old::Orphan).await
+    }
+
+    async fn sweep_documents(&self, shelf: Shelf, prefix: &str, old: Old) -> Result<(), StoreError> {
+        let mut behind: Option<String> = None;
+        loop {
+            let page = self.stores.documents.list(shelf, prefix, behind.as_deref(), DOCUMENTS_AT_ONCE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            behind = Some(last.name.clone());
+            for document in page {
+                let is_old = match old {
+                    Old::StoredBefore(before) => {
+                        let stored = serde_json::from_str::<Stored>(&document.body).map(|document| document.stored);
+                        stored.is_ok_and(|stored| stored < before)
+                    }
+                    Old::Orphan => {
+                        let batch = document.name.strip_prefix(prefix).and_then(|name| name.split('-').next());
+                        match batch.and_then(|batch| batch.parse::<BatchId>().ok()) {
+                            Some(batch) => self.stores.batches.load(batch).await?.is_none(),
+                            None => false,
+                        }
+                    }
+                };
+                if is_old {
+                    self.stores.documents.delete(shelf, &document.name).await?;
+                }
+            }
+        }
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -80,18 +167,7 @@ impl Sweeper {
                 None => break,
             }
         }
-        self.stores.retention.drop_index_before(now.minus(self.keep.index)).await?;
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.journals.is_some_and(|last| now.since(last) < JOURNALS_EVERY) {
-                return Ok(());
-            }
-            state.journals = Some(now);
-        }
-        for (stream, keep) in [(Stream::Inbox, self.keep.inbox), (Stream::Click, self.keep.clicks)] {
-            self.stores.journal.drop_before(stream, now.minus(keep)).await?;
-        }
-        Ok(())
+        self.stores.retention.drop_index_before(now.minus(self.keep.index)).await
     }
 }
 
@@ -103,14 +179,78 @@ impl Job for Sweeper {
 
     async fn run_once(&self) -> Result<bool, StoreError> {
         let now = self.world.clock.now();
-        {
+        let journals = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if state.last.is_some_and(|last| now.since(last) < EVERY) {
                 return Ok(false);
             }
             state.last = Some(now);
-        }
+            let journals = state.journals.is_none_or(|last| now.since(last) >= JOURNALS_EVERY);
+            if journals {
+                state.journals = Some(now);
+            }
+            journals
+        };
         self.sweep(now).await?;
+        if journals {
+            self.sweep_journals(now).await?;
+        }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::adapters::memory::clock::SimClock;
+    use crate::adapters::memory::store::MemoryStore;
+    use crate::adapters::system::SeededChance;
+    use crate::ports::journal::{Direction, Entry, Place, STREAMS};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[tokio::test(start_paused = true)]
+    async fn each_kind_is_let_go_after_its_own_time() {
+        let chance = Arc::new(SeededChance::from_seed(1));
+        let start = Timestamp(1_700_000_000_000);
+        let world = World { clock: Arc::new(SimClock::new(start)), chance: chance.clone() };
+        let stores = MemoryStore::new(chance).stores();
+        for stream in STREAMS {
+            for id in 0..3 {
+                let place = Place { scope: format!("s{id}/"), at: start, id };
+                stores.journal.append(stream, vec![Entry { place, body: "{}".into() }]).await.expect("it is stored");
+            }
+        }
+        let answer = format!("{{\"stored\":{}}}", start.0);
+        stores.documents.put(Shelf::Answer, "t/old", &answer).await.expect("it is stored");
+        stores.documents.put(Shelf::Answer, "t/none", "{}").await.expect("it is stored");
+        let erased = format!("{:032x}-0-1", 5);
+        stores.documents.put(Shelf::Erased, &erased, "{}").await.expect("it is stored");
+        stores.documents.put(Shelf::WebhookStream, &format!("told/{:032x}", 5), "{}").await.expect("it is stored");
+        stores.documents.put(Shelf::WebhookStream, "wh_1/x", "{}").await.expect("it is stored");
+        let keep = Keep { audit: 5 * DAY, inbox: 4 * DAY, clicks: 3 * DAY, dead: 2 * DAY, answers: DAY, ..Keep::all(90 * DAY) };
+        let sweeper = Sweeper::new(stores.clone(), world, keep);
+        let left = async || {
+            sweeper.run_once().await.expect("it sweeps");
+            let mut left = vec![];
+            for stream in STREAMS {
+                left.push(stores.journal.list(stream, "", None, 9, Direction::Forward).await.expect("it is read").len());
+            }
+            left
+        };
+        let documents = async |shelf| stores.documents.list(shelf, "", None, 9).await.expect("they are read").len();
+        // In the order of the streams: audit, inbox, click, outbox, dead.
+        assert_eq!(left().await, [3, 3, 3, 3, 3]);
+        assert_eq!((documents(Shelf::Answer).await, documents(Shelf::Erased).await), (2, 0), "their batch is gone");
+        assert_eq!(documents(Shelf::WebhookStream).await, 1);
+        tokio::time::sleep(DAY + EVERY).await;
+        assert_eq!(left().await, [3, 3, 3, 3, 3]);
+        assert_eq!(documents(Shelf::Answer).await, 1, "what does not say when it was stored is kept");
+        for expected in [[3, 3, 3, 0, 0], [3, 3, 0, 0, 0], [3, 0, 0, 0, 0], [0, 0, 0, 0, 0]] {
+            tokio::time::sleep(DAY).await;
+            assert_eq!(left().await, expected);
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::model::window::{Answered, RetryEntry};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::provider::Submit;
-use crate::runtime::metrics;
+use crate::runtime::{erased, metrics};
 
 /// What came of a turn.
 pub(super) enum Declared {
@@ -118,6 +118,8 @@ async fn prepare(
         return Ok(prepared);
     }
     let mut messages = Vec::with_capacity(entries.len());
+    // Read after the batch was: whatever is declared more than a reading's age after an erasure knows of it.
+    lane.loader.believe(erased::mark(&lane.ctx.stores).await?);
     for entry in entries {
         if foreign && entry.parts != 0 {
             // The handset could not put the parts of two providers together.
@@ -127,6 +129,8 @@ async fn prepare(
             continue;
         }
         match lane.loader.message(entry.seq).await? {
+            // The person is not to be known any more, so nothing can be sent.
+            Ok(message) if message.number.is_erased() => prepared.local.push(local(entry, Answer::Suppressed)),
             Ok(message) => messages.push((*entry, message)),
             Err(code) => prepared.local.push(local(entry, Answer::Failed { code, detail: "".into() })),
         }

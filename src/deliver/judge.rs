@@ -46,7 +46,9 @@ pub async fn judge(
         metrics::count(&metrics::DELIVER_WINDOWS, &["judged"], 1);
         let mut uncertain = Vec::new();
         for seq in &unanswered {
-            if let Ok(message) = loader.message(*seq).await? {
+            if let Ok(message) = loader.message(*seq).await?
+                && !message.number.is_erased()
+            {
                 let part = PartKey { recipient: RecipientKey { lane, seq: *seq }, part: 0 };
                 let (account, declared_at) = (window.account.clone(), window.declared_at);
                 uncertain.push(UncertainEntry { account, number: message.number, part, declared_at });

@@ -19,6 +19,7 @@ pub struct Loader {
     windows: Arc<dyn Windows>,
     pack: Option<(usize, Option<Arc<SmsDeliveryPack>>)>,
     retries: BTreeMap<u64, Arc<RetryPack>>,
+    erasures: Option<String>,
 }
 
 impl Loader {
@@ -31,6 +32,15 @@ impl Loader {
             windows: stores.windows.clone(),
             pack: None,
             retries: BTreeMap::new(),
+            erasures: None,
+        }
+    }
+
+    /// Forgets what it read before numbers were erased. `erasures` is the mark that the last erasure left.
+    pub fn believe(&mut self, erasures: Option<String>) {
+        if self.erasures != erasures {
+            self.pack = None;
+            self.erasures = erasures;
         }
     }
 

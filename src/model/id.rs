@@ -138,6 +138,14 @@ pub struct RecipientKey {
 pub struct Msisdn(pub u64);
 
 impl Msisdn {
+    /// What stands where a number was erased. No number in E.164 is 0.
+    pub const ERASED: Msisdn = Msisdn(0);
+
+    /// Whether the number was erased.
+    pub fn is_erased(self) -> bool {
+        self == Msisdn::ERASED
+    }
+
     /// The digits without a plus sign, for the protocols and the operator's own reports. Never for a log.
     pub fn digits(self) -> String {
         self.0.to_string()

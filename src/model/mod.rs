@@ -34,4 +34,5 @@ pub mod text;
 pub mod throughput;
 pub mod time;
 pub mod turn;
+pub mod webhook;
 pub mod window;

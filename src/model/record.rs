@@ -112,6 +112,14 @@ pub struct Reject {
     pub number: String,
 }
 
+impl Reject {
+    /// Whether what stood in the number column is `number`. The list may have it without its country code.
+    pub fn fits(&self, number: super::id::Msisdn) -> bool {
+        let digits: String = self.number.chars().filter(char::is_ascii_digit).collect();
+        digits.len() >= 7 && number.digits().ends_with(digits.trim_start_matches('0'))
+    }
+}
+
 /// A rendered text shown in the plan, so that an operator sees what would be sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {

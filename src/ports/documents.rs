@@ -20,11 +20,21 @@ pub enum Shelf {
     OptOut,
     /// What was uploaded, by upload id.
     Upload,
+    /// Recipients whose number was erased, by `batch-lane-place`: what still comes in about them is kept without it.
+    Erased,
 }
 
 /// All shelves, in the order of their stored numbers: appended to, never changed.
-pub const SHELVES: [Shelf; 7] =
-    [Shelf::ApiKey, Shelf::Answer, Shelf::Rate, Shelf::Webhook, Shelf::WebhookStream, Shelf::OptOut, Shelf::Upload];
+pub const SHELVES: [Shelf; 8] = [
+    Shelf::ApiKey,
+    Shelf::Answer,
+    Shelf::Rate,
+    Shelf::Webhook,
+    Shelf::WebhookStream,
+    Shelf::OptOut,
+    Shelf::Upload,
+    Shelf::Erased,
+];
 
 impl Shelf {
     /// Its stored number.

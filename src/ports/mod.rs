@@ -8,9 +8,11 @@
 
 pub mod batches;
 pub mod budget;
+pub mod caller;
 pub mod clock;
 pub mod control;
 pub mod documents;
+pub mod erasure;
 pub mod journal;
 pub mod lease;
 pub mod links;
@@ -116,6 +118,8 @@ pub struct Stores {
     pub documents: Arc<dyn documents::Documents>,
     /// What happened.
     pub journal: Arc<dyn journal::Journal>,
+    /// Erasing one number.
+    pub erasure: Arc<dyn erasure::Erasure>,
     /// Facts about the store itself.
     pub meta: Arc<dyn meta::Meta>,
 }

@@ -42,6 +42,17 @@ pub trait Receipts: Send + Sync {
     async fn list(&self, lane: LaneKey, from_seq: u32, limit: usize) -> Result<Vec<MatchedReport>, StoreError>;
 }
 
+/// Hears of reports before they are recorded and acknowledged.
+#[async_trait::async_trait]
+pub trait ReportListener: Send + Sync {
+    /// Whether it wants to hear of any.
+    async fn wanted(&self) -> Result<bool, StoreError>;
+
+    /// Takes in reports that were not recorded before, durably. The same report may come again when the process died between
+    /// this call and the record.
+    async fn reports(&self, reports: &[MatchedReport]) -> Result<(), StoreError>;
+}
+
 /// One message id of an account, to be found when its receipt comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexEntry {

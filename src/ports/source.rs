@@ -23,6 +23,26 @@ pub trait Source: Send + Sync {
     async fn open(&self, spec: &SourceSpec, plan: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault>;
 }
 
+/// What became of copies of lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Copies removed.
+    pub removed: u64,
+    /// Copies kept because somebody needs them, or may.
+    pub kept: u64,
+}
+
+/// Copies of lists that the fleet keeps for itself: uploads, spooled input, converted files.
+#[async_trait::async_trait]
+pub trait ListCopies: Send + Sync {
+    /// Whether an address is a copy of the fleet's own, and not a list of the operator's.
+    fn is_copy(&self, table_name: &str) -> bool;
+
+    /// Removes all copies that no batch needs which is not prepared yet. `needed` are the `table_name`s of those batches;
+    /// what was converted from them is kept too, and what was used just now.
+    async fn remove_unneeded(&self, needed: &[String]) -> Result<Removed, Fault>;
+}
+
 /// Reads one range in bounded memory.
 #[async_trait::async_trait]
 pub trait RangeReader: Send {

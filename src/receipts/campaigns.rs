@@ -129,7 +129,7 @@ async fn holds(stores: &Stores, campaign: &Campaign, number: Msisdn) -> Result<b
             Err(StoreError::Corrupt(_)) => continue,
             Err(error) => return Err(error),
         };
-        if head.numbers.binary_search(&number.0).is_ok() {
+        if head.numbers.contains(&number.0) {
             return Ok(true);
         }
     }

@@ -15,14 +15,18 @@ use crate::model::inbound::Inbound;
 use crate::model::limits::REPORTS_PER_INTAKE;
 use crate::model::receipt::{Report, Rung};
 use crate::ports::provider::{Reports, Routes};
-use crate::ports::receipts::MatchedReport;
+use crate::ports::receipts::{MatchedReport, ReportListener};
 use crate::ports::tallies::{Tallies, Tally};
 use crate::ports::{StoreError, Stores, World};
+use crate::runtime::erased::Erased;
 use crate::runtime::metrics;
 use crate::runtime::retry::{Schedule, store};
 
 /// How often parked reports are looked over.
 const PARKED_EVERY: Duration = Duration::from_millis(200);
+
+/// So many reports back a repeat within one batch is looked for; one further away is told twice under the same id.
+const REPEATS_NEAR: usize = 64;
 
 /// The intake of one process.
 pub struct Intake {
@@ -36,13 +40,24 @@ pub struct Intake {
     pub tallies: Arc<dyn Tallies>,
     /// What is known of message ids.
     pub forms: Forms,
+    /// Recipients whose number was erased.
+    pub erased: Erased,
+    /// Who hears of new reports.
+    pub listener: Option<Arc<dyn ReportListener>>,
     campaigns: Campaigns,
 }
 
 impl Intake {
-    /// An intake for these accounts.
-    pub fn new(stores: Stores, world: World, routes: Routes, tallies: Arc<dyn Tallies>) -> Arc<Intake> {
-        Arc::new(Intake { stores, world, routes, tallies, forms: Forms::default(), campaigns: Campaigns::default() })
+    /// An intake for these accounts; `listener` hears of new reports before they are acknowledged.
+    pub fn new(
+        stores: Stores,
+        world: World,
+        routes: Routes,
+        tallies: Arc<dyn Tallies>,
+        listener: Option<Arc<dyn ReportListener>>,
+    ) -> Arc<Intake> {
+        let (forms, erased, campaigns) = (Forms::default(), Erased::default(), Campaigns::default());
+        Arc::new(Intake { stores, world, routes, tallies, forms, erased, listener, campaigns })
     }
 
     /// Takes in reports until `stop` is cancelled and nothing more waits.
@@ -117,12 +132,25 @@ impl Intake {
     }
 
     /// Stores matched reports and counts those that are new.
-    pub(super) async fn record(&self, matched: Vec<MatchedReport>) -> Result<(), StoreError> {
+    pub(super) async fn record(&self, mut matched: Vec<MatchedReport>) -> Result<(), StoreError> {
         if matched.is_empty() {
             return Ok(());
         }
-        let schedule = Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
-        let new = store(schedule, || self.stores.receipts.record(matched.clone())).await?;
+        self.erased.look(&self.stores).await?;
+        for report in matched.iter_mut().filter(|report| self.erased.has(report.part.recipient)) {
+            (report.report.number, report.report.raw) = (None, String::new());
+        }
+        let schedule = || Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
+        if let Some(listener) = &self.listener
+            && listener.wanted().await?
+        {
+            // Told first: were it recorded first, a crash between the two would leave an event that nobody ever tells.
+            let new = self.unrecorded(&matched).await?;
+            if !new.is_empty() {
+                store(schedule(), || listener.reports(&new)).await?;
+            }
+        }
+        let new = store(schedule(), || self.stores.receipts.record(matched.clone())).await?;
         for (report, new) in matched.iter().zip(new) {
             if new {
                 metrics::count(&metrics::RECEIPTS_TOTAL, &[&report.account, report.report.rung.stat()], 1);
@@ -139,6 +167,26 @@ impl Intake {
             }
         }
         Ok(())
+    }
+
+    /// Reports that are not recorded yet, each once.
+    async fn unrecorded(&self, matched: &[MatchedReport]) -> Result<Vec<MatchedReport>, StoreError> {
+        let mut new: Vec<MatchedReport> = Vec::new();
+        for report in matched {
+            let same = |known: &MatchedReport| {
+                known.part == report.part && known.report.rung == report.report.rung && known.report.raw == report.report.raw
+            };
+            let recipient = report.part.recipient;
+            if self.erased.has(recipient) {
+                // Whom it is about is nobody's business any more.
+                continue;
+            }
+            let known = self.stores.receipts.list(recipient.lane, recipient.seq, 1).await?;
+            if !known.iter().any(same) && !new.iter().rev().take(REPEATS_NEAR).any(same) {
+                new.push(report.clone());
+            }
+        }
+        Ok(new)
     }
 
     pub(super) fn account(&self, name: &str) -> Option<&Account> {

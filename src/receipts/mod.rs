@@ -17,4 +17,6 @@ pub mod parking;
 pub use intake::Intake;
 
 #[cfg(test)]
+mod listener_tests;
+#[cfg(test)]
 mod tests;

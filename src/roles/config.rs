@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reach::{HttpConfig, ObjectStoreConfig, SmppConfig};
+use super::reach::{HttpConfig, ObjectStoreConfig, SmppConfig, WebhookConfig};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
 use crate::model::inbound::OptOutRules;
 use crate::model::limits::PARTS_MAX;
@@ -44,6 +44,8 @@ pub struct Config {
     pub links: LinksConfig,
     /// HTTP apart from the local socket.
     pub serve: ServeConfig,
+    /// Which servers of users may be told of events.
+    pub webhooks: WebhookConfig,
     /// Log lines.
     pub log: LogConfig,
     /// Limits that users may tune.
@@ -63,6 +65,7 @@ impl Default for Config {
             retention: RetentionConfig::default(),
             links: LinksConfig::default(),
             serve: ServeConfig::default(),
+            webhooks: WebhookConfig::default(),
             log: LogConfig::default(),
             limits: LimitsConfig::default(),
         }
@@ -218,7 +221,7 @@ impl Default for UploadsConfig {
     }
 }
 
-/// Days that data is kept after its batch was settled.
+/// Days that data is kept: of a batch after it was settled, anything else after it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionConfig {
@@ -230,15 +233,31 @@ pub struct RetentionConfig {
     pub batch_days: u32,
     /// The index from message ids to recipients, and receipts that match nothing.
     pub index_days: u32,
-    /// Messages of people, from the day they came in.
+    /// Who did what.
+    pub audit_days: u32,
+    /// Messages from people.
     pub inbox_days: u32,
-    /// Openings of short links, from the day they came in.
+    /// Openings of short links.
     pub clicks_days: u32,
+    /// Events of webhooks that were given up, or could never be told.
+    pub dead_days: u32,
+    /// Answers to commands, for who asks again under the same idempotency key.
+    pub answers_days: u32,
 }
 
 impl Default for RetentionConfig {
     fn default() -> RetentionConfig {
-        RetentionConfig { texts_days: 30, history_days: 90, batch_days: 400, index_days: 7, inbox_days: 400, clicks_days: 400 }
+        RetentionConfig {
+            texts_days: 30,
+            history_days: 90,
+            batch_days: 400,
+            index_days: 7,
+            audit_days: 400,
+            inbox_days: 400,
+            clicks_days: 400,
+            dead_days: 14,
+            answers_days: 3,
+        }
     }
 }
 
@@ -364,6 +383,12 @@ impl Config {
         }
         if let Err(text) = logging::check(&self.log.level) {
             refuse("log.level".into(), &text);
+        }
+        if self.retention.dead_days < 2 {
+            refuse("retention.dead_days".into(), "is at least 2: webhooks are tried for a day");
+        }
+        for (key, text) in self.webhooks.check() {
+            refuse(key, &text);
         }
         if let Some(url) = &self.links.fallback
             && !crate::links::is_web_address(url)

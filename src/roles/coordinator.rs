@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::edges::Edges;
@@ -18,6 +19,7 @@ use crate::runtime::job::Job;
 use crate::runtime::task::Tasks;
 use crate::statistics::settle::MsgCallbackStatistic;
 use crate::statistics::syncer::StatisticsSyncer;
+use crate::webhooks::{Changes, Sender};
 
 /// What can be set of a coordinator.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +56,24 @@ pub fn jobs(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Arc<dyn Job>
 
 /// Runs a coordinator until `stop`; it gives its lease up then.
 pub async fn run(edges: Edges, settings: Settings, tasks: Tasks, stop: CancellationToken) {
-    let jobs = jobs(&edges, settings, tasks);
+    let jobs = jobs(&edges, settings, tasks.clone());
     let scheduler = JobScheduler::new(jobs, settings.every, edges.wake.clone());
+    let webhooks = edges.webhooks.clone();
+    // The webhooks go their own way: calls to strangers never stand in the way of a batch.
+    let changes =
+        Arc::new(JobScheduler::new(vec![Arc::new(Changes::new(webhooks.clone()))], settings.every, Arc::new(Notify::new())));
+    let sender = Sender::new(webhooks);
     let token = edges.world.chance.next();
-    leader::run(edges.lease.clone(), token, settings.terms, stop, |term| scheduler.term(term)).await;
+    leader::run(edges.lease.clone(), token, settings.terms, stop, |term| {
+        let (changes, sender, telling) = (changes.clone(), sender.clone(), term.clone());
+        let told = tasks.spawn("webhooks", async move {
+            tokio::join!(changes.term(telling.clone()), sender.term(telling));
+        });
+        let scheduler = &scheduler;
+        async move {
+            scheduler.term(term).await;
+            let _ = told.await;
+        }
+    })
+    .await;
 }

@@ -16,6 +16,7 @@ use crate::ports::rates::Rates;
 use crate::ports::source::Source;
 use crate::ports::tallies::Tallies;
 use crate::ports::{Stores, World};
+use crate::webhooks::Webhooks;
 
 /// All ports together.
 #[derive(Clone)]
@@ -38,6 +39,8 @@ pub struct Edges {
     pub sender: Arc<dyn TaskSender>,
     /// The store's write budget.
     pub budget: Arc<dyn Budget>,
+    /// Who is told of what happens.
+    pub webhooks: Arc<Webhooks>,
     /// Wakes the leader of this process.
     pub wake: Arc<Notify>,
 }

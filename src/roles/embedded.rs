@@ -22,8 +22,9 @@ use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::rates::LocalRates;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::smpp::SmppAccount;
-use crate::adapters::source;
+use crate::adapters::source::{self, SpoolCopies};
 use crate::adapters::system::{SeededChance, SystemClock};
+use crate::adapters::webhook::HttpCaller;
 use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
 use crate::coordinate::sweeper::Keep;
@@ -33,8 +34,10 @@ use crate::model::limits::{RANGE_RECORDS, RANGE_TASKS_PER_PREPARER};
 use crate::ports::provider::{Provider, ReportSink, Reports, Route, Routes};
 use crate::ports::{Stores, World};
 use crate::prepare::tools::Settings as PrepareSettings;
+use crate::privacy::Eraser;
 use crate::runtime::metrics;
 use crate::runtime::task::Tasks;
+use crate::webhooks::Webhooks;
 
 /// How often the mark that tells a restored store is raised.
 const MARK_EVERY: Duration = Duration::from_secs(3);
@@ -70,6 +73,21 @@ impl Opened {
         };
         let store = Arc::new(EmbeddedStore::open(&config.data_dir, options).await?);
         Ok(Opened { stores: store.stores(), store, world })
+    }
+
+    /// The webhooks of the folder.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn webhooks(&self, config: &Config) -> Result<Arc<Webhooks>, Fault> {
+        let caller = Arc::new(HttpCaller::new(config.webhooks.clone())?);
+        Ok(Webhooks::new(self.stores.clone(), self.world.clone(), caller))
+    }
+
+    /// What erases numbers from the folder.
+    pub fn eraser(&self) -> Eraser {
+        let spool = Arc::new(SpoolCopies::new(self.store.spool()));
+        Eraser::new(self.stores.clone(), self.world.clone(), vec![spool])
     }
 
     /// Refuses a store that is older than what this fleet has already done (rule 9).
@@ -140,6 +158,7 @@ impl Embedded {
             lease: Arc::new(MemoryLease::new()),
             sender: broker.sender(),
             budget: budgeted,
+            webhooks: opened.webhooks(config)?,
             wake: Arc::new(Notify::new()),
         };
         let ends = Ends { prepare: broker.join_prepare(), delivery: broker.join_delivery(), reports: reports_in };
@@ -224,6 +243,15 @@ impl Embedded {
     }
 }
 
+impl Embedded {
+    /// Ends everything where it stands, as a crash does, so that the folder can be opened again.
+    pub fn crash(self) {
+        self.fleet.crash();
+        self.marks.abort_all();
+        self.opened.store.close();
+    }
+}
+
 /// Lets go of copies of lists: at the start those that a killed process left half-written, then those that nothing has used
 /// for as long as texts are kept.
 async fn keep_spool(spool: PathBuf, keep: Duration) {
@@ -258,8 +286,11 @@ fn settings(config: &Config) -> Settings {
         history: day(config.retention.history_days),
         batch: day(config.retention.batch_days),
         index: day(config.retention.index_days),
+        audit: day(config.retention.audit_days),
         inbox: day(config.retention.inbox_days),
         clicks: day(config.retention.clicks_days),
+        dead: day(config.retention.dead_days),
+        answers: day(config.retention.answers_days),
     };
     let mut prepare = PrepareSettings::default();
     if config.limits.prepare_tasks > 0 {

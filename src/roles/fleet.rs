@@ -67,7 +67,13 @@ impl Fleet {
             edges.tallies.clone(),
             tasks.clone(),
         );
-        let intake = Intake::new(edges.stores.clone(), edges.world.clone(), edges.routes.clone(), edges.tallies.clone());
+        let intake = Intake::new(
+            edges.stores.clone(),
+            edges.world.clone(),
+            edges.routes.clone(),
+            edges.tallies.clone(),
+            Some(edges.webhooks.clone()),
+        );
         let died = CancellationToken::new();
         let watched = |name: &'static str, stop: &CancellationToken, role: BoxFuture<'static, ()>| {
             let watch = Watch { name, stop: stop.clone(), died: died.clone() };

@@ -4,3 +4,4 @@ pub use crate::adapters::http::HttpConfig;
 pub use crate::adapters::secure::{Secret, client_config};
 pub use crate::adapters::smpp::SmppConfig;
 pub use crate::adapters::source::ObjectStoreConfig;
+pub use crate::adapters::webhook::WebhookConfig;

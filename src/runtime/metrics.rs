@@ -74,6 +74,9 @@ metrics_table! {
     LINKS_CLICKS_DROPPED = "smsfleet_links_clicks_dropped_total", Counter, [], "Openings not kept because too many waited for the store, or it refused them.";
     STATISTICS_OUTCOMES = "smsfleet_statistics_records_total", Counter, ["outcome"], "Records of settled batches, by outcome.";
     STATISTICS_DIFFERENCE = "smsfleet_statistics_conservation_difference", Gauge, [], "Records that no outcome accounts for, over the latest recounts; must be 0.";
+    WEBHOOKS_EVENTS = "smsfleet_webhooks_events_total", Counter, ["result"], "Events of webhooks, by result of their call: sent, failed (tried again), dead.";
+    WEBHOOKS_WAITING = "smsfleet_webhooks_waiting_events", Gauge, [], "Events that wait to be told; set by the leader alone, counted up to 100,000.";
+    WEBHOOKS_DEAD = "smsfleet_webhooks_dead_events", Gauge, [], "Events that were given up and can be replayed; set by the leader alone, counted up to 100,000.";
     STORE_COMMIT = "smsfleet_store_commit_latency_seconds", Histogram, [], "One synced commit of the store.";
     STORE_ERRORS = "smsfleet_store_errors_total", Counter, ["code"], "Calls of the store that failed.";
     STORE_CONFLICTS = "smsfleet_store_conflicts_total", Counter, ["row"], "Compare-and-set calls that were refused.";

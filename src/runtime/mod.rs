@@ -2,9 +2,11 @@
 
 pub mod control;
 pub mod digest;
+pub mod erased;
 pub mod fence;
 pub mod job;
 pub mod logging;
+pub mod mention;
 pub mod metrics;
 pub mod moment;
 pub mod offsets;

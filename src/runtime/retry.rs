@@ -32,6 +32,12 @@ impl Schedule {
         self
     }
 
+    /// Goes on where an earlier life stood, after this many delays.
+    pub fn from_attempt(mut self, attempt: u32) -> Schedule {
+        self.attempt = attempt;
+        self
+    }
+
     /// The next delay; `None` when the schedule gives up.
     pub fn next_delay(&mut self) -> Option<Duration> {
         self.next_backoff()

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 
 use crate::model::batch::BatchRow;
-use crate::model::id::{BatchId, LaneKey, Msisdn, RangeKey, WindowKey};
+use crate::model::id::{BatchId, LaneKey, Msisdn, RangeKey, RecipientKey, WindowKey};
 use crate::model::ledger::Ledger;
 use crate::model::pack::{Manifest, PackHead, PackKey, SmsDeliveryPack};
 use crate::model::record::{RangeRow, Reject};
@@ -18,6 +18,7 @@ use crate::ports::Stores;
 use crate::ports::batches::{BatchIndex, Listed};
 use crate::ports::control::{Cas, ControlRows, Versioned};
 use crate::ports::documents::{Document, Documents, Shelf};
+use crate::ports::erasure::{Erasure, FoundMessage, OfNumber};
 use crate::ports::journal::{Direction, Entry, Journal, Place, Stream};
 use crate::ports::links::{LinkBlock, Links};
 use crate::ports::meta::Meta;
@@ -69,6 +70,7 @@ impl Fake {
             retention: me.clone(),
             documents: me.clone(),
             journal: me.clone(),
+            erasure: me.clone(),
             meta: me,
         }
     }
@@ -311,6 +313,28 @@ impl Documents for Fake {
     }
 
     async fn list(&self, _: Shelf, _: &str, _: Option<&str>, _: usize) -> Result<Vec<Document>, StoreError> {
+        no()
+    }
+}
+
+#[async_trait]
+impl Erasure for Fake {
+    async fn messages(&self, _: LaneKey, _: Msisdn) -> Result<Vec<FoundMessage>, StoreError> {
+        no()
+    }
+    async fn erase_messages(&self, _: LaneKey, _: Msisdn) -> Result<u64, StoreError> {
+        no()
+    }
+    async fn erase_rejects(&self, _: BatchId, _: Msisdn) -> Result<u64, StoreError> {
+        no()
+    }
+    async fn erase_reports(&self, _: RecipientKey) -> Result<u64, StoreError> {
+        no()
+    }
+    async fn of_number(&self, _: Msisdn) -> Result<OfNumber, StoreError> {
+        no()
+    }
+    async fn erase_of_number(&self, _: Msisdn) -> Result<(u64, u64), StoreError> {
         no()
     }
 }

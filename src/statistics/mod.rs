@@ -8,6 +8,7 @@
 pub mod clicks;
 pub mod explain;
 pub mod line;
+pub mod number;
 pub mod progress;
 pub mod recipients;
 pub mod recount;
@@ -19,6 +20,7 @@ pub mod walk;
 pub use clicks::{BatchClicks, batch_clicks};
 pub use explain::{BatchFacts, LiveAccount, explain_batch, explain_number, verdict};
 pub use line::{Event, RecipientFilter, RecipientLine};
+pub use number::{BatchOfNumber, NumberExport, NumberHistory, number_history};
 pub use progress::{Progress, progress};
 pub use recipients::RecipientPages;
 pub use recount::recount;

@@ -63,6 +63,16 @@ impl RecipientPages {
         Ok(RecipientPages { stores, row, accounts, filter, now, rejects, lanes, open: None, clicks })
     }
 
+    /// Leaves out what the caller knows to hold nothing: the messages, or the records that never became one.
+    pub(super) fn narrow(&mut self, messages: bool, rejects: bool) {
+        if !messages {
+            self.lanes.clear();
+        }
+        if !rejects {
+            self.rejects.clear();
+        }
+    }
+
     /// The next lines; `None` at the end. A page may be empty.
     pub async fn next(&mut self) -> Result<Option<Vec<RecipientLine>>, StoreError> {
         if let Some((range, attempt, n)) = self.rejects.front_mut() {
@@ -103,11 +113,7 @@ fn shows(filter: &RecipientFilter, reject: &Reject) -> bool {
         RejectKind::Rejected => Outcome::Rejected,
         RejectKind::Suppressed => Outcome::Suppressed,
     };
-    let fits = filter.number.is_none_or(|number| {
-        let digits: String = reject.number.chars().filter(char::is_ascii_digit).collect();
-        // The list may have the number without its country code.
-        digits.len() >= 7 && number.digits().ends_with(digits.trim_start_matches('0'))
-    });
+    let fits = filter.number.is_none_or(|number| reject.fits(number));
     fits && filter.allows(outcome, None)
 }
 
@@ -150,7 +156,8 @@ async fn pack_lines(
         Err(error) => return Err(error),
     };
     if let (Some(number), Some(content)) = (filter.number, &content)
-        && content.messages.binary_search_by_key(&number, |message| message.number).is_err()
+        // Not by bisection: once a number was erased, a pack is not in order any more.
+        && !content.messages.iter().any(|message| message.number == number)
     {
         return Ok((vec![], vec![]));
     }
@@ -172,6 +179,9 @@ async fn pack_lines(
             (line.outcome, line.code, line.delivery) = (outcome, code, delivery);
             if outcome != Outcome::Failed {
                 line.detail.clear();
+            }
+            if outcome == Outcome::Suppressed && message.is_some_and(|message| message.number.is_erased()) {
+                line.detail = "its number was erased before it was sent".into();
             }
             lines.push(line);
             let link = message.and_then(|message| message.link.as_ref());
@@ -274,5 +284,8 @@ fn window_event(lane: &Lane, event: &WindowEvent) -> Event {
 }
 
 fn plus(number: Msisdn) -> String {
+    if number.is_erased() {
+        return "erased".into();
+    }
     format!("+{}", number.digits())
 }

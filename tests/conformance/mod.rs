@@ -16,6 +16,7 @@ mod lists;
 mod service;
 
 mod disk;
+mod erasure;
 mod folder;
 mod meta;
 

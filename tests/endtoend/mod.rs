@@ -15,3 +15,4 @@ mod quickstart;
 mod refusals;
 mod service;
 mod stopped;
+mod told;

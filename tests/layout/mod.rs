@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Stages: they use ports, model and runtime, never another stage and never an adapter.
-const STAGES: [&str; 9] = ["access", "batch", "coordinate", "prepare", "dispatch", "deliver", "receipts", "statistics", "links"];
+const STAGES: [&str; 11] =
+    ["access", "batch", "coordinate", "prepare", "dispatch", "deliver", "receipts", "statistics", "links", "webhooks", "privacy"];
 
 /// Crates that speak to the outside, and the one place that may use each.
 const CLIENTS: [(&str, &str); 13] = [

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use smsfleet::adapters::memory::budget::BudgetedPacks;
+use smsfleet::adapters::memory::caller::NoCaller;
 use smsfleet::adapters::memory::lease::MemoryLease;
 use smsfleet::adapters::memory::queue::{MemberId, MemoryBroker};
 use smsfleet::adapters::memory::rates::LocalRates;
@@ -24,6 +25,7 @@ use smsfleet::roles::coordinator;
 use smsfleet::roles::edges::Edges;
 use smsfleet::roles::fleet::{Ends, Fleet, Settings};
 use smsfleet::runtime::task::Tasks;
+use smsfleet::webhooks::Webhooks;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::faults::{Fired, Trouble};
@@ -96,8 +98,10 @@ impl Process {
         let stores = trouble.stores(&shared.stores);
         let budget = BudgetedPacks::new(stores.packs.clone());
         let world = World { clock: shared.clock.clone(), chance: Arc::new(SeededChance::from_seed(seed ^ 0xc0ffee)) };
+        let stores = Stores { packs: budget.clone(), ..stores };
         let edges = Edges {
-            stores: Stores { packs: budget.clone(), ..stores },
+            webhooks: Webhooks::new(stores.clone(), world.clone(), Arc::new(NoCaller)),
+            stores,
             rates: Arc::new(LocalRates::new(accounts().into_keys().map(|name| (name, None)), world.clock.boot())),
             world,
             source: Arc::new(SimSource),
@@ -148,7 +152,7 @@ impl Process {
 
 fn settings() -> Settings {
     let year = Duration::from_secs(365 * 86_400);
-    let keep = Keep { texts: year, history: year, batch: year, index: year, inbox: year, clicks: year };
+    let keep = Keep::all(year);
     Settings {
         coordinator: coordinator::Settings {
             terms: Terms::default(),

@@ -7,6 +7,7 @@ pub mod store;
 pub mod queue;
 
 pub mod budget;
+pub mod caller;
 pub mod lease;
 pub mod rates;
 pub mod tallies;

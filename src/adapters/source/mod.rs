@@ -10,6 +10,7 @@
 
 mod address;
 mod columns;
+mod copies;
 mod detect;
 mod dialect;
 mod fetch;
@@ -29,6 +30,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::copies::SpoolCopies;
 pub use address::{StoreKind, is_remote};
 pub use object_config::ObjectStoreConfig;
 pub use objects::ObjectStores;

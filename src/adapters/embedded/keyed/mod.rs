@@ -5,6 +5,7 @@
 mod batch_list;
 mod control;
 mod documents;
+mod erasure;
 mod journal;
 mod links;
 mod meta;
@@ -85,6 +86,7 @@ impl Keyed {
             retention: self.clone(),
             documents: self.clone(),
             journal: self.clone(),
+            erasure: self.clone(),
             meta: self.clone(),
         }
     }

@@ -1,0 +1,69 @@
+//! Streams of events: finding those that wait, and removing them.
+
+use crate::model::time::Timestamp;
+use crate::ports::documents::Shelf;
+use crate::ports::journal::{Direction, Entry, Place, Stream};
+use crate::ports::{StoreError, Stores};
+
+/// Entries read or removed at once.
+const AT_ONCE: usize = 1_000;
+
+/// A place behind all entries of a scope.
+pub fn end_of(scope: &str) -> Place {
+    Place { scope: scope.to_owned(), at: Timestamp(i64::MAX), id: u64::MAX }
+}
+
+/// The scopes below `within` that hold entries, in order, at most `limit`: one read for each.
+pub async fn scopes(stores: &Stores, stream: Stream, within: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+    let mut found: Vec<String> = Vec::new();
+    while found.len() < limit {
+        let behind = found.last().map(|scope| end_of(scope));
+        let next = stores.journal.list(stream, within, behind.as_ref(), 1, Direction::Forward).await?;
+        let Some(entry) = next.into_iter().next() else { break };
+        found.push(entry.place.scope);
+    }
+    Ok(found)
+}
+
+/// The first entries of a scope.
+pub async fn first(stores: &Stores, stream: Stream, scope: &str, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    stores.journal.list(stream, scope, None, limit, Direction::Forward).await
+}
+
+/// How many entries a stream has; at most about `most` are counted.
+pub async fn count(stores: &Stores, stream: Stream, most: usize) -> Result<usize, StoreError> {
+    let (mut counted, mut behind) = (0, None);
+    while counted < most {
+        let page = stores.journal.list(stream, "", behind.as_ref(), AT_ONCE, Direction::Forward).await?;
+        counted += page.len();
+        match page.into_iter().last() {
+            Some(last) => behind = Some(last.place),
+            None => break,
+        }
+    }
+    Ok(counted)
+}
+
+/// Removes everything of a webhook from a stream.
+pub async fn purge(stores: &Stores, stream: Stream, webhook: &str) -> Result<(), StoreError> {
+    loop {
+        let page = stores.journal.list(stream, &format!("{webhook}/"), None, AT_ONCE, Direction::Forward).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        stores.journal.remove(stream, page.into_iter().map(|entry| entry.place).collect()).await?;
+    }
+}
+
+/// Removes what is known of a webhook's streams.
+pub async fn purge_states(stores: &Stores, webhook: &str) -> Result<(), StoreError> {
+    loop {
+        let page = stores.documents.list(Shelf::WebhookStream, &format!("{webhook}/"), None, AT_ONCE).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for document in page {
+            stores.documents.delete(Shelf::WebhookStream, &document.name).await?;
+        }
+    }
+}
