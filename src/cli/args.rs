@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use super::service_args::{AccountCommand, BatchCommand, CreateArgs, KeyCommand, SuppressCommand};
+pub use super::service_args::{
+    AccountCommand, BatchCommand, CreateArgs, KeyCommand, NumberCommand, SuppressCommand, WebhookCommand,
+};
 use crate::model::schedule::LateStart;
 use crate::model::window::OnUncertain;
 
@@ -125,6 +127,18 @@ The provider refuses some on purpose: the exit code is 0 when every row is accou
     /// Make, list and revoke keys of the API
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Tell servers of yours what happens, and see what could not be told
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+    /// See, export or erase one person's number
+    #[command(subcommand)]
+    Number(NumberCommand),
+    /// List what people wrote, newest first
+    Inbox {
+        /// Only answers to this batch
+        #[arg(long, value_name = "BATCH")]
+        batch: Option<String>,
+    },
     /// List who did what, newest first
     Audit {
         /// Only about this batch

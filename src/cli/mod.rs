@@ -6,6 +6,7 @@ pub mod batch;
 pub mod check;
 pub mod exit;
 pub mod keep;
+pub mod people;
 pub mod print;
 pub mod query;
 pub mod quickstart;
@@ -104,6 +105,9 @@ async fn command(cli: Cli, config: Config) -> Result<u8, Fault> {
         Command::Account(command) => keep::account(global, &config, command).await,
         Command::Suppress(command) => keep::suppress(global, &config, command).await,
         Command::Key(command) => keep::key(global, &config, command).await,
+        Command::Webhook(command) => people::webhook(global, &config, command).await,
+        Command::Number(command) => people::number(global, &config, command).await,
+        Command::Inbox { batch } => people::inbox(global, &config, batch.as_deref()).await,
         Command::Audit { batch } => keep::audit(global, &config, batch.as_deref()).await,
         Command::SimulateProvider(args) => simulate::simulate(global, &args, listen(global)?).await,
         Command::Recover { since } => query::recover(global, &config, &since).await,

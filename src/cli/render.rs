@@ -109,6 +109,10 @@ pub fn report(report: &BatchReport) -> String {
         let rate = rate.map_or(String::new(), |rate| format!(", {} {what} a second", grouped(rate.round() as u64)));
         let _ = writeln!(text, "  {name} in {}{rate}", seconds(took));
     }
+    if let Some(clicks) = &report.clicks {
+        let (people, clicks, machines) = (grouped(clicks.people), grouped(clicks.clicks), grouped(clicks.machine_clicks));
+        let _ = writeln!(text, "  links: {people} people opened theirs, {clicks} times; machines {machines} times");
+    }
     let settled = if report.settled { "Settled: nothing will change any more but by late receipts." } else { "Not settled yet." };
     let _ = writeln!(text, "\n{settled}");
     for next in &report.next {
@@ -134,18 +138,26 @@ fn outcome_note(outcome: Outcome) -> &'static str {
 /// A plan, as a dry run shows it.
 pub fn plan(batch: &BatchView, plan: &PlanView) -> String {
     let mut text = format!("Plan of batch {}: nothing was sent\n\n", batch.batch_id);
-    row(&mut text, 0, "Records", plan.records, "");
-    row(&mut text, 2, "recipients", plan.recipients, "will get a message");
-    row(&mut text, 2, "duplicate", plan.duplicates, "the number came before");
-    row(&mut text, 2, "suppressed", plan.suppressed, "on the list of those who get nothing");
-    row(&mut text, 2, "rejected", plan.rejected.values().sum(), "cannot be sent");
+    plan_body(&mut text, plan);
+    let _ = writeln!(text, "\nPlan hash {}", plan.plan_hash);
+    let _ = writeln!(text, "  to send exactly this: the same command with --approve {} in place of --dry-run", plan.plan_hash);
+    text
+}
+
+/// What a plan comes to.
+pub(super) fn plan_body(text: &mut String, plan: &PlanView) {
+    row(text, 0, "Records", plan.records, "");
+    row(text, 2, "recipients", plan.recipients, "will get a message");
+    row(text, 2, "duplicate", plan.duplicates, "the number came before");
+    row(text, 2, "suppressed", plan.suppressed, "on the list of those who get nothing");
+    row(text, 2, "rejected", plan.rejected.values().sum(), "cannot be sent");
     for (code, n) in &plan.rejected {
-        row(&mut text, 4, code, *n, meaning(code));
+        row(text, 4, code, *n, meaning(code));
     }
     let _ = writeln!(text, "\nMessages");
-    row(&mut text, 2, "GSM 03.38", plan.gsm7, "");
-    row(&mut text, 2, "UCS-2", plan.ucs2, "");
-    row(&mut text, 2, "segments", plan.segments, &costs(&plan.cost));
+    row(text, 2, "GSM 03.38", plan.gsm7, "");
+    row(text, 2, "UCS-2", plan.ucs2, "");
+    row(text, 2, "segments", plan.segments, &costs(&plan.cost));
     if !plan.samples.is_empty() {
         let _ = writeln!(text, "\nSamples");
     }
@@ -154,9 +166,6 @@ pub fn plan(batch: &BatchView, plan: &PlanView) -> String {
         let _ = writeln!(text, "  line {}, {}, {parts}:", sample.line, sample.why);
         let _ = writeln!(text, "    {}", printable(&sample.text));
     }
-    let _ = writeln!(text, "\nPlan hash {}", plan.plan_hash);
-    let _ = writeln!(text, "  to send exactly this: the same command with --approve {} in place of --dry-run", plan.plan_hash);
-    text
 }
 
 /// A text that cannot move the cursor or change colours.

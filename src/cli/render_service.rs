@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use super::render::{grouped, plan, printable};
+use serde_json::Value;
+
+use super::render::{grouped, plan_body, printable};
 use crate::batch::Estimate;
 use crate::model::access::Came;
-use crate::serve::api::{AccountList, AuditPage, CommandAnswer, KeyList, OrderAnswer};
+use crate::serve::api::{AccountList, AuditPage, CommandAnswer, DeadPage, InboxList, KeyList, OrderAnswer, WebhookList};
 use crate::serve::views::{BatchView, StepView, short};
 
 /// A batch, with what may be done with it.
@@ -16,7 +18,10 @@ pub fn batch(view: &BatchView) -> String {
         let _ = writeln!(text, "  {name:<12} {}", step_line(step));
     }
     if let Some(sealed) = &view.plan {
-        text.push_str(&plan(view, sealed));
+        text.push('\n');
+        plan_body(&mut text, sealed);
+        let _ =
+            writeln!(text, "\n  to send exactly this: smsfleet batch approve {} {}\n", short(view.batch_id), sealed.plan_hash);
     }
     text.push_str("  possible now:");
     for command in view.commands.iter().filter(|command| command.allowed) {
@@ -138,7 +143,8 @@ pub fn keys(list: &KeyList) -> String {
 /// A page of the audit trail.
 pub fn audit(page: &AuditPage) -> String {
     let mut text = String::new();
-    for entry in &page.entries {
+    for view in &page.entries {
+        let entry = &view.entry;
         let came = match &entry.came {
             Came::Asked => "asked".to_owned(),
             Came::Done => "done".to_owned(),
@@ -150,13 +156,101 @@ pub fn audit(page: &AuditPage) -> String {
         let _ = writeln!(
             text,
             "{}  {:<16} {:<22} {:<34} {came:<16} [{}] -> [{}]",
-            entry.at,
+            view.time,
             printable(&entry.who),
             entry.action,
             printable(&entry.target),
             words(&entry.before),
             words(&entry.after)
         );
+    }
+    text
+}
+
+/// Webhooks.
+pub fn webhooks(list: &WebhookList) -> String {
+    if list.webhooks.is_empty() {
+        return "There is no webhook yet: smsfleet webhook add https://hooks.example.com/sms --event batch\n".into();
+    }
+    let mut text = String::new();
+    for webhook in &list.webhooks {
+        let events = webhook.events.iter().map(|event| event.name()).collect::<Vec<_>>().join(",");
+        let standing = match (&webhook.ended, webhook.active) {
+            (Some(why), _) => format!("ended: {}", printable(why)),
+            (None, true) => "active".to_owned(),
+            (None, false) => "stopped".to_owned(),
+        };
+        let tenant = webhook.tenant.as_deref().unwrap_or("*");
+        let _ = writeln!(text, "{}  {events:<22} tenant {tenant:<12} {}  {standing}", webhook.id, printable(&webhook.url));
+    }
+    text
+}
+
+/// Dead events.
+pub fn dead(page: &DeadPage) -> String {
+    let mut text = String::new();
+    for dead in &page.events {
+        let (kind, batch) = (dead.event["type"].as_str().unwrap_or("?"), dead.batch_id.as_deref().unwrap_or("-"));
+        let _ = writeln!(text, "{}  {}  {kind:<12} batch {batch}  {}", dead.died, dead.webhook, printable(&dead.reason));
+    }
+    text
+}
+
+/// What people wrote.
+pub fn inbox(page: &InboxList) -> String {
+    let mut text = String::new();
+    for view in &page.messages {
+        let message = &view.message;
+        let campaign = printable(&message.campaign_id);
+        let asks = message.intent.name();
+        let _ =
+            writeln!(text, "{}  {:<16} {asks:<8} {campaign:<16} {}", view.at, printable(&message.from), printable(&message.text));
+    }
+    text
+}
+
+/// A number's history.
+pub fn history(value: &Value) -> String {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let word = |value: &Value, name: &str| printable(value[name].as_str().unwrap_or_default());
+    let mut text = String::new();
+    if value["suppressed"] == true {
+        text.push_str("It is on the suppression list.\n");
+    }
+    for batch in list(&value["batches"]) {
+        let _ =
+            writeln!(text, "{}  batch {}  {}", word(&batch, "created"), word(&batch, "batch_id"), word(&batch, "campaign_name"));
+        for record in list(&batch["records"]) {
+            let _ = writeln!(
+                text,
+                "    {:<11} {:<12} {}",
+                word(&record, "outcome"),
+                word(&record, "delivery"),
+                word(&record, "text")
+            );
+        }
+    }
+    for message in list(&value["inbound"]) {
+        let _ = writeln!(text, "wrote: {}", word(&message, "text"));
+    }
+    if text.is_empty() { "Nothing is known of it.\n".into() } else { text }
+}
+
+/// What an erasure did.
+pub fn erased(report: &Value) -> String {
+    let mut text = String::new();
+    for (name, value) in report.as_object().into_iter().flatten() {
+        match value {
+            Value::Array(left) => {
+                for one in left {
+                    let what = printable(one["what"].as_str().unwrap_or_default());
+                    let _ = writeln!(text, "  left: {what}: {}", printable(one["why"].as_str().unwrap_or_default()));
+                }
+            }
+            other => {
+                let _ = writeln!(text, "  {:<16} {other}", name.replace('_', " "));
+            }
+        }
     }
     text
 }

@@ -38,6 +38,7 @@ fn counted() -> BatchReport {
     settlement.deliveries = BTreeMap::from([("delivered".into(), 1_234_000)]);
     settlement.segments_by_account = BTreeMap::from([("main".into(), 1_300_000)]);
     BatchReport {
+        clicks: None,
         batch: view(),
         settled: true,
         unaccounted: 0,

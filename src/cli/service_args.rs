@@ -267,6 +267,75 @@ pub enum KeyCommand {
     },
 }
 
+/// What can be done with webhooks.
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Tell a server of yours what happens; the secret of its calls is shown once
+    Add {
+        /// https, at a host that webhooks.allow names
+        url: String,
+        /// What it is told of: batch, receipt, inbound
+        #[arg(long = "event", value_name = "EVENT", required = true)]
+        events: Vec<String>,
+        /// Whose batches it is told of [default: all that you see]
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+    },
+    /// List webhooks
+    List,
+    /// Tell one again that was stopped, or that ended
+    Enable {
+        /// The webhook
+        id: String,
+    },
+    /// Tell one nothing for now
+    Disable {
+        /// The webhook
+        id: String,
+    },
+    /// Remove one, with everything that waits for it
+    Remove {
+        /// The webhook
+        id: String,
+    },
+    /// List events that were tried for about a day and not taken
+    Dead {
+        /// Only those of this webhook
+        id: Option<String>,
+    },
+    /// Send dead events again
+    Replay {
+        /// The webhook
+        id: String,
+        /// Only those of this batch
+        #[arg(long, value_name = "BATCH")]
+        batch: Option<String>,
+    },
+}
+
+/// What can be done with a number.
+#[derive(Debug, Subcommand)]
+pub enum NumberCommand {
+    /// Show what happened to it, over all batches
+    History {
+        /// With its country code
+        #[arg(allow_hyphen_values = true)]
+        number: String,
+    },
+    /// Print everything that is stored about it, as JSON lines
+    Export {
+        /// With its country code
+        #[arg(allow_hyphen_values = true)]
+        number: String,
+    },
+    /// Erase it everywhere; counts and outcomes stay
+    Erase {
+        /// With its country code
+        #[arg(allow_hyphen_values = true)]
+        number: String,
+    },
+}
+
 /// See [`Role`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RoleWord {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::model::id::{LaneKey, Msisdn, RecipientKey};
+use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
+use crate::model::inbound::{Inbound, Intent};
 use crate::model::receipt::Report;
 use crate::model::time::Timestamp;
 
@@ -51,6 +52,22 @@ pub trait ReportListener: Send + Sync {
     /// Takes in reports that were not recorded before, durably. The same report may come again when the process died between
     /// this call and the record.
     async fn reports(&self, reports: &[MatchedReport]) -> Result<(), StoreError>;
+
+    /// Takes in messages of people, durably, before they are acknowledged. The same may come again.
+    async fn inbound(&self, heard: &[Heard]) -> Result<(), StoreError>;
+}
+
+/// A message of a person, with what it answers and asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The account it came through.
+    pub account: String,
+    /// The message.
+    pub message: Inbound,
+    /// The batch it answers, whose it is, and its campaign.
+    pub answers: Option<(BatchId, String, String)>,
+    /// What it asks for.
+    pub intent: Intent,
 }
 
 /// One message id of an account, to be found when its receipt comes.

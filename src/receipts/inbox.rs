@@ -15,6 +15,7 @@ use crate::model::inbound::{Inbound, Intent, intent, number_of};
 use crate::model::time::Timestamp;
 use crate::ports::journal::{Direction, Entry, Place, Stream};
 use crate::ports::provider::Routes;
+use crate::ports::receipts::{Heard, ReportListener};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::digest::digest;
 use crate::runtime::metrics;
@@ -56,11 +57,12 @@ pub async fn take_in(
     world: &World,
     routes: &Routes,
     campaigns: &Campaigns,
+    listener: Option<&dyn ReportListener>,
     messages: &[(&str, &Inbound)],
 ) -> Result<(), StoreError> {
     let mut wishes: BTreeMap<Msisdn, (Intent, OptOut)> = BTreeMap::new();
     let (mut entries, mut seen) = (Vec::new(), BTreeSet::new());
-    let mut counted = Vec::new();
+    let (mut counted, mut heard) = (Vec::new(), Vec::new());
     for (name, message) in messages {
         let key = key_of(name, message);
         if !message.id.is_empty() && (!seen.insert(key) || is_known(stores, key, message.received).await?) {
@@ -72,6 +74,8 @@ pub async fn take_in(
             None => row_of(name, message),
         };
         counted.push((*name, row.intent));
+        let answers = row.batch.map(|batch| (batch, row.tenant.clone().unwrap_or_default(), row.campaign_id.clone()));
+        heard.push(Heard { account: (*name).to_owned(), message: (*message).clone(), answers, intent: row.intent });
         let body = serde_json::to_string(&row).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         let place = Place { scope: day(message.received), at: message.received, id: key };
         if !message.id.is_empty() {
@@ -88,6 +92,9 @@ pub async fn take_in(
     }
     if !back.is_empty() {
         opt_out::release(stores, &back).await?;
+    }
+    if let Some(listener) = listener {
+        listener.inbound(&heard).await?;
     }
     stores.journal.append(Stream::Inbox, entries).await?;
     for (account, intent) in counted {

@@ -128,7 +128,10 @@ impl Intake {
         if messages.is_empty() {
             return Ok(());
         }
-        store(schedule(), || inbox::take_in(&self.stores, &self.world, &self.routes, &self.campaigns, &messages)).await
+        store(schedule(), || {
+            inbox::take_in(&self.stores, &self.world, &self.routes, &self.campaigns, self.listener.as_deref(), &messages)
+        })
+        .await
     }
 
     /// Stores matched reports and counts those that are new.

@@ -48,6 +48,10 @@ struct Listener {
 
 #[async_trait::async_trait]
 impl ReportListener for Listener {
+    async fn inbound(&self, _: &[crate::ports::receipts::Heard]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn wanted(&self) -> Result<bool, StoreError> {
         Ok(true)
     }

@@ -87,7 +87,7 @@ impl Bed {
 
     async fn take_in(&self, messages: &[Inbound]) {
         let messages: Vec<(&str, &Inbound)> = messages.iter().map(|message| ("main", message)).collect();
-        inbox::take_in(&self.stores, &self.world, &self.routes, &self.campaigns, &messages).await.expect("it is stored");
+        inbox::take_in(&self.stores, &self.world, &self.routes, &self.campaigns, None, &messages).await.expect("it is stored");
     }
 
     async fn suppressed(&self, number: u64) -> bool {

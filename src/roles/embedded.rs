@@ -22,7 +22,7 @@ use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::rates::LocalRates;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::smpp::SmppAccount;
-use crate::adapters::source::{self, SpoolCopies};
+use crate::adapters::source::{self, SpoolCopies, UploadCopies};
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::adapters::webhook::HttpCaller;
 use crate::batch::SmsBatchService;
@@ -84,10 +84,11 @@ impl Opened {
         Ok(Webhooks::new(self.stores.clone(), self.world.clone(), caller))
     }
 
-    /// What erases numbers from the folder.
-    pub fn eraser(&self) -> Eraser {
+    /// What erases numbers from the folder, and from the lists that were handed in.
+    pub fn eraser(&self, lists: &Lists) -> Eraser {
         let spool = Arc::new(SpoolCopies::new(self.store.spool()));
-        Eraser::new(self.stores.clone(), self.world.clone(), vec![spool])
+        let uploads = Arc::new(UploadCopies::new(lists.uploads.clone(), self.world.clock.clone()));
+        Eraser::new(self.stores.clone(), self.world.clone(), vec![spool, uploads])
     }
 
     /// Refuses a store that is older than what this fleet has already done (rule 9).

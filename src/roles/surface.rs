@@ -26,10 +26,10 @@ use crate::model::code::{Code, Fault};
 use crate::model::inbound::Inbound;
 use crate::model::limits::REPORTS_PER_INTAKE;
 use crate::model::receipt::Report;
+use crate::ports::Stores;
 use crate::ports::provider::{ReportSink, Reports};
 use crate::ports::tallies::Tallies;
 use crate::ports::uploads::Uploads;
-use crate::ports::{Stores, World};
 use crate::runtime::digest::digest;
 use crate::runtime::metrics::Exporter;
 use crate::runtime::task;
@@ -73,6 +73,7 @@ impl Holding {
         let stop = CancellationToken::new();
         let surface = Surface {
             accounts: Arc::new(embedded.edges.accounts()),
+            stores: embedded.edges.stores.clone(),
             service: embedded.service.clone(),
             live: Some(Arc::new(LiveFleet {
                 edges: embedded.edges.clone(),
@@ -83,7 +84,8 @@ impl Holding {
                 failed: embedded.failed.clone(),
             })),
             exporter: Some(exporter.clone()),
-            ..still(config, &embedded.edges.stores, &embedded.edges.world, embedded.lists.clone())
+            webhooks: embedded.edges.webhooks.clone(),
+            ..still(config, &embedded.opened, embedded.lists.clone())?
         };
         let mut holding = Holding { embedded, surface, address: None, stop, serving: vec![] };
         if let Err(fault) = holding.serve(config, exporter).await {
@@ -141,12 +143,13 @@ impl Holding {
 pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let opened = Opened::open(config).await?;
     let lists = Lists::new(config, opened.store.spool())?;
-    let surface = still(config, &opened.stores, &opened.world, lists);
+    let surface = still(config, &opened, lists)?;
     Ok((opened, router::local(surface)))
 }
 
 /// The surface of a store that no fleet runs over.
-fn still(config: &Config, stores: &Stores, world: &World, lists: Lists) -> Surface {
+fn still(config: &Config, opened: &Opened, lists: Lists) -> Result<Surface, Fault> {
+    let Opened { stores, world, .. } = opened;
     let batch = &config.batch;
     let defaults = Defaults {
         tenant: batch.tenant.clone(),
@@ -169,9 +172,11 @@ fn still(config: &Config, stores: &Stores, world: &World, lists: Lists) -> Surfa
         connections: serve.connections as usize,
         head: serve.head_timeout,
     };
-    Surface {
+    Ok(Surface {
         stores: stores.clone(),
         world: world.clone(),
+        webhooks: opened.webhooks(config)?,
+        eraser: Arc::new(opened.eraser(&lists)),
         accounts: Arc::new(config.accounts()),
         service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default(), select),
         keys: Arc::new(Keys::new(stores.clone(), world.clone())),
@@ -181,7 +186,7 @@ fn still(config: &Config, stores: &Stores, world: &World, lists: Lists) -> Surfa
         live: None,
         exporter: None,
         watched: Arc::default(),
-    }
+    })
 }
 
 struct ServedLists {

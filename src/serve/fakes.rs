@@ -9,12 +9,15 @@ use crate::access::keys::Keys;
 use crate::adapters::memory::store::MemoryStore;
 use crate::adapters::source::FolderUploads;
 use crate::adapters::system::{SeededChance, SystemClock};
+use crate::adapters::webhook::{HttpCaller, WebhookConfig};
 use crate::batch::SmsBatchService;
 use crate::model::account::Account;
 use crate::model::code::Fault;
 use crate::ports::uploads::Uploads;
 use crate::ports::{Stores, World};
+use crate::privacy::Eraser;
 use crate::roles::selection::Selection;
+use crate::webhooks::Webhooks;
 
 /// Every address may be named; uploads are kept below the system's folder for such things.
 struct AnyList(PathBuf);
@@ -53,6 +56,12 @@ pub(crate) fn surface(stores: Stores, accounts: BTreeMap<String, Account>, limit
         keys: Arc::new(Keys::new(stores.clone(), world.clone())),
         defaults: Arc::default(),
         lists: Arc::new(AnyList(folder)),
+        webhooks: Webhooks::new(
+            stores.clone(),
+            world.clone(),
+            Arc::new(HttpCaller::new(WebhookConfig::default()).expect("TLS is there")),
+        ),
+        eraser: Arc::new(Eraser::new(stores.clone(), world.clone(), vec![])),
         limits,
         live: None,
         exporter: None,

@@ -16,8 +16,10 @@ use crate::model::window::OnUncertain;
 use crate::ports::tallies::Tallies;
 use crate::ports::uploads::Uploads;
 use crate::ports::{Stores, World};
+use crate::privacy::Eraser;
 use crate::runtime::metrics::Exporter;
 use crate::statistics::LiveAccount;
+use crate::webhooks::Webhooks;
 
 pub use super::api::Watched;
 
@@ -34,6 +36,10 @@ pub struct Surface {
     pub service: SmsBatchService,
     /// Keys of the API.
     pub keys: Arc<Keys>,
+    /// Where events are told.
+    pub webhooks: Arc<Webhooks>,
+    /// What erases numbers.
+    pub eraser: Arc<Eraser>,
     /// What a new batch has when its request does not say otherwise.
     pub defaults: Arc<Defaults>,
     /// Where lists may be, and where those that are handed in are kept.

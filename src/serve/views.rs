@@ -15,6 +15,7 @@ use crate::model::report::Settlement;
 use crate::model::state::{Refusal, StepState};
 use crate::model::step::{AbstractStep, CurrentStep};
 use crate::model::time::Timestamp;
+use crate::statistics::BatchClicks;
 
 /// A step of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -228,6 +229,10 @@ pub struct BatchReport {
     pub sent_per_second: Option<f64>,
     /// What the taken segments cost, by currency, where prices are known.
     pub cost: Vec<Cost>,
+    /// Openings of its links by people and by machines; for batches with links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub clicks: Option<BatchClicks>,
     /// What to do next.
     pub next: Vec<String>,
 }
@@ -254,6 +259,7 @@ impl BatchReport {
             sent_per_second: per_second(settlement.segments, batch.delivery.seconds),
             settled: settlement.settled,
             unaccounted,
+            clicks: None,
             next: next_steps(row, &settlement),
             cost,
             batch,

@@ -27,5 +27,7 @@ mod stream;
 mod tests;
 
 pub use changes::Changes;
+pub use dead::{DeadEvent, Replay};
 pub use outbox::{Telling, Webhooks};
+pub use registry::Added;
 pub use sender::Sender;

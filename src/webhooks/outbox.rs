@@ -16,7 +16,7 @@ use crate::model::webhook::{EventKind, Webhook};
 use crate::ports::caller::Caller;
 use crate::ports::documents::Shelf;
 use crate::ports::journal::{Entry, Place, Stream};
-use crate::ports::receipts::{MatchedReport, ReportListener, UNKNOWN_PART};
+use crate::ports::receipts::{Heard, MatchedReport, ReportListener, UNKNOWN_PART};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::digest::{digest, hex};
 
@@ -198,6 +198,31 @@ impl ReportListener for Webhooks {
             });
         }
         self.tell(&tellings).await
+    }
+
+    async fn inbound(&self, heard: &[Heard]) -> Result<(), StoreError> {
+        if !Webhooks::wanted(self, EventKind::Inbound).await? {
+            return Ok(());
+        }
+        let telling = |heard: &Heard| {
+            let Heard { account, message, answers, intent } = heard;
+            let (batch, tenant, campaign) = match answers {
+                Some((batch, tenant, campaign)) => (Some(*batch), tenant.clone(), campaign.clone()),
+                None => (None, String::new(), String::new()),
+            };
+            let said = [account, &message.id, &message.from, &message.text];
+            let mut facts: Vec<Vec<u8>> = said.iter().map(|text| text.as_bytes().to_vec()).collect();
+            if message.id.is_empty() {
+                // Without a name of its own a message is told apart by when it came.
+                facts.push(message.received.0.to_be_bytes().to_vec());
+            }
+            let event = json!({
+                "batch_id": batch, "campaign_id": campaign, "account": account, "from": message.from, "to": message.to,
+                "text": message.text, "message_id": message.id, "intent": intent.name(),
+            });
+            Telling { tenant, batch, kind: EventKind::Inbound, at: message.received, facts, order: None, event }
+        };
+        self.tell(&heard.iter().map(telling).collect::<Vec<_>>()).await
     }
 }
 

@@ -76,7 +76,8 @@ fn a_batch_is_created_approved_paused_and_reported_over_the_network() {
     let service = Service::start(place);
     let (viewer, operator, admin) = (service.key("viewer"), service.key("operator"), service.key("admin"));
 
-    let create = ["batch", "create", "--recipients", "list.csv", "--template", "Hello {{name}}", "--campaign-name", "spring", "--json"];
+    let create =
+        ["batch", "create", "--recipients", "list.csv", "--template", "Hello {{name}}", "--campaign-name", "spring", "--json"];
     service.run(&viewer, &create).ended(2);
     let created = service.run(&operator, &create).ended(0).json();
     let id = text(&created, "/batch/batch_id").to_owned();
@@ -108,18 +109,27 @@ fn a_batch_is_created_approved_paused_and_reported_over_the_network() {
     let watched = service.run(&viewer, &["batch", "show", &id, "--watch", "--json"]).ended(0).json();
     assert_eq!(watched["over"], true);
     let report = service.run(&viewer, &["batch", "report", &id, "--json"]).ended(0).json();
-    assert_eq!((count(&report, "/settlement/outcomes/accepted"), count(&report, "/settlement/outcomes/suppressed")), (ROWS - 1, 1));
+    assert_eq!(
+        (count(&report, "/settlement/outcomes/accepted"), count(&report, "/settlement/outcomes/suppressed")),
+        (ROWS - 1, 1)
+    );
     assert_eq!((provider.get().report().numbers, provider.get().report().repeated_numbers), (ROWS - 1, 0));
     let lines = service.run(&operator, &["batch", "recipients", &id]).ended(0);
     assert_eq!(lines.out.lines().count() as u64, ROWS);
 
     let trail = service.run(&admin, &["audit", "--batch", &id, "--json"]).ended(0).json();
-    let done: Vec<&str> = trail.as_array().expect("entries").iter().filter(|e| e["came"] == "done").map(|e| text(e, "/action")).collect();
+    let done: Vec<&str> =
+        trail.as_array().expect("entries").iter().filter(|e| e["came"] == "done").map(|e| text(e, "/action")).collect();
     for action in ["batch.create", "batch.approve", "batch.pause", "batch.resume"] {
         assert!(done.contains(&action), "{action} in {done:?}");
     }
     let keys = service.run(&admin, &["key", "list", "--json"]).ended(0).json();
-    let id_of = keys["keys"].as_array().expect("keys").iter().find(|key| key["role"] == "operator").map(|key| text(key, "/id").to_owned());
+    let id_of = keys["keys"]
+        .as_array()
+        .expect("keys")
+        .iter()
+        .find(|key| key["role"] == "operator")
+        .map(|key| text(key, "/id").to_owned());
     service.run(&admin, &["key", "revoke", &id_of.expect("an operator's key")]).ended(0);
     until("the revoked key is refused", || service.run(&operator, &["batch", "list"]).code == Some(2));
     service.stop().ended(0);
@@ -140,7 +150,18 @@ fn the_provider_is_changed_by_the_plan_that_was_shown_and_who_failed_is_tried_ag
     place.write("list.csv", list(ROWS));
     let service = Service::start(place);
     let key = service.key("operator");
-    let create = ["batch", "create", "--recipients", "list.csv", "--template", "Hello {{name}}", "--account", "main", "--auto-trigger", "--json"];
+    let create = [
+        "batch",
+        "create",
+        "--recipients",
+        "list.csv",
+        "--template",
+        "Hello {{name}}",
+        "--account",
+        "main",
+        "--auto-trigger",
+        "--json",
+    ];
     let created = service.run(&key, &create).ended(0).json();
     let id = text(&created, "/batch/batch_id").to_owned();
     until("it sends", || old.messages() > 10);

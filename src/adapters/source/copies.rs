@@ -1,12 +1,15 @@
-//! The spool as copies of lists that can be removed when a person is erased.
+//! The spool and the uploads as copies of lists that can be removed when a person is erased.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::code::{Code, Fault};
+use crate::ports::clock::Clock;
 use crate::ports::source::{ListCopies, Removed};
+use crate::ports::uploads::Uploads;
 
 /// A copy that was used more recently may belong to a batch that is just being created.
 const AT_REST: Duration = Duration::from_secs(600);
@@ -35,6 +38,39 @@ impl ListCopies for SpoolCopies {
         let done = tokio::task::spawn_blocking(move || remove(&folder, &needed, at_rest)).await;
         let done = done.map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
         done.map_err(|error| Fault::new(Code::StoreUnavailable, format!("the spool: {error}")))
+    }
+}
+
+/// Lists that were handed in.
+pub struct UploadCopies {
+    uploads: Arc<dyn Uploads>,
+    clock: Arc<dyn Clock>,
+}
+
+impl UploadCopies {
+    /// What is kept there.
+    pub fn new(uploads: Arc<dyn Uploads>, clock: Arc<dyn Clock>) -> UploadCopies {
+        UploadCopies { uploads, clock }
+    }
+}
+
+#[async_trait::async_trait]
+impl ListCopies for UploadCopies {
+    fn is_copy(&self, table_name: &str) -> bool {
+        table_name.starts_with("upload:")
+    }
+
+    async fn remove_unneeded(&self, needed: &[String]) -> Result<Removed, Fault> {
+        let mut done = Removed::default();
+        for kept in self.uploads.list().await? {
+            let rests = self.clock.now().since(kept.at) >= AT_REST;
+            if needed.contains(&kept.table_name) || !rests {
+                done.kept += 1;
+            } else {
+                done.removed += u64::from(self.uploads.delete(&kept.upload_id).await?);
+            }
+        }
+        Ok(done)
     }
 }
 

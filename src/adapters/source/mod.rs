@@ -30,7 +30,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use self::copies::SpoolCopies;
+pub use self::copies::{SpoolCopies, UploadCopies};
 pub use address::{StoreKind, is_remote};
 pub use object_config::ObjectStoreConfig;
 pub use objects::ObjectStores;

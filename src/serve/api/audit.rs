@@ -6,21 +6,30 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::batches::find;
+use super::numbers::{read, shown};
 use super::{Answer, Refusals, Shared};
 use crate::access::audit::{self, Wanted};
 use crate::model::access::{ALL_TENANTS, AuditEntry};
 use crate::model::code::{Code, Fault};
-use crate::model::time::Timestamp;
-use crate::ports::journal::Place;
 use crate::serve::access::Admin;
-use crate::serve::extract::{Asked, cursor, place};
+use crate::serve::extract::Asked;
+
+/// An entry of the audit trail.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditView {
+    /// When (RFC 3339).
+    pub time: String,
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: AuditEntry,
+}
 
 /// One page of the audit trail.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditPage {
     /// Entries, newest first: one before each command and one after it, with the same `request`.
     #[schema(value_type = Vec<Object>)]
-    pub entries: Vec<AuditEntry>,
+    pub entries: Vec<AuditView>,
     /// Where the next page begins; `null` on the last.
     pub cursor: Option<String>,
 }
@@ -56,16 +65,6 @@ pub async fn list(State(surface): Shared, Admin(caller): Admin, Asked(query): As
     let tenant = (caller.tenant != ALL_TENANTS).then(|| caller.tenant.clone());
     let wanted = Wanted { batch, tenant, key: query.key };
     let (entries, next) = audit::list(&surface.stores, &wanted, behind, limit).await?;
-    let shown = |at: &Place| cursor(&format!("{}|{}|{}", at.at.0, at.id, at.scope));
+    let entries = entries.into_iter().map(|entry| AuditView { time: entry.at.to_string(), entry }).collect();
     Ok(Json(AuditPage { entries, cursor: next.as_ref().map(shown) }))
-}
-
-fn read(text: &str) -> Result<Place, Fault> {
-    let place = place(text)?;
-    let mut fields = place.splitn(3, '|');
-    let read = (|| {
-        let at = Timestamp(fields.next()?.parse().ok()?);
-        Some(Place { at, id: fields.next()?.parse().ok()?, scope: fields.next()?.to_owned() })
-    })();
-    read.ok_or_else(|| Fault::new(Code::InputInvalid, "cursor is not one that a list gave"))
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Answer, OneBatch, Refusals, Shared};
-use crate::model::access::Caller;
+use crate::model::access::{Caller, Role};
 use crate::model::batch::BatchRow;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey, Msisdn};
@@ -25,8 +25,8 @@ use crate::serve::listing::{self, Format};
 use crate::serve::problem::Problem;
 use crate::serve::views::{BatchReport, BatchView};
 use crate::statistics::{
-    BatchFacts, LiveAccount, Progress, RecipientFilter, RecipientLine, RecipientPages, explain_batch, explain_number,
-    progress as far, recount, verdict,
+    BatchFacts, LiveAccount, Progress, RecipientFilter, RecipientLine, RecipientPages, batch_clicks, explain_batch,
+    explain_number, progress as far, recount, verdict,
 };
 
 /// Digits of a batch id that are needed at least.
@@ -111,12 +111,22 @@ pub async fn list(State(surface): Shared, Viewer(caller): Viewer, Asked(query): 
         looked_at += listed.len();
         let over = since.is_some_and(|since| listed.last().is_some_and(|one| one.row.created < since));
         let fits = listed.iter().filter(|one| caller.sees(&one.row.batch.tenant) && query.fits(&one.row, since, until));
-        batches.extend(fits.map(|one| BatchView::of(&one.row, &surface.accounts, now)));
+        batches.extend(fits.map(|one| seen_by(&caller, BatchView::of(&one.row, &surface.accounts, now))));
         behind = if over { None } else { next };
         if behind.is_none() || batches.len() >= limit || looked_at >= LOOKED_AT_MAX {
             return Ok(Json(BatchPage { batches, cursor: behind.as_deref().map(cursor) }));
         }
     }
+}
+
+/// A batch as a caller may see it: texts that were rendered for people are not for viewers.
+fn seen_by(caller: &Caller, mut view: BatchView) -> BatchView {
+    if caller.role == Role::Viewer
+        && let Some(plan) = &mut view.plan
+    {
+        plan.samples.clear();
+    }
+    view
 }
 
 impl ListQuery {
@@ -136,7 +146,7 @@ impl ListQuery {
     responses((status = 200, body = BatchView), Refusals))]
 pub async fn show(State(surface): Shared, Viewer(caller): Viewer, Path(id): Path<String>) -> Answer<Json<BatchView>> {
     let row = find(&surface, &caller, &id).await?;
-    Ok(Json(BatchView::of(&row, &surface.accounts, surface.world.clock.now())))
+    Ok(Json(seen_by(&caller, BatchView::of(&row, &surface.accounts, surface.world.clock.now()))))
 }
 
 /// Says how far a batch is
@@ -163,7 +173,12 @@ pub async fn report(State(surface): Shared, Viewer(caller): Viewer, Path(id): Pa
         Some(settlement) if settlement.settled && !can_change(&surface, &row, settlement).await? => settlement.clone(),
         Some(_) | None => recount(&surface.stores, &row, &surface.accounts, now).await?,
     };
-    Ok(Json(BatchReport::of(&row, settlement, &surface.accounts, now)))
+    let mut report = BatchReport::of(&row, settlement, &surface.accounts, now);
+    if row.batch.contains_url() {
+        report.clicks = Some(batch_clicks(&surface.stores, &row).await?);
+    }
+    report.batch = seen_by(&caller, report.batch);
+    Ok(Json(report))
 }
 
 /// Whether late receipts may have changed a settled count. They cannot once everybody has it, and nothing can be counted

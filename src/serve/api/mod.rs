@@ -9,11 +9,13 @@ mod batches;
 mod commands;
 mod create;
 mod keys;
+mod numbers;
 mod once;
 mod orders;
 mod suppressions;
 mod uploads;
 mod watch;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,10 +35,12 @@ pub use batches::{BatchExplained, BatchPage, NumberExplained};
 pub use commands::{CommandAnswer, PauseView, PauseWish, StartWish};
 pub use create::{Created, NewBatch, SourceWish};
 pub use keys::{KeyList, KeyView, KeyWish, MadeKey};
+pub use numbers::InboxList;
 pub use orders::{ChangeWish, OrderAnswer, RetryWish, Whom};
 pub use suppressions::{CheckedMany, NUMBERS_MAX, Numbers, SuppressionAnswer};
 pub use uploads::{UploadList, Uploaded};
 pub use watch::Watched;
+pub use webhooks::{ActiveWish, DeadPage, ReplayWish, Replayed, WebhookList, WebhookWish};
 
 /// Where the description of the API is served.
 pub const DOCUMENT: &str = "/openapi.json";
@@ -141,6 +145,15 @@ pub fn routes() -> OpenApiRouter<Arc<Surface>> {
         .routes(routes!(suppressions::check_many))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
+        .routes(routes!(webhooks::list, webhooks::add))
+        .routes(routes!(webhooks::remove))
+        .routes(routes!(webhooks::enable))
+        .routes(routes!(webhooks::replay))
+        .routes(routes!(webhooks::dead))
+        .routes(routes!(numbers::history))
+        .routes(routes!(numbers::export))
+        .routes(routes!(numbers::erase))
+        .routes(routes!(numbers::list))
         .routes(routes!(audit::list))
 }
 

@@ -14,7 +14,7 @@ use super::{Answer, Once, OneNumber, Refusals, Shared};
 use crate::model::access::{Caller, Standing};
 use crate::model::code::{Code, Fault};
 use crate::model::id::Msisdn;
-use crate::receipts::opt_out;
+use crate::receipts::opt_out::{self, OptOut};
 use crate::runtime::digest::{digest, hex};
 use crate::serve::access::{Operator, Viewer};
 use crate::serve::extract::Body;
@@ -46,6 +46,10 @@ pub struct SuppressionAnswer {
 pub struct Checked {
     /// Whether it is on the list.
     pub suppressed: bool,
+    /// Why and since when, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub why: Option<OptOut>,
 }
 
 /// Which of many numbers get nothing.
@@ -119,8 +123,9 @@ pub async fn count(State(surface): Shared, _viewer: Viewer) -> Answer<Json<Count
 #[utoipa::path(get, path = "/v1/suppressions/{number}", tag = "suppressions",
     params(OneNumber), responses((status = 200, body = Checked), Refusals))]
 pub async fn check(State(surface): Shared, _operator: Operator, Path(text): Path<String>) -> Answer<Json<Checked>> {
-    let checked = surface.stores.suppressions.check(&[number(&text)?]).await?;
-    Ok(Json(Checked { suppressed: checked.first().copied().unwrap_or(false) }))
+    let checked = opt_out::check(&surface.stores, &[number(&text)?]).await?.pop();
+    let found = checked.map_or((false, None), |checked| (checked.suppressed, checked.why));
+    Ok(Json(Checked { suppressed: found.0, why: found.1 }))
 }
 
 /// Puts a number on the list
