@@ -6,6 +6,7 @@ mod delivery;
 mod links;
 mod memory;
 mod prepare;
+mod service;
 mod sources;
 mod support;
 
@@ -33,6 +34,7 @@ fn main() {
         ("prepare: its parts", |_| prepare::run()),
         ("sources: files and objects", sources::run),
         ("links: opened codes", links::run),
+        ("service: reads, watchers, pauses and receipts while it sends", |size| service::run(size.unwrap_or(8_000_000))),
     ];
     for (name, bench) in parts.iter().chain(delivery::BENCHES) {
         if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {

@@ -11,7 +11,7 @@ fn an_approved_plan_is_sent_and_no_other() {
     let suppressed = number(3);
     place.write("list.csv", list(100) + &format!("12,nobody\n+{},again\n", number(5)));
     place.write("nothing.txt", format!("# asked for it\n+{suppressed}\n"));
-    assert_eq!(count(&place.run(&["suppress", "nothing.txt", "--json"]).ended(0).json(), "/suppressed"), 1);
+    assert_eq!(count(&place.run(&["suppress", "import", "nothing.txt", "--json"]).ended(0).json(), "/suppressed"), 1);
 
     let planned = place.run(&[&SEND[..], &["--dry-run"]].concat()).ended(0).json();
     let plan = &planned["plan"];

@@ -27,7 +27,7 @@ fn what_is_wrong_is_refused_with_words_that_help() {
         ([send("good.csv", "Hi"), vec!["--schedule", "tomorrow"]].concat(), "SF-6002", "tomorrow"),
         (vec!["send", "--recipients", "good.csv", "--template", "Hi", "--account", "mian"], "SF-5008", "main"),
         (vec!["report", "00000000"], "SF-3002", "00000000"),
-        (vec!["suppress", "good.csv"], "SF-6002", "line 1"),
+        (vec!["suppress", "import", "good.csv"], "SF-6002", "line 1"),
     ];
     for (arguments, code, words) in cases {
         let said = place.run(&arguments).ended(2);

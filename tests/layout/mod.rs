@@ -8,7 +8,7 @@ const STAGES: [&str; 11] =
     ["access", "batch", "coordinate", "prepare", "dispatch", "deliver", "receipts", "statistics", "links", "webhooks", "privacy"];
 
 /// Crates that speak to the outside, and the one place that may use each.
-const CLIENTS: [(&str, &str); 13] = [
+const CLIENTS: [(&str, &str); 15] = [
     ("redb", "src/adapters/embedded/engine"),
     ("rusmpp", "src/adapters/smpp"),
     ("reqwest", "src/adapters/http"),
@@ -22,6 +22,8 @@ const CLIENTS: [(&str, &str); 13] = [
     ("indicatif", "src/cli"),
     ("clap", "src/cli"),
     ("figment", "src/roles"),
+    ("utoipa", "src/serve"),
+    ("utoipa_axum", "src/serve"),
 ];
 
 /// All Rust files below `folder`, with their text.
