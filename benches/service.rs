@@ -8,6 +8,7 @@ use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use smsfleet::model::access::{ALL_TENANTS, Role};
+use smsfleet::model::account::LongMessage;
 use smsfleet::model::batch::Command;
 use smsfleet::roles::config::{AccountConfig, Config, Protocol};
 use smsfleet::roles::surface::Holding;
@@ -91,6 +92,7 @@ pub fn run(recipients: u64) {
 /// An account whose receipts come by callback and name our own reference.
 fn web() -> AccountConfig {
     let mut account = AccountConfig { provider_type: "web".into(), protocol: Protocol::Http, ..AccountConfig::default() };
+    account.capabilities.long_message = LongMessage::Payload;
     account.http.url = "http://127.0.0.1:9/".into();
     account.http.body = r#"{"to":"{{number}}","text":"{{text}}","key":"{{key}}"}"#.into();
     let keys = r#"{"token":"push","id":"/id","reference":"/key","status":"/status"}"#;

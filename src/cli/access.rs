@@ -67,6 +67,25 @@ impl Access {
         Err(last)
     }
 
+    /// Reads a list page by page. `path` has a query already; `show` prints a page and gives the place of the next.
+    ///
+    /// # Errors
+    /// What the surface or the output says.
+    pub async fn pages<T, F>(&self, path: &str, mut show: F) -> Result<(), Fault>
+    where
+        T: serde::de::DeserializeOwned,
+        F: FnMut(T) -> Result<Option<String>, Fault>,
+    {
+        let mut cursor: Option<String> = None;
+        loop {
+            let behind = cursor.as_deref().map_or(String::new(), |place| format!("&cursor={}", encoded(place)));
+            cursor = show(self.client.get(&format!("{path}{behind}")).await?)?;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Whether a process runs that goes on with what is commanded.
     pub fn somebody_runs(&self) -> bool {
         self.opened.is_none()

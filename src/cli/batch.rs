@@ -170,13 +170,15 @@ async fn show(global: &Global, config: &Config, batch: &str, watch: bool) -> Res
     let path = format!("/v1/batches/{}", encoded(batch));
     let color = !global.no_color && std::io::stderr().is_terminal();
     let mut screen = Screen::new(global.quiet, color);
-    while watch {
-        let progress: Progress = access.client.get(&format!("{path}/progress")).await?;
-        screen.update(&progress);
-        if progress.over {
-            break;
+    if watch {
+        loop {
+            let progress: Progress = access.client.get(&format!("{path}/progress")).await?;
+            screen.update(&progress);
+            if progress.over {
+                break;
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
         }
-        tokio::time::sleep(WATCH_EVERY).await;
     }
     screen.finish();
     let view: BatchView = access.client.get(&path).await?;
@@ -231,10 +233,11 @@ async fn order(
         let done: OrderAnswer = access.client.call(call).await?;
         let hint = nobody_runs(&access);
         print::result(global, &done, || done.done.as_ref().map_or(String::new(), |done| render_service::command(done, &hint)))?;
-    } else if let Some(hash) = answer.and_then(|plan| plan.change.map(|c| c.plan_hash).or(plan.retry.map(|r| r.plan_hash))) {
-        if !global.quiet && !global.json {
-            eprintln!("Nothing was changed. To commit exactly this plan: the same command with --plan-hash {hash}");
-        }
+    } else if let Some(hash) = answer.and_then(|plan| plan.change.map(|c| c.plan_hash).or(plan.retry.map(|r| r.plan_hash)))
+        && !global.quiet
+        && !global.json
+    {
+        eprintln!("Nothing was changed. To commit exactly this plan: the same command with --plan-hash {hash}");
     }
     access.close();
     Ok(exit::SETTLED)

@@ -135,16 +135,11 @@ pub async fn key(global: &Global, config: &Config, command: KeyCommand) -> Resul
 pub async fn audit(global: &Global, config: &Config, batch: Option<&str>) -> Result<u8, Fault> {
     let access = Access::to(global, config).await?;
     let about = batch.map_or(String::new(), |batch| format!("&batch={}", encoded(batch)));
-    let mut cursor: Option<String> = None;
-    loop {
-        let behind = cursor.as_deref().map_or(String::new(), |place| format!("&cursor={}", encoded(place)));
-        let page: AuditPage = access.client.get(&format!("/v1/audit?limit=200{about}{behind}")).await?;
+    let show = |page: AuditPage| {
         print::result(global, &page.entries, || render_service::audit(&page))?;
-        cursor = page.cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
+        Ok(page.cursor)
+    };
+    access.pages(&format!("/v1/audit?limit=200{about}"), show).await?;
     access.close();
     Ok(exit::SETTLED)
 }

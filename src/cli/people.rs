@@ -48,16 +48,11 @@ pub async fn webhook(global: &Global, config: &Config, command: WebhookCommand) 
         }
         WebhookCommand::Dead { id } => {
             let one = id.map_or(String::new(), |id| format!("&webhook={}", encoded(&id)));
-            let mut cursor: Option<String> = None;
-            loop {
-                let behind = cursor.as_deref().map_or(String::new(), |place| format!("&cursor={}", encoded(place)));
-                let page: DeadPage = access.client.get(&format!("/v1/dead-events?limit=200{one}{behind}")).await?;
+            let show = |page: DeadPage| {
                 print::result(global, &page.events, || render_service::dead(&page))?;
-                cursor = page.cursor;
-                if cursor.is_none() {
-                    break;
-                }
-            }
+                Ok(page.cursor)
+            };
+            access.pages(&format!("/v1/dead-events?limit=200{one}"), show).await?;
         }
         WebhookCommand::Replay { id, batch } => {
             let wish = ReplayWish { batch, place: None };
@@ -82,16 +77,13 @@ pub async fn number(global: &Global, config: &Config, command: NumberCommand) ->
     let path = |number: &str, what: &str| format!("/v1/numbers/{}/{what}", encoded(number));
     match command {
         NumberCommand::History { number } => {
-            let (mut pages, mut cursor): (Vec<Value>, Option<String>) = (vec![], None);
-            loop {
-                let behind = cursor.as_deref().map_or(String::new(), |place| format!("?cursor={}", encoded(place)));
-                let page: Value = access.client.get(&format!("{}{behind}", path(&number, "history"))).await?;
-                cursor = page["next"].as_str().map(str::to_owned);
+            let mut pages: Vec<Value> = vec![];
+            let gather = |page: Value| {
+                let next = page["next"].as_str().map(str::to_owned);
                 pages.push(page);
-                if cursor.is_none() {
-                    break;
-                }
-            }
+                Ok(next)
+            };
+            access.pages(&format!("{}?", path(&number, "history")), gather).await?;
             let all = |name: &str| pages.iter().flat_map(|page| page[name].as_array().cloned().unwrap_or_default()).collect();
             let first = pages.first().cloned().unwrap_or_default();
             let value = json!({
@@ -117,16 +109,11 @@ pub async fn number(global: &Global, config: &Config, command: NumberCommand) ->
 pub async fn inbox(global: &Global, config: &Config, batch: Option<&str>) -> Result<u8, Fault> {
     let access = Access::to(global, config).await?;
     let about = batch.map_or(String::new(), |batch| format!("&batch={}", encoded(batch)));
-    let mut cursor: Option<String> = None;
-    loop {
-        let behind = cursor.as_deref().map_or(String::new(), |place| format!("&cursor={}", encoded(place)));
-        let page: InboxList = access.client.get(&format!("/v1/inbox?limit=200{about}{behind}")).await?;
+    let show = |page: InboxList| {
         print::result(global, &page.messages, || render_service::inbox(&page))?;
-        cursor = page.cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
+        Ok(page.cursor)
+    };
+    access.pages(&format!("/v1/inbox?limit=200{about}"), show).await?;
     access.close();
     Ok(exit::SETTLED)
 }

@@ -3,23 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::batches::find;
 use super::once::{self, carry_out};
-use super::{Answer, Once, OneBatch, Refusals, Shared};
+use super::{Answer, Once, OneBatch, Refusals};
 use crate::batch::PauseReceipt;
 use crate::batch::service::Answer as Outcome;
 use crate::model::access::{Caller, Standing};
 use crate::model::batch::{BatchRow, Command};
-use crate::model::code::Fault;
+use crate::model::code::{Code, Fault};
+use crate::model::id::BatchId;
 use crate::serve::access::Operator;
 use crate::serve::extract::Body;
 use crate::serve::fleet::Surface;
+use crate::serve::problem::Problem;
 use crate::serve::views::BatchView;
 
 /// Seconds that a pause waits at most: less than a request may take.
@@ -194,17 +197,39 @@ fn answer(surface: &Surface, row: &BatchRow, outcome: Outcome) -> CommandAnswer 
     }
 }
 
-async fn plain(
-    surface: &Arc<Surface>,
-    caller: Caller,
-    headers: &HeaderMap,
-    id: &str,
-    action: &'static str,
-    command: Command,
-) -> Answer<Response> {
-    let on_batch = OnBatch::new(surface, caller, headers, id, action, &NoWish {}).await?;
-    let id = on_batch.row.batch.batch_id;
-    on_batch.run(move |surface, _| async move { surface.service.command(id, command).await }).await
+/// A command as it comes: who asks, about which batch, under which key.
+pub(super) struct OnOne {
+    pub surface: Arc<Surface>,
+    pub caller: Caller,
+    pub headers: HeaderMap,
+    pub id: String,
+}
+
+impl FromRequestParts<Arc<Surface>> for OnOne {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, surface: &Arc<Surface>) -> Result<OnOne, Problem> {
+        let Operator(caller) = Operator::from_request_parts(parts, surface).await?;
+        let Path(id) = Path::<String>::from_request_parts(parts, surface)
+            .await
+            .map_err(|refused| Fault::new(Code::InputInvalid, refused.body_text()))?;
+        Ok(OnOne { surface: surface.clone(), caller, headers: parts.headers.clone(), id })
+    }
+}
+
+impl OnOne {
+    /// The batch, found, and the command on it.
+    pub async fn about<W: Serialize>(self, action: &'static str, wish: &W) -> Result<(OnBatch, BatchId), Fault> {
+        let on_batch = OnBatch::new(&self.surface, self.caller, &self.headers, &self.id, action, wish).await?;
+        let id = on_batch.row.batch.batch_id;
+        Ok((on_batch, id))
+    }
+
+    /// Carries out a command without wishes.
+    async fn plain(self, action: &'static str, command: Command) -> Answer<Response> {
+        let (on_batch, id) = self.about(action, &NoWish {}).await?;
+        on_batch.run(move |surface, _| async move { surface.service.command(id, command).await }).await
+    }
 }
 
 /// Prepares a batch
@@ -212,28 +237,15 @@ async fn plain(
 /// Its list is read, its texts are rendered, and the plan is there to be looked at. Nothing is sent.
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/entry_process", tag = "commands", request_body(content = Option<NoWish>),
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
-pub async fn entry_process(
-    State(surface): Shared,
-    Operator(caller): Operator,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    _nothing: Body<NoWish>,
-) -> Answer<Response> {
-    plain(&surface, caller, &headers, &id, "batch.entry_process", Command::EntryProcess).await
+pub async fn entry_process(command: OnOne, _nothing: Body<NoWish>) -> Answer<Response> {
+    command.plain("batch.entry_process", Command::EntryProcess).await
 }
 
 /// Starts the delivery of a prepared batch
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/start", tag = "commands", request_body(content = Option<StartWish>),
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
-pub async fn start(
-    State(surface): Shared,
-    Operator(caller): Operator,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Body(wish): Body<StartWish>,
-) -> Answer<Response> {
-    let on_batch = OnBatch::new(&surface, caller, &headers, &id, "batch.start", &wish).await?;
-    let id = on_batch.row.batch.batch_id;
+pub async fn start(command: OnOne, Body(wish): Body<StartWish>) -> Answer<Response> {
+    let (on_batch, id) = command.about("batch.start", &wish).await?;
     on_batch.run(move |surface, _| async move { surface.service.start(id, wish.plan_hash.as_deref()).await }).await
 }
 
@@ -242,15 +254,8 @@ pub async fn start(
 /// Exactly the plan with this hash is sent; another one is refused.
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/approve", tag = "commands", request_body = ApproveWish,
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
-pub async fn approve(
-    State(surface): Shared,
-    Operator(caller): Operator,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Body(wish): Body<ApproveWish>,
-) -> Answer<Response> {
-    let on_batch = OnBatch::new(&surface, caller, &headers, &id, "batch.approve", &wish).await?;
-    let id = on_batch.row.batch.batch_id;
+pub async fn approve(command: OnOne, Body(wish): Body<ApproveWish>) -> Answer<Response> {
+    let (on_batch, id) = command.about("batch.approve", &wish).await?;
     on_batch.run(move |surface, _| async move { surface.service.start(id, Some(&wish.plan_hash)).await }).await
 }
 
@@ -259,15 +264,8 @@ pub async fn approve(
 /// Nothing new is begun; the answer says how many messages are in flight.
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/pause", tag = "commands", request_body(content = Option<PauseWish>),
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
-pub async fn pause(
-    State(surface): Shared,
-    Operator(caller): Operator,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Body(wish): Body<PauseWish>,
-) -> Answer<Response> {
-    let on_batch = OnBatch::new(&surface, caller, &headers, &id, "batch.pause", &wish).await?;
-    let id = on_batch.row.batch.batch_id;
+pub async fn pause(command: OnOne, Body(wish): Body<PauseWish>) -> Answer<Response> {
+    let (on_batch, id) = command.about("batch.pause", &wish).await?;
     let wait = wish.wait_seconds.map(|seconds| Duration::from_secs(u64::from(seconds.min(WAIT_MAX))));
     on_batch.run(move |surface, _| async move { surface.service.pause(id, wait).await }).await
 }
@@ -275,14 +273,8 @@ pub async fn pause(
 /// Goes on with a paused batch
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/resume", tag = "commands", request_body(content = Option<NoWish>),
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
-pub async fn resume(
-    State(surface): Shared,
-    Operator(caller): Operator,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    _nothing: Body<NoWish>,
-) -> Answer<Response> {
-    plain(&surface, caller, &headers, &id, "batch.resume", Command::Resume).await
+pub async fn resume(command: OnOne, _nothing: Body<NoWish>) -> Answer<Response> {
+    command.plain("batch.resume", Command::Resume).await
 }
 
 /// Ends a batch
@@ -290,12 +282,6 @@ pub async fn resume(
 /// What was not sent stays unsent. When the answer comes, nothing is declared any more anywhere.
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/cancel", tag = "commands", request_body(content = Option<NoWish>),
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
-pub async fn cancel(
-    State(surface): Shared,
-    Operator(caller): Operator,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    _nothing: Body<NoWish>,
-) -> Answer<Response> {
-    plain(&surface, caller, &headers, &id, "batch.cancel", Command::Cancel).await
+pub async fn cancel(command: OnOne, _nothing: Body<NoWish>) -> Answer<Response> {
+    command.plain("batch.cancel", Command::Cancel).await
 }

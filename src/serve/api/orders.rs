@@ -1,19 +1,16 @@
 //! Orders: change of provider and retry. Each shows its plan first, and commits only the plan that was shown.
 
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Json, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::batches::{find, number};
-use super::commands::{CommandAnswer, OnBatch};
-use super::{Answer, Once, OneBatch, Refusals, Shared};
+use super::commands::{CommandAnswer, OnOne};
+use super::{Answer, Once, OneBatch, Refusals};
 use crate::batch::{ChangePlan, Offer, RetryPlan, RetryRequest};
 use crate::model::code::{CODES, Code, Fault};
 use crate::model::order::{RetryFilter, RetryWhat};
 use crate::runtime::moment::moment;
-use crate::serve::access::Operator;
 use crate::serve::extract::Body;
 use crate::serve::fleet::Surface;
 
@@ -124,20 +121,14 @@ fn offers(surface: &Surface) -> Vec<Offer> {
 /// the old accounts any more. The batch is paused first.
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/change_provider", tag = "commands", request_body = ChangeWish,
     params(OneBatch, Once), responses((status = 200, body = OrderAnswer), Refusals))]
-pub async fn change_provider(
-    State(surface): Shared,
-    Operator(caller): Operator,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Body(wish): Body<ChangeWish>,
-) -> Answer<Response> {
+pub async fn change_provider(command: OnOne, Body(wish): Body<ChangeWish>) -> Answer<Response> {
     let Some(hash) = wish.plan_hash.clone() else {
-        let row = find(&surface, &caller, &id).await?;
-        let plan = surface.service.plan_change(row.batch.batch_id, &wish.provider_type, &offers(&surface)).await?;
+        let row = find(&command.surface, &command.caller, &command.id).await?;
+        let (service, offers) = (&command.surface.service, offers(&command.surface));
+        let plan = service.plan_change(row.batch.batch_id, &wish.provider_type, &offers).await?;
         return Ok(Json(OrderAnswer { committed: false, change: Some(plan), retry: None, done: None }).into_response());
     };
-    let on_batch = OnBatch::new(&surface, caller, &headers, &id, "batch.change_provider", &wish).await?;
-    let id = on_batch.row.batch.batch_id;
+    let (on_batch, id) = command.about("batch.change_provider", &wish).await?;
     let order = async move |surface: &Surface, name: &str| {
         surface.service.change_provider(id, &wish.provider_type, &hash, &offers(surface), name).await
     };
@@ -149,24 +140,18 @@ pub async fn change_provider(
 /// Without `plan_hash` the plan is shown. With it exactly that plan is committed.
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/retry", tag = "commands", request_body = RetryWish,
     params(OneBatch, Once), responses((status = 200, body = OrderAnswer), Refusals))]
-pub async fn retry(
-    State(surface): Shared,
-    Operator(caller): Operator,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Body(wish): Body<RetryWish>,
-) -> Answer<Response> {
+pub async fn retry(command: OnOne, Body(wish): Body<RetryWish>) -> Answer<Response> {
     let request = wish.request()?;
     let Some(hash) = wish.plan_hash.clone() else {
-        let row = find(&surface, &caller, &id).await?;
-        let plan = surface.service.plan_retry(row.batch.batch_id, &request.what, &offers(&surface)).await?;
+        let row = find(&command.surface, &command.caller, &command.id).await?;
+        let (service, offers) = (&command.surface.service, offers(&command.surface));
+        let plan = service.plan_retry(row.batch.batch_id, &request.what, &offers).await?;
         return Ok(Json(OrderAnswer { committed: false, change: None, retry: Some(plan), done: None }).into_response());
     };
     // The trail says how many numbers were named, not which.
     let mut told = wish.clone();
     told.numbers = wish.numbers.iter().filter_map(|text| number(text).ok()).map(|number| number.to_string()).collect();
-    let on_batch = OnBatch::new(&surface, caller, &headers, &id, "batch.retry", &told).await?;
-    let id = on_batch.row.batch.batch_id;
+    let (on_batch, id) = command.about("batch.retry", &told).await?;
     on_batch.run_as(async move |surface, name| surface.service.retry(id, &request, Some(&hash), &name).await, committed).await
 }
 
