@@ -260,8 +260,10 @@ pub async fn command_on(
     }
     let answer: CommandAnswer = access.client.call(call).await?;
     let hint = if word == "cancel" { String::new() } else { nobody_runs(&access) };
+    let mut value = serde_json::to_value(&answer).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+    value["a_fleet_runs"] = json!(access.somebody_runs());
     access.close();
-    print::result(global, &answer, || render_service::command(&answer, &hint))?;
+    print::result(global, &value, || render_service::command(&answer, &hint))?;
     Ok(exit::SETTLED)
 }
 

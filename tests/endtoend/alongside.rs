@@ -19,6 +19,7 @@ fn commands_work_while_another_process_holds_the_folder() {
     let batch = batches[0]["batch_id"].as_str().expect("an id").to_owned();
     let short = &batch[..8];
     let paused = place.run(&["pause", short, "--json"]).ended(0).json();
+    assert_eq!(paused["a_fleet_runs"], true, "{paused}");
     assert!(paused["pause"]["until"].is_string(), "{paused}");
     assert_eq!(paused["batch"]["delivery"]["state"], "PAUSED", "{paused}");
     let in_flight = || count(&place.run(&["explain", short, "--json"]).ended(0).json(), "/facts/in_flight");
