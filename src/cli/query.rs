@@ -3,6 +3,8 @@
 use super::access::{Access, encoded};
 use super::args::{FormatWord, RecipientsArgs};
 use super::{Global, exit, print, render};
+use crate::access::audit::Asked;
+use crate::model::access::{Caller, Came, Standing};
 use crate::model::code::{Code, Fault};
 use crate::roles::config::Config;
 use crate::roles::embedded::{self, Opened};
@@ -77,7 +79,22 @@ pub async fn recover(global: &Global, config: &Config, since: &str) -> Result<u8
     let opened = Opened::open(config).await?;
     let accounts: Vec<(String, String)> =
         config.accounts().into_values().map(|account| (account.name, account.provider_type)).collect();
-    let recovered = crate::coordinate::recover::recover(&opened.stores, &opened.world, &accounts, since).await;
+    let (stores, clock) = (&opened.stores, &opened.world.clock);
+    let asked = Asked {
+        request: format!("{:016x}", opened.world.chance.next()),
+        caller: Caller::local(),
+        action: "fleet.recover".into(),
+        target: "fleet".into(),
+        tenant: String::new(),
+        before: Standing::new(),
+    };
+    asked.begin(stores, clock.now(), Standing::from([("since".into(), since.to_string())])).await.map_err(Fault::from)?;
+    let recovered = crate::coordinate::recover::recover(stores, &opened.world, &accounts, since).await;
+    let (came, after) = match &recovered {
+        Ok(recovered) => (Came::Done, Standing::from([("uncertain".into(), recovered.uncertain.to_string())])),
+        Err(fault) => (Came::Refused(fault.code), Standing::new()),
+    };
+    asked.end(stores, clock.now(), came, after).await.map_err(Fault::from)?;
     opened.store.close();
     let recovered = recovered?;
     print::result(global, &recovered, || {

@@ -10,8 +10,10 @@ use super::args::SendArgs;
 use super::request::{Request, absolute, request};
 use super::screen::Screen;
 use super::{Global, exit, print, render};
+use crate::access::audit::Asked;
 use crate::adapters::source;
 use crate::batch::SmsBatchService;
+use crate::model::access::{Caller, Came, Standing};
 use crate::model::batch::BatchRow;
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
@@ -20,7 +22,10 @@ use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::roles::config::Config;
 use crate::roles::surface::Holding;
+use crate::runtime::digest::hex;
+use crate::serve::api::standing;
 use crate::serve::client::Client;
+use crate::serve::fleet::Surface;
 use crate::serve::router;
 use crate::serve::views::{BatchReport, BatchView, short};
 use crate::statistics::progress;
@@ -173,6 +178,32 @@ fn unchanged(row: &BatchRow, list: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Carries out a command and writes it into the audit trail, before and after.
+async fn noted<T>(
+    surface: &Surface,
+    action: &str,
+    batch: BatchId,
+    command: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let stands = async || match service_row(surface, batch).await {
+        Some(row) => (row.batch.tenant.clone(), standing(&row)),
+        None => (String::new(), Standing::new()),
+    };
+    let (tenant, before) = stands().await;
+    let request = hex(&surface.world.chance.next().to_be_bytes());
+    let asked = Asked { request, caller: Caller::local(), action: action.into(), target: batch.to_string(), tenant, before };
+    let now = || surface.world.clock.now();
+    asked.begin(&surface.stores, now(), Standing::new()).await.map_err(Fault::from)?;
+    let done = command.await;
+    let came = done.as_ref().map_or_else(|fault| Came::Refused(fault.code), |_| Came::Done);
+    asked.end(&surface.stores, now(), came, stands().await.1).await.map_err(Fault::from)?;
+    done
+}
+
+async fn service_row(surface: &Surface, batch: BatchId) -> Option<BatchRow> {
+    surface.service.load(batch).await.ok().map(|stored| stored.row)
+}
+
 /// Creates the batch if it is not there, and follows it as far as it goes.
 pub async fn follow(
     holding: &Holding,
@@ -182,7 +213,11 @@ pub async fn follow(
     stop: &CancellationToken,
 ) -> Result<Ended, Fault> {
     let service = &holding.embedded.service;
-    let created = service.create(&asked.key, asked.batch).await?;
+    let surface = &holding.surface;
+    let created = noted(surface, "batch.create", SmsBatchService::id_of(&asked.batch.tenant, &asked.key), async {
+        service.create(&asked.key, asked.batch).await
+    });
+    let created = created.await?;
     let id = created.batch;
     screen.say(&format!("batch {} {}", short(id), if created.existed { "goes on" } else { "created" }));
     let tallies = holding.surface.live.as_ref().map(|live| live.tallies());
@@ -195,8 +230,12 @@ pub async fn follow(
             (receipts, quiet_since) = (seen.receipts, Instant::now());
         }
         match next(&row, &wanted)? {
-            Next::EntryProcess => drop(service.entry_process(id).await?),
-            Next::Start => drop(service.start(id, wanted.approve.as_deref()).await?),
+            Next::EntryProcess => drop(noted(surface, "batch.entry_process", id, service.entry_process(id)).await?),
+            Next::Start => {
+                let approve = wanted.approve.as_deref();
+                let action = if approve.is_some() { "batch.approve" } else { "batch.start" };
+                drop(noted(surface, action, id, service.start(id, approve)).await?);
+            }
             Next::Planned => {
                 return Ok(Ended::Planned(Box::new(BatchView::of(
                     &row,

@@ -129,6 +129,12 @@ impl Fold {
         }
     }
 
+    /// Takes in that these parts were handed over, for all anybody knows, and never answered, while others were. Those that
+    /// were taken before are not in doubt.
+    pub fn in_doubt(&mut self, parts: u32) {
+        self.uncertain |= parts & !self.accepted;
+    }
+
     /// Takes in that a judged window's late answers say that the recipient was not sent, and that nobody will try again: what
     /// it fails with.
     pub fn left_unsent(&mut self, code: Code) {
@@ -230,6 +236,14 @@ mod tests {
             assert_eq!(fold(&answers).outcome(false).0, outcome, "{answers:?}");
         }
         assert_eq!(fold(&[]).outcome(true).0, Outcome::Canceled);
+    }
+
+    #[test]
+    fn a_part_that_a_dead_sender_left_unanswered_is_not_sent_again_with_a_refused_one() {
+        let mut left = fold(&[(3, 4, failed()), (1, 4, ok())]);
+        left.in_doubt(0b0111);
+        assert_eq!(left.outcome(true), (Outcome::Failed, Some(Code::PartiallySent)));
+        assert_eq!(left.again(), Some(0b1000), "parts 1 and 3 may have been sent");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub type SmsPreparationStep = AbstractStep;
 pub type SmsDeliveryStep = AbstractStep;
 
 /// Which step a batch is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CurrentStep {
     /// Preparation.

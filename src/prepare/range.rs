@@ -15,6 +15,7 @@ use crate::model::record::{RangeRow, RangeState, RowFault};
 use crate::ports::StoreError;
 use crate::ports::control::Versioned;
 use crate::runtime::control::{change, load_row};
+use crate::runtime::metrics;
 use crate::runtime::retry::Schedule;
 
 /// How long a task that was stopped tries to give its range back; after that the range waits until its holder looks dead.
@@ -135,10 +136,28 @@ async fn carry_out(tools: &Tools, task_code: TaskCode, key: RangeKey, attempt: &
         row.finish(attempt.number, state.clone(), tools.world.clock.now())
             .ok_or(row.attempt == attempt.number && row.state == state)
     });
-    Ok(Carried::Ended(match finished.await? {
+    let finished = finished.await?;
+    if finished.is_ok() {
+        counted(&state);
+    }
+    Ok(Carried::Ended(match finished {
         Ok(_) | Err(true) => end,
         Err(false) => End::OutOfDate,
     }))
+}
+
+/// Counts a range that this worker ended.
+fn counted(state: &RangeState) {
+    let RangeState::Done(totals) = state else {
+        metrics::count(&metrics::PREPARE_RANGES, &["failed"], 1);
+        return;
+    };
+    metrics::count(&metrics::PREPARE_RANGES, &["done"], 1);
+    let rejected = totals.rejected.iter().map(|(_, records)| records).sum();
+    for (result, records) in [("message", totals.messages), ("rejected", rejected), ("suppressed", totals.suppressed)] {
+        metrics::count(&metrics::PREPARE_RECORDS, &[result], records);
+    }
+    metrics::count(&metrics::PREPARE_PACKS, &[], totals.packs.iter().map(|packs| u64::from(*packs)).sum());
 }
 
 fn failed(key: RangeKey, code: Code, detail: String) -> RangeState {

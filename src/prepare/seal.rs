@@ -15,6 +15,7 @@ use crate::model::record::{RangeRow, RangeState};
 use crate::ports::StoreError;
 use crate::ports::control::{Cas, Versioned};
 use crate::runtime::control::{create, load_row};
+use crate::runtime::metrics;
 
 /// Heads of packs read at once.
 const HEADS_AT_ONCE: usize = 8;
@@ -109,7 +110,10 @@ async fn seal_lane(tools: &Tools, lane: LaneKey, winners: &[Winner]) -> Result<(
     }
     let manifest = sealing.manifest();
     let len = match tools.patiently("writing manifests", || tools.manifests.put(lane, &manifest)).await? {
-        Cas::Applied => manifest.len(),
+        Cas::Applied => {
+            metrics::count(&metrics::PREPARE_LANES_SEALED, &[], 1);
+            manifest.len()
+        }
         Cas::Refused => stored_len(tools, lane, &manifest).await?,
     };
     create(&*tools.ledgers, lane, &*tools.world.chance, &Ledger::sealed(len)).await?;

@@ -31,7 +31,7 @@ use crate::ports::provider::{ReportSink, Reports};
 use crate::ports::tallies::Tallies;
 use crate::ports::uploads::Uploads;
 use crate::runtime::digest::digest;
-use crate::runtime::metrics::Exporter;
+use crate::runtime::metrics::{self, Exporter};
 use crate::runtime::task;
 use crate::serve::fleet::{Callback, CallbackReply, Defaults, Limits, Live, Surface};
 use crate::serve::{listen, router, socket};
@@ -42,7 +42,7 @@ pub const COMMIT: &str = match option_env!("SMSFLEET_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };
-/// How often histograms are tidied when nobody scrapes them.
+/// How often gauges are set, and histograms tidied when nobody scrapes them.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// How often rates that were set live are looked for.
@@ -119,9 +119,10 @@ impl Holding {
         }
         let (edges, stop) = (self.embedded.edges.clone(), self.stop.clone());
         self.serving.push(task::spawn("live rates", follow_rates(edges, stop)));
-        let stop = self.stop.clone();
-        self.serving.push(task::spawn("tidy metrics", async move {
+        let (stop, live, stores) = (self.stop.clone(), self.surface.live.clone(), self.surface.stores.clone());
+        self.serving.push(task::spawn("gauges", async move {
             while tokio::time::timeout(TIDY_EVERY, stop.cancelled()).await.is_err() {
+                gauges(live.iter().flat_map(|live| live.accounts()), &stores).await;
                 exporter.tidy();
             }
         }));
@@ -206,6 +207,22 @@ impl crate::serve::fleet::Lists for ServedLists {
 
     async fn in_use(&self) -> Result<BTreeSet<String>, Fault> {
         Ok(uploads_in_use(&self.stores).await?)
+    }
+}
+
+/// Sets what has no moment of its own to be counted at.
+async fn gauges(accounts: impl Iterator<Item = LiveAccount>, stores: &Stores) {
+    for live in accounts {
+        let labels = [live.account.as_str()];
+        metrics::set(&metrics::PROVIDER_SESSIONS, &labels, f64::from(live.sessions));
+        metrics::set(&metrics::DELIVER_IN_FLIGHT, &labels, live.outstanding as f64);
+        metrics::set(&metrics::RATES_SEGMENTS, &labels, live.rate);
+        metrics::set(&metrics::RATES_THROTTLED, &labels, live.throttled as f64);
+    }
+    // A store that does not answer keeps the numbers of before.
+    if let Ok((parked, unmatched)) = stores.parked.counts().await {
+        metrics::set(&metrics::RECEIPTS_PARKED, &[], parked as f64);
+        metrics::set(&metrics::RECEIPTS_UNMATCHED, &[], unmatched as f64);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::metrics;
 use super::retry::Schedule;
 use crate::ports::clock::Chance;
 use crate::ports::control::{AfterUnknown, Cas, ControlRows, Versioned, after_unknown};
@@ -66,7 +67,7 @@ where
         let nonce = chance.next();
         match replace(rows, key, current.version, &next, nonce, &mut waiting).await? {
             Cas::Applied => return Ok(Ok(Versioned { version: current.version + 1, nonce, row: next })),
-            Cas::Refused => {}
+            Cas::Refused => metrics::count(&metrics::STORE_CONFLICTS, &[], 1),
         }
     }
 }
@@ -183,6 +184,7 @@ impl<'a> Waiting<'a> {
             Retry::Now => Duration::ZERO,
             Retry::After(least) => least,
         };
+        metrics::count(&metrics::STORE_ERRORS, &[error.code().as_str()], 1);
         if self.schedule.is_none() {
             tracing::warn!(code = %error.code(), %error, "a control row has to wait for the store");
         }

@@ -46,7 +46,7 @@ macro_rules! metrics_table {
 metrics_table! {
     BUILD_INFO = "smsfleet_build_info", Gauge, ["version", "commit"], "1; the labels say which build runs.";
     PREPARE_RECORDS = "smsfleet_prepare_records_total", Counter, ["result"], "Records read, by result: message, rejected, suppressed.";
-    PREPARE_RANGES = "smsfleet_prepare_ranges_total", Counter, ["result"], "Ranges ended, by result: done, failed, lost.";
+    PREPARE_RANGES = "smsfleet_prepare_ranges_total", Counter, ["result"], "Ranges ended, by result: done, failed.";
     PREPARE_PACKS = "smsfleet_prepare_packs_total", Counter, [], "Packs written.";
     PREPARE_LANES_SEALED = "smsfleet_prepare_lanes_sealed_total", Counter, [], "Lanes sealed.";
     DISPATCH_TOKENS = "smsfleet_dispatch_tokens_total", Counter, ["queue"], "Tokens sent, by queue: prepare, delivery.";
@@ -54,14 +54,12 @@ metrics_table! {
     COORDINATE_LEADING = "smsfleet_coordinate_leading", Gauge, [], "1 while this process is the leader.";
     COORDINATE_STEPS = "smsfleet_coordinate_steps", Gauge, ["step", "state"], "Steps of active batches; set by the leader alone.";
     DELIVER_WINDOWS = "smsfleet_deliver_windows_total", Counter, ["event"], "Windows, by event: declared, closed, judged.";
-    DELIVER_IN_FLIGHT = "smsfleet_deliver_in_flight", Gauge, ["account"], "Recipients in open windows of this process.";
+    DELIVER_IN_FLIGHT = "smsfleet_deliver_in_flight", Gauge, ["account"], "Parts handed over by this process and not answered yet.";
     DELIVER_ANSWERS = "smsfleet_deliver_answers_total", Counter, ["account", "class"], "Answers, by class: accepted, failed, throttled, queue_full, transient, session, no_answer, not_sent, suppressed, expired.";
     DELIVER_LATENCY = "smsfleet_deliver_submit_latency_seconds", Histogram, ["account"], "From the hand-over of a chunk to its last answer.";
-    DELIVER_LANES_LOST = "smsfleet_deliver_lanes_lost_total", Counter, ["reason"], "Lanes given up to another owner or a newer dispatch.";
     RATES_SEGMENTS = "smsfleet_rates_segments_per_second", Gauge, ["account"], "Segments a second that the governor allows.";
-    RATES_THROTTLED = "smsfleet_rates_throttled_total", Counter, ["account"], "Answers that asked to slow down.";
+    RATES_THROTTLED = "smsfleet_rates_throttled", Gauge, ["account"], "Answers that asked to slow down, since this process began.";
     PROVIDER_SESSIONS = "smsfleet_provider_sessions", Gauge, ["account"], "Sessions bound.";
-    PROVIDER_ERRORS = "smsfleet_provider_errors_total", Counter, ["account", "code"], "Sessions or requests that failed as a whole.";
     RECEIPTS_TOTAL = "smsfleet_receipts_reports_total", Counter, ["account", "rung"], "New delivery reports, by rung.";
     RECEIPTS_REPEATED = "smsfleet_receipts_repeated_total", Counter, ["account"], "Reports that were there before.";
     RECEIPTS_PARKED = "smsfleet_receipts_parked", Gauge, [], "Reports that match nothing yet.";
@@ -78,8 +76,8 @@ metrics_table! {
     WEBHOOKS_WAITING = "smsfleet_webhooks_waiting_events", Gauge, [], "Events that wait to be told; set by the leader alone, counted up to 100,000.";
     WEBHOOKS_DEAD = "smsfleet_webhooks_dead_events", Gauge, [], "Events that were given up and can be replayed; set by the leader alone, counted up to 100,000.";
     STORE_COMMIT = "smsfleet_store_commit_latency_seconds", Histogram, [], "One synced commit of the store.";
-    STORE_ERRORS = "smsfleet_store_errors_total", Counter, ["code"], "Calls of the store that failed.";
-    STORE_CONFLICTS = "smsfleet_store_conflicts_total", Counter, ["row"], "Compare-and-set calls that were refused.";
+    STORE_ERRORS = "smsfleet_store_errors_total", Counter, ["code"], "Calls on control rows that failed and were tried again.";
+    STORE_CONFLICTS = "smsfleet_store_conflicts_total", Counter, [], "Compare-and-set calls on control rows that were refused: somebody else was first.";
     SERVE_LATENCY = "smsfleet_serve_request_latency_seconds", Histogram, [], "From a request's head to the beginning of its answer.";
     SERVE_REQUESTS = "smsfleet_serve_requests_total", Counter, ["status"], "Requests answered, by HTTP status.";
 }

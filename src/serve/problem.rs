@@ -5,11 +5,12 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::views::CommandView;
 use crate::model::code::{Code, Fault};
 use crate::ports::StoreError;
 
 /// A problem document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// A name of the kind of problem (RFC 9457, 3.1.1).
     #[serde(rename = "type")]
@@ -25,6 +26,9 @@ pub struct Problem {
     pub code: Code,
     /// What to do about it.
     pub advice: String,
+    /// What is possible with the batch instead, when a command on it was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<CommandView>,
 }
 
 impl From<Fault> for Problem {
@@ -36,6 +40,7 @@ impl From<Fault> for Problem {
             detail: fault.context,
             code: fault.code,
             advice: fault.code.advice().to_owned(),
+            commands: vec![],
         }
     }
 }

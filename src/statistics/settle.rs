@@ -12,7 +12,7 @@ use crate::model::batch::BatchRow;
 use crate::model::id::BatchId;
 use crate::model::outcome::{OUTCOMES, Outcome};
 use crate::model::report::Settlement;
-use crate::model::state::StepState;
+use crate::model::state::{STATES, StepState};
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
 use crate::ports::tallies::Tally;
@@ -113,11 +113,12 @@ impl Job for MsgCallbackStatistic {
 
     async fn run_once(&self) -> Result<bool, StoreError> {
         let (mut preparing, mut delivering, mut changed) = (0, 0, false);
-        let mut ended = Vec::new();
+        let (mut ended, mut steps) = (Vec::new(), BTreeMap::new());
         let active = self.stores.batch_index.active().await?;
         for batch in &active {
             let Some(row) = self.stores.batches.load(*batch).await? else { continue };
             let row = row.row;
+            *steps.entry((row.current_step, row.step().state)).or_insert(0u64) += 1;
             match (row.current_step, row.step().state) {
                 (CurrentStep::Preparation, StepState::Running) => preparing += 1,
                 (CurrentStep::Delivery, StepState::Running) => delivering += 1,
@@ -126,6 +127,12 @@ impl Job for MsgCallbackStatistic {
             }
         }
         self.syncer.sync_running(preparing, delivering);
+        for (step, name) in [(CurrentStep::Preparation, "preparation"), (CurrentStep::Delivery, "delivery")] {
+            for state in STATES {
+                let there = steps.get(&(step, state)).copied().unwrap_or(0);
+                metrics::set(&metrics::COORDINATE_STEPS, &[name, state.name()], there as f64);
+            }
+        }
         let now = self.world.clock.now();
         for row in ended {
             let accepted = row.settlement.as_ref().map_or(0, |settlement| settlement.of(Outcome::Accepted));

@@ -253,6 +253,12 @@ impl Lane {
                 _ => {}
             }
         }
+        // One part refused ends a recipient; what of it was never answered may have been sent all the same.
+        for (seq, (bits, parts, _)) in &answered {
+            if let Some(person) = self.people.get_mut(*seq as usize) {
+                person.fold.in_doubt(all_parts(*parts) & !bits);
+            }
+        }
         for &seq in &judgement.unanswered {
             let late = answered.get(&seq).filter(|(bits, parts, _)| bits & all_parts(*parts) == all_parts(*parts));
             let whole = late.is_some();

@@ -23,7 +23,7 @@ use crate::serve::access::Operator;
 use crate::serve::extract::Body;
 use crate::serve::fleet::Surface;
 use crate::serve::problem::Problem;
-use crate::serve::views::BatchView;
+use crate::serve::views::{BatchView, commands};
 
 /// Seconds that a pause waits at most: less than a request may take.
 const WAIT_MAX: u8 = 50;
@@ -118,7 +118,7 @@ pub struct PauseWish {
 pub struct NoWish {}
 
 /// How a batch stands, in words for the audit trail.
-pub(super) fn standing(row: &BatchRow) -> Standing {
+pub fn standing(row: &BatchRow) -> Standing {
     Standing::from([
         ("step".to_owned(), format!("{:?}", row.current_step).to_uppercase()),
         ("state".to_owned(), row.step().state.name().to_owned()),
@@ -176,12 +176,18 @@ impl OnBatch {
     {
         let OnBatch { surface, row, command } = self;
         let (inner, id) = (surface.clone(), row.batch.batch_id);
-        carry_out(&surface, command, move |name| async move {
+        let done = carry_out(&surface, command, move |name| async move {
             let outcome = run(inner.clone(), name).await?;
             let row = inner.service.load(id).await?.row;
             Ok((shape(answer(&inner, &row, outcome)), standing(&row)))
-        })
-        .await
+        });
+        match done.await {
+            Err(mut problem) if problem.code == Code::NotAllowed => {
+                problem.commands = commands(&surface.service.load(id).await?.row);
+                Err(problem)
+            }
+            done => done,
+        }
     }
 }
 

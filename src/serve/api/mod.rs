@@ -32,7 +32,7 @@ use super::problem::Problem;
 pub use accounts::{AccountList, AccountView, RateWish};
 pub use audit::AuditPage;
 pub use batches::{BatchExplained, BatchPage, NumberExplained};
-pub use commands::{CommandAnswer, PauseView, PauseWish, StartWish};
+pub use commands::{CommandAnswer, PauseView, PauseWish, StartWish, standing};
 pub use create::{Created, NewBatch, SourceWish};
 pub use keys::{KeyList, KeyView, KeyWish, MadeKey};
 pub use numbers::InboxList;

@@ -189,7 +189,9 @@ async fn a_command_is_carried_out_once_says_what_is_possible_and_leaves_a_trail(
     let command = async |word: &str, key: Option<&str>| {
         service.call(&operator, "POST", &format!("/v1/batches/{id}/commands/{word}"), key, None).await
     };
-    assert_eq!(command("pause", Some("p0")).await.body["code"], "SF-3003", "nobody asked for it yet");
+    let refused = command("pause", Some("p0")).await;
+    assert_eq!(refused.body["code"], "SF-3003", "nobody asked for it yet");
+    assert!(allowed(&refused.body).contains(&"entry_process".to_owned()), "it says what is possible instead");
     // Nothing was done under it, so the same key may name another command.
     let prepare = command("entry_process", Some("p0")).await;
     assert_eq!((prepare.status, prepare.replayed, &prepare.body["already"]), (200, false, &json!(false)), "{}", prepare.body);
