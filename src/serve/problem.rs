@@ -27,8 +27,9 @@ pub struct Problem {
     /// What to do about it.
     pub advice: String,
     /// What is possible with the batch instead, when a command on it was refused.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub commands: Vec<CommandView>,
+    #[serde(default, skip_serializing_if = "<[CommandView]>::is_empty")]
+    #[schema(value_type = Vec<CommandView>, required = false)]
+    pub commands: Box<[CommandView]>,
 }
 
 impl From<Fault> for Problem {
@@ -40,7 +41,7 @@ impl From<Fault> for Problem {
             detail: fault.context,
             code: fault.code,
             advice: fault.code.advice().to_owned(),
-            commands: vec![],
+            commands: Box::default(),
         }
     }
 }

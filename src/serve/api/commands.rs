@@ -183,7 +183,7 @@ impl OnBatch {
         });
         match done.await {
             Err(mut problem) if problem.code == Code::NotAllowed => {
-                problem.commands = commands(&surface.service.load(id).await?.row);
+                problem.commands = commands(&surface.service.load(id).await?.row).into();
                 Err(problem)
             }
             done => done,
