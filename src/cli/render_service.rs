@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::render::{grouped, plan_body, printable};
 use crate::batch::Estimate;
 use crate::model::access::Came;
+use crate::model::batch::Command;
 use crate::serve::api::{AccountList, AuditPage, CommandAnswer, DeadPage, InboxList, KeyList, OrderAnswer, WebhookList};
 use crate::serve::views::{BatchView, StepView, short};
 
@@ -34,7 +35,7 @@ pub fn batch(view: &BatchView) -> String {
     text
 }
 
-fn word(command: &crate::model::batch::Command) -> String {
+fn word(command: &Command) -> String {
     let word = serde_json::to_value(command).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default();
     word.replace('_', "-")
 }

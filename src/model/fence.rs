@@ -70,27 +70,8 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::id::WorkerId;
-    use crate::model::ledger::{Closing, LaneTotals, OpenWindow};
-    use std::time::Duration;
-
-    fn window(version: u64, leg: u64, from: u32, to: u32, declarer: WorkerId) -> OpenWindow {
-        let at = Timestamp(1_000);
-        OpenWindow {
-            window: version,
-            leg,
-            from,
-            to,
-            account: "a".into(),
-            declarer,
-            declared_at: at,
-            send_by: at.plus(Duration::from_secs(10)),
-        }
-    }
-
-    const A: WorkerId = WorkerId(1);
-    const B: WorkerId = WorkerId(2);
-    const NOW: Timestamp = Timestamp(1_000);
+    use crate::model::ledger::tests::{A, B, NOW, window};
+    use crate::model::ledger::{Closing, LaneTotals};
 
     #[test]
     fn a_fence_refuses_every_older_dispatch() {

@@ -323,11 +323,11 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn window(version: u64, leg: u64, from: u32, to: u32, declarer: WorkerId) -> OpenWindow {
+    pub(in crate::model) fn window(version: u64, leg: u64, from: u32, to: u32, declarer: WorkerId) -> OpenWindow {
         let at = Timestamp(1_000);
         OpenWindow {
             window: version,
@@ -341,9 +341,9 @@ mod tests {
         }
     }
 
-    const A: WorkerId = WorkerId(1);
-    const B: WorkerId = WorkerId(2);
-    const NOW: Timestamp = Timestamp(1_000);
+    pub(in crate::model) const A: WorkerId = WorkerId(1);
+    pub(in crate::model) const B: WorkerId = WorkerId(2);
+    pub(in crate::model) const NOW: Timestamp = Timestamp(1_000);
 
     #[test]
     fn a_lane_is_worked_through_and_done() {

@@ -7,13 +7,13 @@
 
 pub mod access;
 pub mod api;
+pub mod callbacks;
 pub mod client;
 pub mod extract;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod fleet;
 pub mod guard;
-pub mod inbound;
 pub mod links;
 pub mod listen;
 pub mod listing;

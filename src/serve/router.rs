@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 
 use super::access::{Pace, as_owner, with_key};
 use super::api;
-use super::fleet::{Callback, Live, Surface};
-use super::inbound;
+use super::callbacks::{self, live};
+use super::fleet::Surface;
 use super::links;
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
@@ -55,8 +54,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
 /// Routes that need no key.
 fn open_routes() -> Router<Arc<Surface>> {
     Router::new()
-        .route("/v1/receipts/{account}", post(receipts).get(receipts))
-        .route("/v1/inbound/{account}", post(inbound::take).get(inbound::take))
+        .route("/v1/receipts/{account}", post(callbacks::receipts).get(callbacks::receipts))
+        .route("/v1/inbound/{account}", post(callbacks::inbound).get(callbacks::inbound))
         .route("/{code}", get(links::open))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -99,23 +98,6 @@ async fn counted(request: Request, next: Next) -> Response {
     response
 }
 
-async fn receipts(
-    State(surface): State<Arc<Surface>>,
-    Path(account): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let live = live(&surface)?;
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let query = query.unwrap_or_default();
-    let bearer = text(header::AUTHORIZATION).strip_prefix("Bearer ").map(str::to_owned);
-    let token = query.split('&').find_map(|pair| pair.strip_prefix("token=")).map(str::to_owned).or(bearer);
-    let content_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    let reply = live.receipts(Callback { account, token, query, content_type, body }).await?;
-    Ok(([(header::CONTENT_TYPE, reply.content_type)], reply.body).into_response())
-}
-
 async fn ready(State(surface): State<Arc<Surface>>) -> Result<&'static str, Problem> {
     match live(&surface)?.ready() {
         Ok(()) => Ok("ready\n"),
@@ -126,10 +108,6 @@ async fn ready(State(surface): State<Arc<Surface>>) -> Result<&'static str, Prob
 async fn metrics(State(surface): State<Arc<Surface>>) -> Response {
     let text = surface.exporter.as_ref().map(|exporter| exporter.render()).unwrap_or_default();
     (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
-}
-
-fn live(surface: &Surface) -> Result<&Arc<dyn Live>, Fault> {
-    surface.live.as_ref().ok_or_else(|| Fault::new(Code::StoreUnavailable, "no fleet runs in this process"))
 }
 
 impl From<crate::ports::StoreError> for Fault {

@@ -1,6 +1,6 @@
 //! The surface as the command line and providers meet it.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::Request;
 use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;

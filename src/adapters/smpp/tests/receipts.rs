@@ -67,7 +67,7 @@ async fn messages_of_people_are_acknowledged_once_they_are_durable() {
 
 #[tokio::test]
 async fn a_slow_store_slows_the_smsc_and_costs_no_answer() {
-    let mut rig = rig(|_, account| account.answer_timeout = Duration::from_millis(100)).await;
+    let mut rig = rig(|_, account| account.answer_timeout = Duration::from_secs(2)).await;
     let mut peer = rig.bound().await;
     let (chunk, given) = chunk([1]);
     rig.account.submit(chunk).await.expect("it is open");
@@ -93,7 +93,7 @@ async fn a_slow_store_slows_the_smsc_and_costs_no_answer() {
         let reports = within(rig.reports.recv()).await.expect("the account lives");
         if std::mem::take(&mut first) {
             // Longer than an answer is waited for: the session must not judge what it did not read.
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            tokio::time::sleep(Duration::from_millis(2_600)).await;
         }
         stored += reports.reports.len() as u32;
         reports.ack.send(true).expect("the session waits for it");
