@@ -87,6 +87,11 @@ fn a_batch_is_created_approved_paused_and_reported_over_the_network() {
     until("it is prepared", || show()["plan"].is_object());
     let plan = show();
     assert_eq!((count(&plan, "/plan/recipients"), provider.messages()), (ROWS, 0));
+    let samples = |key: &str| {
+        let view = service.run(key, &["batch", "show", &id, "--json"]).ended(0).json();
+        view.pointer("/plan/samples").and_then(Value::as_array).map_or(0, Vec::len)
+    };
+    assert_eq!((samples(&viewer), samples(&operator) > 0), (0, true), "texts of people are not for viewers");
     service.run(&operator, &["batch", "approve", &id, "0123"]).ended(2);
     service.run(&operator, &["batch", "approve", &id, text(&plan, "/plan/plan_hash")]).ended(0);
     until("it sends", || provider.messages() > 50);
@@ -180,6 +185,30 @@ fn the_provider_is_changed_by_the_plan_that_was_shown_and_who_failed_is_tried_ag
     assert_eq!((old.messages(), new.messages()), (sent, ROWS - sent));
     let none = service.run(&key, &["batch", "retry", &id, "--failed", "--json"]).ended(0).json();
     assert_eq!(count(&none, "/retry/recipients"), 0, "nobody was refused: {none}");
+    service.stop().ended(0);
+}
+
+#[test]
+fn the_network_is_encrypted_where_it_is_configured() {
+    let provider = Provider::start();
+    let place = Place::new(provider.port(), 100);
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    place.write("server.pem", made.cert.pem());
+    place.write("server.key", made.signing_key.serialize_pem());
+    let text = std::fs::read_to_string(place.path("smsfleet.toml")).expect("a configuration");
+    let tls = "\n[serve]\nlisten = \"127.0.0.1:0\"\ntls = { certificate = \"server.pem\", key = \"server.key\" }\n";
+    place.write("smsfleet.toml", format!("{text}{tls}"));
+    let service = Service::start(place);
+    assert!(service.url.starts_with("https://127.0.0.1:"), "{}", service.url);
+    let key = service.key("viewer");
+    let mut trusting = service.command(&key, &["batch", "list"]);
+    trusting.env("SMSFLEET_CA_FILE", service.place.path("server.pem"));
+    Running::start(trusting).wait().ended(0);
+    let strange = service.run(&key, &["batch", "list", "--json"]).ended(3).json();
+    assert_eq!(strange["error"]["code"], "SF-7012", "a certificate that nobody vouches for is not trusted: {strange}");
+    let plain = service.url.replace("https", "http");
+    let spoken = service.run(&key, &["--server", &plain, "batch", "list", "--json"]).ended(3).json();
+    assert_eq!(spoken["error"]["code"], "SF-7012", "{spoken}");
     service.stop().ended(0);
 }
 
