@@ -74,8 +74,9 @@ fn a_provider_that_is_away_or_refuses_the_login_is_said_and_nothing_is_lost() {
     let send = ["send", "--recipients", "list.csv", "--template", "Hi {{name}}", "--account", "main", "--json"];
     let mut running = super::fixture::Running::start(place.command(&send));
     super::fixture::until("it tried", || provider.get().report().sessions.binds_refused > 0 || running.ended());
-    let explained = place.run(&["batches", "--json"]).ended(0).json();
-    let batch = explained[0]["batch_id"].as_str().expect("an id").to_owned();
+    let listed = || place.run(&["batches", "--json"]).ended(0).json();
+    super::fixture::until("the batch is there", || listed()[0]["batch_id"].is_string() || running.ended());
+    let batch = listed()[0]["batch_id"].as_str().expect("an id").to_owned();
     super::fixture::until("it says so", || {
         let said = place.run(&["explain", &batch]).ended(0);
         said.out.contains("SF-5006") || said.out.contains("login")
