@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::code::{Code, Fault};
 use crate::model::time::Timestamp;
+use crate::ports::Stores;
 use crate::ports::control::Cas;
 use crate::ports::documents::Shelf;
-use crate::ports::{StoreError, Stores};
 use crate::runtime::digest::{digest, hex};
 
 /// How long a command that gave no answer yet is taken to be under way. Behind it, its process has died: the command is
@@ -48,10 +48,10 @@ pub fn name_of(tenant: &str, key: &str) -> String {
 pub async fn take(stores: &Stores, name: &str, request: &[u8], now: Timestamp) -> Result<Turn, Fault> {
     let request = hex(&digest([request]));
     let mine = written(&Answered { stored: now, request: request.clone(), answer: None })?;
-    if stores.documents.insert(Shelf::Answer, name, &mine).await.map_err(fault)? == Cas::Applied {
+    if stores.documents.insert(Shelf::Answer, name, &mine).await? == Cas::Applied {
         return Ok(Turn::CarryOut);
     }
-    let Some(body) = stores.documents.get(Shelf::Answer, name).await.map_err(fault)? else {
+    let Some(body) = stores.documents.get(Shelf::Answer, name).await? else {
         // Given up between the two calls: whoever did so is done with it.
         return Err(Fault::new(Code::CommandRunning, "the key is being used"));
     };
@@ -66,7 +66,7 @@ pub async fn take(stores: &Stores, name: &str, request: &[u8], now: Timestamp) -
             Err(Fault::new(Code::CommandRunning, "it was asked for a moment ago and is not answered yet"))
         }
         None => {
-            stores.documents.put(Shelf::Answer, name, &mine).await.map_err(fault)?;
+            stores.documents.put(Shelf::Answer, name, &mine).await?;
             Ok(Turn::CarryOut)
         }
     }
@@ -75,20 +75,16 @@ pub async fn take(stores: &Stores, name: &str, request: &[u8], now: Timestamp) -
 /// Keeps the answer of a command that was carried out.
 pub async fn finish(stores: &Stores, name: &str, request: &[u8], answer: &str, now: Timestamp) -> Result<(), Fault> {
     let answered = Answered { stored: now, request: hex(&digest([request])), answer: Some(answer.to_owned()) };
-    stores.documents.put(Shelf::Answer, name, &written(&answered)?).await.map_err(fault)
+    stores.documents.put(Shelf::Answer, name, &written(&answered)?).await.map_err(Fault::from)
 }
 
 /// Forgets a command that was refused: nothing was done, so the same key may be used again.
 pub async fn give_up(stores: &Stores, name: &str) -> Result<(), Fault> {
-    stores.documents.delete(Shelf::Answer, name).await.map_err(fault)
+    stores.documents.delete(Shelf::Answer, name).await.map_err(Fault::from)
 }
 
 fn written(answered: &Answered) -> Result<String, Fault> {
     serde_json::to_string(answered).map_err(|error| Fault::new(Code::Internal, error.to_string()))
-}
-
-fn fault(error: StoreError) -> Fault {
-    Fault::new(error.code(), error.to_string())
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::access::{AuditEntry, Caller, Came, Standing};
+use crate::model::code::Fault;
 use crate::model::id::BatchId;
 use crate::model::lane::mix;
 use crate::model::time::Timestamp;
+use crate::ports::clock::Clock;
 use crate::ports::journal::{Direction, Entry, Place, Stream};
 use crate::ports::{StoreError, Stores};
 
@@ -46,13 +48,38 @@ impl Asked {
         }
     }
 
-    /// Writes down that the command was asked for: durable before anything is done. `wish` says what was asked in detail.
-    pub async fn begin(&self, stores: &Stores, at: Timestamp, wish: Standing) -> Result<(), StoreError> {
+    /// Carries out a command between its two entries. `wish` says what was asked in detail; the command says how things stand
+    /// after it.
+    ///
+    /// # Errors
+    /// The command's, or the store's: what cannot be written down is not carried out.
+    pub async fn witness<T>(
+        &self,
+        stores: &Stores,
+        clock: &dyn Clock,
+        wish: Standing,
+        command: impl Future<Output = Result<(T, Standing), Fault>>,
+    ) -> Result<T, Fault> {
+        self.begin(stores, clock.now(), wish).await?;
+        match command.await {
+            Ok((answer, after)) => {
+                self.end(stores, clock.now(), Came::Done, after).await?;
+                Ok(answer)
+            }
+            Err(fault) => {
+                self.end(stores, clock.now(), Came::Refused(fault.code), Standing::new()).await?;
+                Err(fault)
+            }
+        }
+    }
+
+    /// Writes down that the command was asked for: durable before anything is done.
+    async fn begin(&self, stores: &Stores, at: Timestamp, wish: Standing) -> Result<(), StoreError> {
         append(stores, self.entry(at, Came::Asked, wish)).await
     }
 
     /// Writes down what came of it.
-    pub async fn end(&self, stores: &Stores, at: Timestamp, came: Came, after: Standing) -> Result<(), StoreError> {
+    async fn end(&self, stores: &Stores, at: Timestamp, came: Came, after: Standing) -> Result<(), StoreError> {
         append(stores, self.entry(at, came, after)).await
     }
 }

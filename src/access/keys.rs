@@ -11,7 +11,7 @@ use crate::model::access::{ALL_TENANTS, ApiKey, Caller, Role};
 use crate::model::code::{Code, Fault};
 use crate::model::time::Timestamp;
 use crate::ports::documents::Shelf;
-use crate::ports::{StoreError, Stores, World};
+use crate::ports::{Stores, World};
 use crate::runtime::digest::{digest, hex};
 
 /// How long a key that was read is trusted before it is read again.
@@ -67,7 +67,7 @@ impl Keys {
         let (id, secret) = (self.random(ID_DIGITS), self.random(SECRET_DIGITS));
         let (name, tenant) = (name.trim().to_owned(), tenant.to_owned());
         let stored = ApiKey { id, name, role, tenant, digest: digest_of(&secret), created: now, expires, revoked: None };
-        self.stores.documents.put(Shelf::ApiKey, &stored.id, &written(&stored)?).await.map_err(fault)?;
+        self.stores.documents.put(Shelf::ApiKey, &stored.id, &written(&stored)?).await?;
         Ok(NewKey { key: format!("sfk_{}_{secret}", stored.id), stored })
     }
 
@@ -78,7 +78,7 @@ impl Keys {
     pub async fn list(&self) -> Result<Vec<ApiKey>, Fault> {
         let (mut keys, mut behind): (Vec<ApiKey>, Option<String>) = (vec![], None);
         loop {
-            let page = self.stores.documents.list(Shelf::ApiKey, "", behind.as_deref(), PAGE).await.map_err(fault)?;
+            let page = self.stores.documents.list(Shelf::ApiKey, "", behind.as_deref(), PAGE).await?;
             let Some(last) = page.last() else { break };
             behind = Some(last.name.clone());
             for document in &page {
@@ -98,10 +98,10 @@ impl Keys {
         if !is_id(id) {
             return Err(missing());
         }
-        let mut key = read(&self.stores.documents.get(Shelf::ApiKey, id).await.map_err(fault)?.ok_or_else(missing)?)?;
+        let mut key = read(&self.stores.documents.get(Shelf::ApiKey, id).await?.ok_or_else(missing)?)?;
         if key.revoked.is_none() {
             key.revoked = Some(self.world.clock.now());
-            self.stores.documents.put(Shelf::ApiKey, id, &written(&key)?).await.map_err(fault)?;
+            self.stores.documents.put(Shelf::ApiKey, id, &written(&key)?).await?;
         }
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         Ok(key)
@@ -132,7 +132,7 @@ impl Keys {
         {
             return Ok(Some(key.clone()));
         }
-        let Some(body) = self.stores.documents.get(Shelf::ApiKey, id).await.map_err(fault)? else { return Ok(None) };
+        let Some(body) = self.stores.documents.get(Shelf::ApiKey, id).await? else { return Ok(None) };
         let key = read(&body)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED_MAX {
@@ -164,10 +164,6 @@ fn written(key: &ApiKey) -> Result<String, Fault> {
 
 fn read(body: &str) -> Result<ApiKey, Fault> {
     serde_json::from_str(body).map_err(|error| Fault::new(Code::StoreCorrupt, format!("a stored key: {:?}", error.classify())))
-}
-
-fn fault(error: StoreError) -> Fault {
-    Fault::new(error.code(), error.to_string())
 }
 
 #[cfg(test)]

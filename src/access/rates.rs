@@ -24,8 +24,7 @@ pub struct LiveRate {
 /// # Errors
 /// The store's.
 pub async fn get(stores: &Stores, account: &str) -> Result<Option<LiveRate>, Fault> {
-    let stored = stores.documents.get(Shelf::Rate, account).await;
-    stored.map_err(|error| Fault::new(error.code(), error.to_string()))?.map(|body| read(&body)).transpose()
+    stores.documents.get(Shelf::Rate, account).await?.map(|body| read(&body)).transpose()
 }
 
 /// Sets an account's rate; `None` sets it back to the configured one.
@@ -41,7 +40,7 @@ pub async fn set(stores: &Stores, account: &str, segments_per_second: Option<u32
         }
         None => stores.documents.delete(Shelf::Rate, account).await,
     };
-    stored.map_err(|error| Fault::new(error.code(), error.to_string()))
+    Ok(stored?)
 }
 
 /// All live rates, by account.
@@ -49,8 +48,7 @@ pub async fn set(stores: &Stores, account: &str, segments_per_second: Option<u32
 /// # Errors
 /// The store's.
 pub async fn all(stores: &Stores) -> Result<Vec<(String, u32)>, Fault> {
-    let documents = stores.documents.list(Shelf::Rate, "", None, ACCOUNTS_MAX).await;
-    let documents = documents.map_err(|error| Fault::new(error.code(), error.to_string()))?;
+    let documents = stores.documents.list(Shelf::Rate, "", None, ACCOUNTS_MAX).await?;
     documents.into_iter().map(|document| Ok((document.name, read(&document.body)?.segments_per_second))).collect()
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::estimate::{Bill, Estimate, Offer, Places, add, bills, estimate, rate};
-use super::service::{Answer, SmsBatchService, fault, not_allowed, order_id, refused};
+use super::service::{Answer, SmsBatchService, not_allowed, order_id, refused};
 use crate::model::batch::{BatchRow, Command, SmsBatch};
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey};
@@ -91,13 +91,13 @@ impl SmsBatchService {
         let row = self.load(batch).await?.row;
         row.can(Command::ChangeProvider).map_err(|refusal| not_allowed(&row, refusal))?;
         check_type(&row, to, offers)?;
-        let lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+        let lanes = self.stores.ledgers.list(batch).await?;
         let (mut then, mut now) = (bills(offers, to), bills(offers, &row.batch.provider_type));
         let mut counts = None;
         let (mut unsent, mut partly) = (0, 0);
         if row.current_step == CurrentStep::Delivery {
             for (key, ledger) in &lanes {
-                let counted = self.count(&row.batch, *key, &ledger.row, &mut then, &mut now).await.map_err(fault)?;
+                let counted = self.count(&row.batch, *key, &ledger.row, &mut then, &mut now).await?;
                 (unsent, partly) = (unsent + counted.0, partly + counted.1);
             }
             let rate = rate(offers, to);
@@ -148,7 +148,7 @@ impl SmsBatchService {
             }
             row.can(Command::ChangeProvider).map_err(|refusal| not_allowed(&row, refusal))?;
             check_type(&row, to, offers)?;
-            let lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+            let lanes = self.stores.ledgers.list(batch).await?;
             let hash = plan_hash(&row, to, offers, &lanes)?;
             if hash != plan_hash_seen {
                 let context = format!("{plan_hash_seen} was approved, the plan of changing batch {batch} to {to} is {hash}");
@@ -171,7 +171,7 @@ impl SmsBatchService {
                 // Another command came first, or nobody can tell: decide afresh on what is stored.
                 Ok(Err(None | Some(OrderRefusal::Already))) | Err(StoreError::Unknown(_)) => {}
                 Ok(Err(Some(refusal))) => return Err(refused(&row, refusal)),
-                Err(error) => return Err(fault(error)),
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, Offer, Places, add, bills, estimate, rate};
 use super::orders::lanes_of;
-use super::service::{Answer, SmsBatchService, fault, not_allowed, order_id, refused};
+use super::service::{Answer, SmsBatchService, not_allowed, order_id, refused};
 use crate::model::batch::{BatchRow, Command};
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey};
@@ -58,10 +58,10 @@ impl SmsBatchService {
         let mut bills = bills(offers, &row.batch.provider_type);
         let (mut recipients, mut partly, mut named) = (0, 0, Vec::new());
         for key in lanes_of(&row, what) {
-            let entries = self.name(&row, key, what).await.map_err(fault)?;
+            let entries = self.name(&row, key, what).await?;
             named.extend(named_hash(key, &entries));
             let places = Places { manifest: 0..0, entries };
-            let counted = add(&self.stores, &row.batch, key, &places, &mut [&mut bills]).await.map_err(fault)?;
+            let counted = add(&self.stores, &row.batch, key, &places, &mut [&mut bills]).await?;
             (recipients, partly) = (recipients + counted.0, partly + counted.1);
         }
         let (estimate, rate) = (estimate(&bills), rate(offers, &row.batch.provider_type));
@@ -124,7 +124,7 @@ impl SmsBatchService {
                 // Another command came first, or nobody can tell: decide afresh on what is stored.
                 Ok(Err(None | Some(OrderRefusal::Already))) | Err(StoreError::Unknown(_)) => {}
                 Ok(Err(Some(refusal))) => return Err(refused(&row, refusal)),
-                Err(error) => return Err(fault(error)),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -132,7 +132,7 @@ impl SmsBatchService {
     async fn check_plan(&self, row: &BatchRow, what: &RetryWhat, seen: &str) -> Result<(), Fault> {
         let mut named = Vec::new();
         for key in lanes_of(row, what) {
-            named.extend(named_hash(key, &self.name(row, key, what).await.map_err(fault)?));
+            named.extend(named_hash(key, &self.name(row, key, what).await?));
         }
         let hash = plan_hash(row, what, &named)?;
         if hash != seen {

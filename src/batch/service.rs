@@ -17,7 +17,7 @@ use crate::model::state::{Refusal, StepState};
 use crate::model::step::CurrentStep;
 use crate::ports::batches::Listed;
 use crate::ports::control::{Cas, Versioned};
-use crate::ports::{StoreError, Stores, World};
+use crate::ports::{Stores, World};
 use crate::runtime::control::{change, create};
 use crate::runtime::digest::{digest, hex};
 use crate::runtime::fence::fence;
@@ -98,7 +98,7 @@ impl SmsBatchService {
         let request = serde_json::to_vec(&batch).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
         let request_digest = hex(&digest([request.as_slice()]));
         let row = BatchRow::created(batch, request_digest.clone(), self.world.clock.now());
-        let created = create(&*self.stores.batches, id, &*self.world.chance, &row).await.map_err(fault)?;
+        let created = create(&*self.stores.batches, id, &*self.world.chance, &row).await?;
         self.wake.notify_one();
         if created == Cas::Applied {
             return Ok(Created { batch: id, existed: false });
@@ -118,7 +118,7 @@ impl SmsBatchService {
     /// # Errors
     /// [`Code::BatchNotFound`], or the store's.
     pub async fn load(&self, batch: BatchId) -> Result<Versioned<BatchRow>, Fault> {
-        let row = crate::runtime::control::load_row(&*self.stores.batches, batch, &*self.world.chance).await.map_err(fault)?;
+        let row = crate::runtime::control::load_row(&*self.stores.batches, batch, &*self.world.chance).await?;
         row.ok_or_else(|| Fault::new(Code::BatchNotFound, format!("batch {batch}")))
     }
 
@@ -127,7 +127,7 @@ impl SmsBatchService {
     /// # Errors
     /// The store's.
     pub async fn list(&self, behind: Option<String>, limit: usize) -> Result<(Vec<Listed>, Option<String>), Fault> {
-        self.stores.batch_index.list(behind, limit).await.map_err(fault)
+        self.stores.batch_index.list(behind, limit).await.map_err(Fault::from)
     }
 
     /// Asks for the preparation of a batch.
@@ -146,7 +146,7 @@ impl SmsBatchService {
     pub async fn pause(&self, batch: BatchId, wait: Option<Duration>) -> Result<Answer, Fault> {
         let mut answer = self.command(batch, Command::Pause).await?;
         if let (Some(receipt), Some(most)) = (&mut answer.pause, wait) {
-            receipt.end = Some(pause::wait(&self.stores, batch, receipt, most).await.map_err(fault)?);
+            receipt.end = Some(pause::wait(&self.stores, batch, receipt, most).await?);
         }
         Ok(answer)
     }
@@ -183,7 +183,7 @@ impl SmsBatchService {
         self.load(batch).await?;
         let now = self.world.clock.now();
         let changed = change(&*self.stores.batches, batch, &*self.world.chance, |row| row.row.command(command, now));
-        let (row, already) = match changed.await.map_err(fault)? {
+        let (row, already) = match changed.await? {
             Ok(row) => (row.row, false),
             Err(Refusal::Already) => (self.load(batch).await?.row, true),
             Err(refusal) => {
@@ -191,7 +191,7 @@ impl SmsBatchService {
             }
         };
         self.wake.notify_one();
-        let mut lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+        let mut lanes = self.stores.ledgers.list(batch).await?;
         if let Command::Cancel | Command::Pause = command {
             let number = row.task_number;
             let behind = |read: &Versioned<Ledger>| match command {
@@ -199,7 +199,7 @@ impl SmsBatchService {
                 _ => read.row.fence(number),
             };
             // When this returns, nothing of an older dispatch is declared any more.
-            lanes = fence(&*self.stores.ledgers, &*self.world.chance, lanes, behind).await.map_err(fault)?;
+            lanes = fence(&*self.stores.ledgers, &*self.world.chance, lanes, behind).await?;
         }
         let mut answer = answer_of(&row, &lanes, already);
         if command == Command::Pause {
@@ -211,9 +211,9 @@ impl SmsBatchService {
     /// Carries out an order that was given, and says how the batch stands then.
     pub(super) async fn ordered(&self, batch: BatchId, order: &str, already: bool) -> Result<Answer, Fault> {
         self.wake.notify_one();
-        self.carry_out(batch).await.map_err(fault)?;
+        self.carry_out(batch).await?;
         let row = self.load(batch).await?.row;
-        let lanes = self.stores.ledgers.list(batch).await.map_err(fault)?;
+        let lanes = self.stores.ledgers.list(batch).await?;
         let mut answer = answer_of(&row, &lanes, already);
         answer.ordered = row.orders.carried.iter().find(|carried| carried.id == order).and_then(|carried| carried.recipients);
         Ok(answer)
@@ -303,9 +303,4 @@ fn check(batch: &SmsBatch) -> Result<(), Fault> {
         return invalid("link_base is needed when the template has a link");
     }
     Ok(())
-}
-
-/// A store's error as a fault.
-pub fn fault(error: StoreError) -> Fault {
-    Fault::new(error.code(), error.to_string())
 }

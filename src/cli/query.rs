@@ -4,7 +4,7 @@ use super::access::{Access, encoded};
 use super::args::{FormatWord, RecipientsArgs};
 use super::{Global, exit, print, render};
 use crate::access::audit::Asked;
-use crate::model::access::{Caller, Came, Standing};
+use crate::model::access::{Caller, Standing};
 use crate::model::code::{Code, Fault};
 use crate::roles::config::Config;
 use crate::roles::embedded::{self, Opened};
@@ -88,13 +88,13 @@ pub async fn recover(global: &Global, config: &Config, since: &str) -> Result<u8
         tenant: String::new(),
         before: Standing::new(),
     };
-    asked.begin(stores, clock.now(), Standing::from([("since".into(), since.to_string())])).await.map_err(Fault::from)?;
-    let recovered = crate::coordinate::recover::recover(stores, &opened.world, &accounts, since).await;
-    let (came, after) = match &recovered {
-        Ok(recovered) => (Came::Done, Standing::from([("uncertain".into(), recovered.uncertain.to_string())])),
-        Err(fault) => (Came::Refused(fault.code), Standing::new()),
+    let command = async {
+        let recovered = crate::coordinate::recover::recover(stores, &opened.world, &accounts, since).await?;
+        let after = Standing::from([("uncertain".into(), recovered.uncertain.to_string())]);
+        Ok((recovered, after))
     };
-    asked.end(stores, clock.now(), came, after).await.map_err(Fault::from)?;
+    let wish = Standing::from([("since".into(), since.to_string())]);
+    let recovered = asked.witness(stores, &**clock, wish, command).await;
     opened.store.close();
     let recovered = recovered?;
     print::result(global, &recovered, || {

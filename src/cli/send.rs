@@ -13,7 +13,7 @@ use super::{Global, exit, print, render};
 use crate::access::audit::Asked;
 use crate::adapters::source;
 use crate::batch::SmsBatchService;
-use crate::model::access::{Caller, Came, Standing};
+use crate::model::access::{Caller, Standing};
 use crate::model::batch::BatchRow;
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
@@ -192,12 +192,11 @@ async fn noted<T>(
     let (tenant, before) = stands().await;
     let request = hex(&surface.world.chance.next().to_be_bytes());
     let asked = Asked { request, caller: Caller::local(), action: action.into(), target: batch.to_string(), tenant, before };
-    let now = || surface.world.clock.now();
-    asked.begin(&surface.stores, now(), Standing::new()).await.map_err(Fault::from)?;
-    let done = command.await;
-    let came = done.as_ref().map_or_else(|fault| Came::Refused(fault.code), |_| Came::Done);
-    asked.end(&surface.stores, now(), came, stands().await.1).await.map_err(Fault::from)?;
-    done
+    let command = async {
+        let done = command.await?;
+        Ok((done, stands().await.1))
+    };
+    asked.witness(&surface.stores, &*surface.world.clock, Standing::new(), command).await
 }
 
 async fn service_row(surface: &Surface, batch: BatchId) -> Option<BatchRow> {

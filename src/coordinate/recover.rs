@@ -49,7 +49,7 @@ pub async fn recover(
 ) -> Result<Recovered, Fault> {
     let (mut recovered, mut behind) = (Recovered::default(), None);
     loop {
-        let (page, next) = stores.batch_index.list(behind, PAGE).await.map_err(fault)?;
+        let (page, next) = stores.batch_index.list(behind, PAGE).await?;
         for listed in page {
             recovered.batches += 1;
             if may_have_been_sent(&listed.row, since, world.clock.now()) {
@@ -61,7 +61,7 @@ pub async fn recover(
             break;
         }
     }
-    stores.meta.accept().await.map_err(fault)?;
+    stores.meta.accept().await?;
     Ok(recovered)
 }
 
@@ -87,14 +87,14 @@ async fn batch(
             let ended = change(&*stores.batches, row.batch.batch_id, &*world.chance, |current| {
                 current.row.after(StepEvent::Fail, Some((Code::StoreStale, why.clone())), now)
             });
-            recovered.ended += u64::from(ended.await.map_err(fault)?.is_ok());
+            recovered.ended += u64::from(ended.await?.is_ok());
         }
         return Ok(());
     }
     drop_pending(stores, world, row).await?;
     let mine: Vec<&str> =
         accounts.iter().filter(|(_, of)| *of == row.batch.provider_type).map(|(name, _)| name.as_str()).collect();
-    for (key, ledger) in stores.ledgers.list(row.batch.batch_id).await.map_err(fault)? {
+    for (key, ledger) in stores.ledgers.list(row.batch.batch_id).await? {
         if !ledger.row.closed && ledger.row.undeclared() > 0 {
             recovered.uncertain += lane(stores, world, &mine, key, ledger, since).await?;
         }
@@ -110,7 +110,7 @@ async fn drop_pending(stores: &Stores, world: &World, row: &BatchRow) -> Result<
     let dropped = change(&*stores.batches, row.batch.batch_id, &*world.chance, |current| {
         current.row.order_carried(&order.id, Some(0)).ok_or(())
     });
-    dropped.await.map_err(fault)?.map(|_| ()).or(Ok(()))
+    dropped.await?.map(|_| ()).or(Ok(()))
 }
 
 async fn lane(
@@ -135,13 +135,13 @@ async fn lane(
     };
     index(stores, accounts, key, &people, since).await?;
     let judgement = Judgement { window, judged_at: world.clock.now(), unanswered: people.clone() };
-    stores.windows.put_judgement(WindowKey { lane: key, window: name }, &judgement).await.map_err(fault)?;
+    stores.windows.put_judgement(WindowKey { lane: key, window: name }, &judgement).await?;
     let mut next = ledger.row.clone();
     next.legs.iter_mut().for_each(|leg| leg.declared = leg.len);
     // A leg stays while one of its windows is open: who judges the window reads it.
     next.legs.retain(|leg| next.open.iter().any(|open| open.leg == leg.id));
     next.totals.uncertain += people.len() as u64;
-    match stores.ledgers.replace(key, ledger.version, &next, world.chance.next()).await.map_err(fault)? {
+    match stores.ledgers.replace(key, ledger.version, &next, world.chance.next()).await? {
         Cas::Applied => Ok(people.len() as u64),
         Cas::Refused => Err(Fault::new(Code::StoreConflict, format!("lane {key} was changed while it was recovered"))),
     }
@@ -152,9 +152,9 @@ async fn undeclared(stores: &Stores, key: LaneKey, ledger: &Ledger) -> Result<Ve
     let mut people = vec![];
     for leg in ledger.legs.iter().filter(|leg| leg.declared < leg.len) {
         if leg.id == 0 {
-            let manifest = stores.manifests.get(key).await.map_err(fault)?.unwrap_or_default();
+            let manifest = stores.manifests.get(key).await?.unwrap_or_default();
             people.extend((leg.declared..leg.len).filter(|seq| !manifest.is_struck(*seq)));
-        } else if let Some(pack) = stores.windows.retry(key, leg.id).await.map_err(fault)? {
+        } else if let Some(pack) = stores.windows.retry(key, leg.id).await? {
             people.extend(pack.entries.iter().skip(leg.declared as usize).map(|entry| entry.seq));
         }
     }
@@ -165,7 +165,7 @@ async fn undeclared(stores: &Stores, key: LaneKey, ledger: &Ledger) -> Result<Ve
 
 /// Makes people findable by number, at each account that may have taken them.
 async fn index(stores: &Stores, accounts: &[&str], key: LaneKey, people: &[u32], since: Timestamp) -> Result<(), Fault> {
-    let Some(manifest) = stores.manifests.get(key).await.map_err(fault)? else { return Ok(()) };
+    let Some(manifest) = stores.manifests.get(key).await? else { return Ok(()) };
     for pack in &manifest.packs {
         let of_pack =
             people.partition_point(|seq| *seq < pack.first_seq)..people.partition_point(|seq| *seq < pack.first_seq + pack.count);
@@ -174,7 +174,7 @@ async fn index(stores: &Stores, accounts: &[&str], key: LaneKey, people: &[u32],
             Ok(head) => head.unwrap_or_default(),
             // Its people are uncertain all the same; only their numbers are gone.
             Err(StoreError::Corrupt(_)) => continue,
-            Err(error) => return Err(fault(error)),
+            Err(error) => return Err(error.into()),
         };
         let entries = people[of_pack].iter().flat_map(|seq| {
             let number = head.numbers.get((seq - pack.first_seq) as usize).copied().filter(|number| *number != Msisdn::ERASED.0);
@@ -186,14 +186,10 @@ async fn index(stores: &Stores, accounts: &[&str], key: LaneKey, people: &[u32],
         });
         let entries: Vec<UncertainEntry> = entries.collect();
         if !entries.is_empty() {
-            stores.receipt_index.put_uncertain(entries).await.map_err(fault)?;
+            stores.receipt_index.put_uncertain(entries).await?;
         }
     }
     Ok(())
-}
-
-fn fault(error: StoreError) -> Fault {
-    Fault::new(error.code(), error.to_string())
 }
 
 #[cfg(test)]

@@ -53,9 +53,14 @@ impl Caller {
         Caller { key: "local".into(), name: "local".into(), role: Role::Admin, tenant: ALL_TENANTS.into() }
     }
 
+    /// The only tenant it sees; `None` when it sees all.
+    pub fn only_tenant(&self) -> Option<&str> {
+        (self.tenant != ALL_TENANTS).then_some(self.tenant.as_str())
+    }
+
     /// Whether what belongs to `tenant` exists for this caller.
     pub fn sees(&self, tenant: &str) -> bool {
-        self.tenant == ALL_TENANTS || self.tenant == tenant
+        self.only_tenant().is_none_or(|only| only == tenant)
     }
 }
 

@@ -32,7 +32,7 @@ pub mod windows;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::code::Code;
+use crate::model::code::{Code, Fault};
 
 /// What the caller of a failed call can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,12 @@ impl StoreError {
             StoreError::Full(_) => Code::StoreFull,
             StoreError::Corrupt(_) => Code::StoreCorrupt,
         }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Fault {
+        Fault::new(error.code(), error.to_string())
     }
 }
 

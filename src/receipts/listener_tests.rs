@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::Intake;
+use super::tests::Nobody;
 use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::store::MemoryStore;
 use crate::adapters::memory::tallies::MemoryTallies;
@@ -16,29 +16,10 @@ use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::receipt::{Report, Rung};
 use crate::model::time::Timestamp;
 use crate::ports::documents::Shelf;
-use crate::ports::provider::{Chunk, Health, Provider, Reports, Route};
+use crate::ports::provider::{Reports, Route};
 use crate::ports::receipts::{MatchedReport, ReportListener};
 use crate::ports::{StoreError, World};
 use crate::runtime::erased;
-
-struct Nobody;
-
-#[async_trait::async_trait]
-impl Provider for Nobody {
-    async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
-        Err(chunk)
-    }
-
-    fn health(&self) -> Health {
-        Health::default()
-    }
-
-    fn window(&self) -> u32 {
-        1
-    }
-
-    async fn close(&self, _: Duration) {}
-}
 
 #[derive(Default)]
 struct Listener {

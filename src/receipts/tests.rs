@@ -22,7 +22,8 @@ use crate::ports::{Stores, World};
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const NUMBER: u64 = 8_613_800_138_000;
 
-struct Nobody;
+/// An account that takes nothing.
+pub(super) struct Nobody;
 
 #[async_trait::async_trait]
 impl Provider for Nobody {

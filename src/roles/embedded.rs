@@ -99,7 +99,7 @@ impl Opened {
         match self.stores.meta.check_mark().await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(differs)) => Err(Fault::new(Code::StoreStale, differs)),
-            Err(error) => Err(crate::batch::service::fault(error)),
+            Err(error) => Err(error.into()),
         }
     }
 }

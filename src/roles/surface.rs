@@ -36,6 +36,7 @@ use crate::runtime::task;
 use crate::serve::fleet::{Callback, CallbackReply, Defaults, Limits, Live, Surface};
 use crate::serve::{listen, router, socket};
 use crate::statistics::LiveAccount;
+use crate::webhooks::Webhooks;
 
 /// The commit this was built from, when the build knew it.
 pub const COMMIT: &str = match option_env!("SMSFLEET_COMMIT") {
@@ -74,7 +75,6 @@ impl Holding {
         let surface = Surface {
             accounts: Arc::new(embedded.edges.accounts()),
             stores: embedded.edges.stores.clone(),
-            service: embedded.service.clone(),
             live: Some(Arc::new(LiveFleet {
                 edges: embedded.edges.clone(),
                 http: embedded.http.clone(),
@@ -84,8 +84,7 @@ impl Holding {
                 failed: embedded.failed.clone(),
             })),
             exporter: Some(exporter.clone()),
-            webhooks: embedded.edges.webhooks.clone(),
-            ..still(config, &embedded.opened, embedded.lists.clone())?
+            ..still(config, &embedded.opened, embedded.lists.clone(), embedded.edges.webhooks.clone(), embedded.service.clone())
         };
         let mut holding = Holding { embedded, surface, address: None, stop, serving: vec![] };
         if let Err(fault) = holding.serve(config, exporter).await {
@@ -144,12 +143,15 @@ impl Holding {
 pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let opened = Opened::open(config).await?;
     let lists = Lists::new(config, opened.store.spool())?;
-    let surface = still(config, &opened, lists)?;
+    let select = Selection::new(opened.stores.clone(), config.accounts());
+    let service = SmsBatchService::new(opened.stores.clone(), opened.world.clone(), Arc::default(), select);
+    let webhooks = opened.webhooks(config)?;
+    let surface = still(config, &opened, lists, webhooks, service);
     Ok((opened, router::local(surface)))
 }
 
 /// The surface of a store that no fleet runs over.
-fn still(config: &Config, opened: &Opened, lists: Lists) -> Result<Surface, Fault> {
+fn still(config: &Config, opened: &Opened, lists: Lists, webhooks: Arc<Webhooks>, service: SmsBatchService) -> Surface {
     let Opened { stores, world, .. } = opened;
     let batch = &config.batch;
     let defaults = Defaults {
@@ -164,7 +166,6 @@ fn still(config: &Config, opened: &Opened, lists: Lists) -> Result<Surface, Faul
         late_start: batch.late_start,
         priority: batch.priority,
     };
-    let select = Selection::new(stores.clone(), config.accounts());
     let serve = &config.serve;
     let limits = Limits {
         body_bytes: (serve.body_kb as usize) << 10,
@@ -173,13 +174,13 @@ fn still(config: &Config, opened: &Opened, lists: Lists) -> Result<Surface, Faul
         connections: serve.connections as usize,
         head: serve.head_timeout,
     };
-    Ok(Surface {
+    Surface {
         stores: stores.clone(),
         world: world.clone(),
-        webhooks: opened.webhooks(config)?,
+        webhooks,
         eraser: Arc::new(opened.eraser(&lists)),
         accounts: Arc::new(config.accounts()),
-        service: SmsBatchService::new(stores.clone(), world.clone(), Arc::default(), select),
+        service,
         keys: Arc::new(Keys::new(stores.clone(), world.clone())),
         defaults: Arc::new(defaults),
         lists: Arc::new(ServedLists { lists, stores: stores.clone() }),
@@ -187,7 +188,7 @@ fn still(config: &Config, opened: &Opened, lists: Lists) -> Result<Surface, Faul
         live: None,
         exporter: None,
         watched: Arc::default(),
-    })
+    }
 }
 
 struct ServedLists {

@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
 use crate::model::lane::mix;
+use crate::model::time::Timestamp;
+use crate::ports::journal::Place;
 
 /// A JSON body. An empty one is read as `{}`, so that a command without wishes needs none.
 pub struct Body<T>(pub T);
@@ -67,6 +69,40 @@ pub fn place(cursor: &str) -> Result<String, Fault> {
 
 fn check_of(place: &str) -> u32 {
     place.bytes().fold(place.len() as u64, |sum, byte| mix(sum ^ u64::from(byte))) as u32
+}
+
+/// A place of a journal as a cursor.
+pub fn journal_cursor(at: &Place) -> String {
+    cursor(&format!("{}|{}|{}", at.at.0, at.id, at.scope))
+}
+
+/// The place of a journal behind a cursor.
+///
+/// # Errors
+/// As for [`place`].
+pub fn journal_place(text: &str) -> Result<Place, Fault> {
+    let place = place(text)?;
+    let mut fields = place.splitn(3, '|');
+    let read = (|| {
+        let at = Timestamp(fields.next()?.parse().ok()?);
+        Some(Place { at, id: fields.next()?.parse().ok()?, scope: fields.next()?.to_owned() })
+    })();
+    read.ok_or_else(|| Fault::new(Code::InputInvalid, "cursor is not one that a list gave"))
+}
+
+/// Entries on one page of a list at most.
+pub const PAGE_MAX: usize = 500;
+
+/// How many entries a page has.
+///
+/// # Errors
+/// [`Code::InputInvalid`] when it is none, or more than [`PAGE_MAX`].
+pub fn page_size(asked: Option<usize>, default: usize) -> Result<usize, Fault> {
+    let size = asked.unwrap_or(default);
+    if !(1..=PAGE_MAX).contains(&size) {
+        return Err(Fault::new(Code::InputInvalid, format!("limit is 1 to {PAGE_MAX}")));
+    }
+    Ok(size)
 }
 
 #[cfg(test)]

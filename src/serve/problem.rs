@@ -48,7 +48,7 @@ impl From<Fault> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Problem {
-        Fault::new(error.code(), error.to_string()).into()
+        Fault::from(error).into()
     }
 }
 

@@ -1,15 +1,16 @@
 //! The routes: the whole API, on the local socket for the owner of the folder, on the network for who has a key; and what
 //! needs no key.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bytes::Bytes;
 
 use super::access::{Pace, as_owner, with_key};
 use super::api;
@@ -34,6 +35,9 @@ pub fn public(surface: Surface) -> Router {
     let pace = Arc::new(Pace::new(surface.limits.requests_per_second));
     finish(api.layer(middleware::from_fn_with_state((surface.clone(), pace), with_key)), surface)
 }
+
+/// The description as it is served: made once, at the first request for it.
+static DESCRIBED: LazyLock<Bytes> = LazyLock::new(|| serde_json::to_vec(&document()).unwrap_or_default().into());
 
 /// The description of the API.
 pub fn document() -> utoipa::openapi::OpenApi {
@@ -60,7 +64,7 @@ fn open_routes() -> Router<Arc<Surface>> {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route(api::DOCUMENT, get(async || Json(document())))
+        .route(api::DOCUMENT, get(async || ([(header::CONTENT_TYPE, "application/json")], DESCRIBED.clone())))
 }
 
 fn finish(api: Router<Arc<Surface>>, surface: Arc<Surface>) -> Router {
@@ -108,12 +112,6 @@ async fn ready(State(surface): State<Arc<Surface>>) -> Result<&'static str, Prob
 async fn metrics(State(surface): State<Arc<Surface>>) -> Response {
     let text = surface.exporter.as_ref().map(|exporter| exporter.render()).unwrap_or_default();
     (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
-}
-
-impl From<crate::ports::StoreError> for Fault {
-    fn from(error: crate::ports::StoreError) -> Fault {
-        Fault::new(error.code(), error.to_string())
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::outbox::{Webhooks, kept_error};
+use super::outbox::Webhooks;
 use crate::model::code::{Code, Fault};
 use crate::model::time::Timestamp;
 use crate::ports::journal::{Direction, Entry, Place, Stream};
@@ -77,7 +77,7 @@ impl Webhooks {
             }
             let left = limit - found.len();
             let page = self.stores.journal.list(Stream::Dead, &within, behind, left, Direction::Forward).await;
-            for entry in page.map_err(kept_error)? {
+            for entry in page? {
                 found.push(read(&entry)?);
             }
             if found.len() >= limit {
@@ -111,7 +111,7 @@ impl Webhooks {
         let (mut replayed, mut behind) = (0, None);
         loop {
             let page = self.stores.journal.list(Stream::Dead, &within, behind.as_ref(), AT_ONCE, Direction::Forward).await;
-            let page = page.map_err(kept_error)?;
+            let page = page?;
             let Some(last) = page.last() else { break };
             behind = Some(last.place.clone());
             let chosen = page.into_iter().filter(|entry| only.as_ref().is_none_or(|only| entry.place == *only));
@@ -123,8 +123,8 @@ impl Webhooks {
             let places: Vec<Place> = entries.iter().map(|entry| entry.place.clone()).collect();
             replayed += places.len() as u64;
             // In the outbox first: a crash between the two tells an event twice, and loses none.
-            self.stores.journal.append(Stream::Outbox, entries).await.map_err(kept_error)?;
-            self.stores.journal.remove(Stream::Dead, places).await.map_err(kept_error)?;
+            self.stores.journal.append(Stream::Outbox, entries).await?;
+            self.stores.journal.remove(Stream::Dead, places).await?;
         }
         self.wake.notify_one();
         Ok(replayed)
@@ -157,7 +157,7 @@ fn read(entry: &Entry) -> Result<DeadEvent, Fault> {
 }
 
 fn parse(entry: &Entry) -> Result<Buried, Fault> {
-    serde_json::from_str(&entry.body).map_err(|error| kept_error(corrupt(error)))
+    serde_json::from_str(&entry.body).map_err(|error| corrupt(error).into())
 }
 
 /// Reads the place of a [`DeadEvent`].

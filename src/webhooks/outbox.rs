@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::model::code::Fault;
 use crate::model::id::{BatchId, Msisdn, RecipientKey};
 use crate::model::pack::PackKey;
 use crate::model::time::Timestamp;
@@ -252,9 +251,4 @@ pub fn scope_of(webhook: &str, batch: Option<BatchId>) -> String {
         Some(batch) => format!("{webhook}/{batch}/"),
         None => format!("{webhook}/-/"),
     }
-}
-
-/// What a store's error is to people.
-pub(super) fn kept_error(error: StoreError) -> Fault {
-    Fault::new(error.code(), error.to_string())
 }

@@ -1,6 +1,6 @@
 //! Adding, listing, enabling and removing webhooks.
 
-use super::outbox::{Webhooks, kept_error};
+use super::outbox::Webhooks;
 use super::signature::secret_of;
 use super::stream;
 use crate::model::code::{Code, Fault};
@@ -37,7 +37,7 @@ impl Webhooks {
             return Err(Fault::new(Code::InputInvalid, "the webhook's url is longer than 2,000 bytes"));
         }
         self.caller.check(url).await?;
-        if self.stored().await.map_err(kept_error)?.len() >= WEBHOOKS_MAX {
+        if self.stored().await?.len() >= WEBHOOKS_MAX {
             return Err(Fault::new(Code::InputInvalid, format!("there are {WEBHOOKS_MAX} webhooks already: remove one")));
         }
         let random = |words: usize| -> Vec<u8> { (0..words).flat_map(|_| self.world.chance.next().to_be_bytes()).collect() };
@@ -52,7 +52,7 @@ impl Webhooks {
             ended: None,
         };
         let body = write(&webhook)?;
-        if self.stores.documents.insert(Shelf::Webhook, &webhook.id, &body).await.map_err(kept_error)? == Cas::Refused {
+        if self.stores.documents.insert(Shelf::Webhook, &webhook.id, &body).await? == Cas::Refused {
             return Err(Fault::new(Code::StoreConflict, "a webhook of this name was there"));
         }
         self.forget();
@@ -64,7 +64,7 @@ impl Webhooks {
     /// # Errors
     /// What the store says.
     pub async fn list(&self, tenant: Option<&str>) -> Result<Vec<WebhookView>, Fault> {
-        let all = self.stored().await.map_err(kept_error)?;
+        let all = self.stored().await?;
         Ok(all.iter().filter(|webhook| is_of(webhook, tenant)).map(WebhookView::from).collect())
     }
 
@@ -98,12 +98,12 @@ impl Webhooks {
     /// As for [`Webhooks::get`].
     pub async fn remove(&self, tenant: Option<&str>, id: &str) -> Result<(), Fault> {
         let webhook = self.one(tenant, id).await?;
-        self.stores.documents.delete(Shelf::Webhook, &webhook.id).await.map_err(kept_error)?;
+        self.stores.documents.delete(Shelf::Webhook, &webhook.id).await?;
         self.forget();
         for stream in [Stream::Outbox, Stream::Dead] {
-            stream::purge(&self.stores, stream, &webhook.id).await.map_err(kept_error)?;
+            stream::purge(&self.stores, stream, &webhook.id).await?;
         }
-        stream::purge_states(&self.stores, &webhook.id).await.map_err(kept_error)
+        stream::purge_states(&self.stores, &webhook.id).await.map_err(Fault::from)
     }
 
     /// Ends a webhook because its target said so.
@@ -114,7 +114,7 @@ impl Webhooks {
     }
 
     pub(super) async fn one(&self, tenant: Option<&str>, id: &str) -> Result<Webhook, Fault> {
-        let found = self.stores.documents.get(Shelf::Webhook, id).await.map_err(kept_error)?;
+        let found = self.stores.documents.get(Shelf::Webhook, id).await?;
         let found = found.map(|body| read(&body)).transpose()?;
         // Somebody else's is as little there as one that never was.
         found
@@ -123,7 +123,7 @@ impl Webhooks {
     }
 
     async fn put(&self, webhook: &Webhook) -> Result<(), Fault> {
-        self.stores.documents.put(Shelf::Webhook, &webhook.id, &write(webhook)?).await.map_err(kept_error)?;
+        self.stores.documents.put(Shelf::Webhook, &webhook.id, &write(webhook)?).await?;
         self.forget();
         Ok(())
     }

@@ -162,9 +162,8 @@ impl Sender {
 
     async fn tell(&self, webhook: &Webhook, scope: &str, term: &CancellationToken) -> Result<End, Fault> {
         let (stores, clock) = (&self.webhooks.stores, &self.webhooks.world.clock);
-        let fault = super::outbox::kept_error;
         let name = scope.trim_end_matches('/');
-        let kept = stores.documents.get(Shelf::WebhookStream, name).await.map_err(fault)?;
+        let kept = stores.documents.get(Shelf::WebhookStream, name).await?;
         let mut state: StreamState = kept.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
         if state.next_due > clock.now() {
             return Ok(End::Later(state.next_due));
@@ -174,10 +173,10 @@ impl Sender {
                 return Ok(End::Yielded);
             }
             let count = if state.attempts > 0 && state.count > 0 { state.count } else { EVENTS_PER_CALL };
-            let entries = stream::first(stores, Stream::Outbox, scope, count).await.map_err(fault)?;
+            let entries = stream::first(stores, Stream::Outbox, scope, count).await?;
             if entries.is_empty() {
                 if state != StreamState::default() {
-                    stores.documents.delete(Shelf::WebhookStream, name).await.map_err(fault)?;
+                    stores.documents.delete(Shelf::WebhookStream, name).await?;
                 }
                 return Ok(End::Yielded);
             }
@@ -186,20 +185,20 @@ impl Sender {
                 Ok(Called { status: 200..=299, .. }) => {
                     metrics::count(&metrics::WEBHOOKS_EVENTS, &["sent"], entries.len() as u64);
                     let places = entries.into_iter().map(|entry| entry.place).collect();
-                    stores.journal.remove(Stream::Outbox, places).await.map_err(fault)?;
+                    stores.journal.remove(Stream::Outbox, places).await?;
                     if state != StreamState::default() {
-                        stores.documents.delete(Shelf::WebhookStream, name).await.map_err(fault)?;
+                        stores.documents.delete(Shelf::WebhookStream, name).await?;
                         state = StreamState::default();
                     }
                 }
                 Ok(Called { status: 410, .. }) => {
                     tracing::warn!(webhook = webhook.id, "a webhook's target is gone (HTTP 410): the webhook is ended");
                     self.webhooks.end(&webhook.id, "its target answered HTTP 410").await?;
-                    self.give_up_all(&webhook.id).await.map_err(fault)?;
+                    self.give_up_all(&webhook.id).await?;
                     return Ok(End::Yielded);
                 }
                 other => {
-                    let due = self.failed(webhook, name, &mut state, entries, other).await.map_err(fault)?;
+                    let due = self.failed(webhook, name, &mut state, entries, other).await?;
                     if due > clock.now() {
                         return Ok(End::Later(due));
                     }

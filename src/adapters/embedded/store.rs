@@ -19,8 +19,8 @@ use crate::adapters::rows::frame::{read_small, small};
 use crate::adapters::system::SeededChance;
 use crate::model::code::{Code, Fault};
 use crate::model::limits::DELIVERY_PARTITIONS;
+use crate::ports::Stores;
 use crate::ports::clock::Chance;
-use crate::ports::{StoreError, Stores};
 
 /// The format that this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -90,7 +90,7 @@ impl EmbeddedStore {
             folder.hide_database()?;
         }
         check_format(&engine).await?;
-        let keyed = Keyed::open(engine.clone(), options.index, options.chance, outside).await.map_err(store_fault)?;
+        let keyed = Keyed::open(engine.clone(), options.index, options.chance, outside).await?;
         let stop = CancellationToken::new();
         let (wake, woken) = sync_channel(1);
         let (index, stopped) = (keyed.index(), stop.clone());
@@ -178,13 +178,13 @@ fn keep_index(index: &Index, woken: &Receiver<()>, stop: &CancellationToken) {
 }
 
 async fn check_format(engine: &RedbEngine) -> Result<(), Fault> {
-    let row = engine.read().and_then(|reader| reader.get(Table::System, FORMAT_KEY)).map_err(store_fault)?;
+    let row = engine.read().and_then(|reader| reader.get(Table::System, FORMAT_KEY))?;
     let Some(row) = row else {
         let row = small(&(FORMAT, DELIVERY_PARTITIONS));
-        engine.write(Batch::control().put(Table::System, FORMAT_KEY.to_vec(), row)).await.map_err(store_fault)?;
+        engine.write(Batch::control().put(Table::System, FORMAT_KEY.to_vec(), row)).await?;
         return Ok(());
     };
-    let (format, partitions): (u32, u16) = read_small("format", &row).map_err(store_fault)?;
+    let (format, partitions): (u32, u16) = read_small("format", &row)?;
     if format != FORMAT {
         return Err(Fault::new(Code::StoreFormat, format!("the folder has format {format}, this version reads {FORMAT}")));
     }
@@ -193,8 +193,4 @@ async fn check_format(engine: &RedbEngine) -> Result<(), Fault> {
         return Err(Fault::new(Code::StoreFormat, context));
     }
     Ok(())
-}
-
-fn store_fault(error: StoreError) -> Fault {
-    Fault::new(error.code(), error.to_string())
 }

@@ -1,5 +1,7 @@
 //! Accounts: how they are doing, and their rates, changed while they send.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{Json, Response};
@@ -40,12 +42,12 @@ pub struct AccountView {
 }
 
 impl AccountView {
-    fn of(account: &Account, live: Option<LiveAccount>, set: Option<rates::LiveRate>) -> AccountView {
+    fn of(account: &Account, live: Option<LiveAccount>, live_rate: Option<u32>) -> AccountView {
         AccountView {
             name: account.name.clone(),
             provider_type: account.provider_type.clone(),
             configured_rate: account.rate,
-            live_rate: set.map(|set| set.segments_per_second),
+            live_rate,
             price: account.price,
             currency: account.currency.clone(),
             hours: account.hours.as_ref().map(|hours| hours.to_string()),
@@ -74,7 +76,8 @@ pub struct RateWish {
 
 async fn view(surface: &Surface, account: &Account) -> Result<AccountView, Fault> {
     let live = surface.live.iter().flat_map(|live| live.accounts()).find(|live| live.account == account.name);
-    Ok(AccountView::of(account, live, rates::get(&surface.stores, &account.name).await?))
+    let set = rates::get(&surface.stores, &account.name).await?;
+    Ok(AccountView::of(account, live, set.map(|set| set.segments_per_second)))
 }
 
 fn known<'a>(surface: &'a Surface, name: &str) -> Result<&'a Account, Fault> {
@@ -85,11 +88,11 @@ fn known<'a>(surface: &'a Surface, name: &str) -> Result<&'a Account, Fault> {
 /// Lists the accounts: state, rates, errors
 #[utoipa::path(get, path = "/v1/accounts", tag = "accounts", responses((status = 200, body = AccountList), Refusals))]
 pub async fn list(State(surface): Shared, _viewer: Viewer) -> Answer<Json<AccountList>> {
-    let mut accounts = vec![];
-    for account in surface.accounts.values() {
-        accounts.push(view(&surface, account).await?);
-    }
-    Ok(Json(AccountList { accounts }))
+    let mut live: BTreeMap<String, LiveAccount> =
+        surface.live.iter().flat_map(|live| live.accounts()).map(|live| (live.account.clone(), live)).collect();
+    let set: BTreeMap<String, u32> = rates::all(&surface.stores).await?.into_iter().collect();
+    let view = |account: &Account| AccountView::of(account, live.remove(&account.name), set.get(&account.name).copied());
+    Ok(Json(AccountList { accounts: surface.accounts.values().map(view).collect() }))
 }
 
 /// Shows an account

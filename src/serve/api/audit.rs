@@ -6,13 +6,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::batches::find;
-use super::numbers::{read, shown};
 use super::{Answer, Refusals, Shared};
 use crate::access::audit::{self, Wanted};
-use crate::model::access::{ALL_TENANTS, AuditEntry};
-use crate::model::code::{Code, Fault};
+use crate::model::access::AuditEntry;
 use crate::serve::access::Admin;
-use crate::serve::extract::Asked;
+use crate::serve::extract::{Asked, journal_cursor, journal_place, page_size};
 
 /// An entry of the audit trail.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,18 +51,15 @@ pub struct AuditQuery {
 /// Lists who did what, newest first
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditQuery), responses((status = 200, body = AuditPage), Refusals))]
 pub async fn list(State(surface): Shared, Admin(caller): Admin, Asked(query): Asked<AuditQuery>) -> Answer<Json<AuditPage>> {
-    let limit = query.limit.unwrap_or(100);
-    if !(1..=500).contains(&limit) {
-        return Err(Fault::new(Code::InputInvalid, "limit is 1 to 500").into());
-    }
+    let limit = page_size(query.limit, 100)?;
     let batch = match &query.batch {
         Some(id) => Some(find(&surface, &caller, id).await?.batch.batch_id),
         None => None,
     };
-    let behind = query.cursor.as_deref().map(read).transpose()?;
-    let tenant = (caller.tenant != ALL_TENANTS).then(|| caller.tenant.clone());
+    let behind = query.cursor.as_deref().map(journal_place).transpose()?;
+    let tenant = caller.only_tenant().map(str::to_owned);
     let wanted = Wanted { batch, tenant, key: query.key };
     let (entries, next) = audit::list(&surface.stores, &wanted, behind, limit).await?;
     let entries = entries.into_iter().map(|entry| AuditView { time: entry.at.to_string(), entry }).collect();
-    Ok(Json(AuditPage { entries, cursor: next.as_ref().map(shown) }))
+    Ok(Json(AuditPage { entries, cursor: next.as_ref().map(journal_cursor) }))
 }

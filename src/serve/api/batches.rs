@@ -19,7 +19,7 @@ use crate::model::time::Timestamp;
 use crate::ports::tallies::Tallies;
 use crate::runtime::moment::moment;
 use crate::serve::access::{Operator, Viewer};
-use crate::serve::extract::{Asked, cursor, place};
+use crate::serve::extract::{Asked, PAGE_MAX, cursor, page_size, place};
 use crate::serve::fleet::Surface;
 use crate::serve::listing::{self, Format};
 use crate::serve::problem::Problem;
@@ -31,8 +31,6 @@ use crate::statistics::{
 
 /// Digits of a batch id that are needed at least.
 const PREFIX_MIN: usize = 4;
-/// Batches on one page of a list at most.
-const PAGE_MAX: usize = 500;
 /// Batches looked at for one page at most: a filter that fits few gives short pages, never a slow one.
 const LOOKED_AT_MAX: usize = 5_000;
 
@@ -93,10 +91,7 @@ pub struct ListQuery {
 /// Lists batches, newest first
 #[utoipa::path(get, path = "/v1/batches", tag = "batches", params(ListQuery), responses((status = 200, body = BatchPage), Refusals))]
 pub async fn list(State(surface): Shared, Viewer(caller): Viewer, Asked(query): Asked<ListQuery>) -> Answer<Json<BatchPage>> {
-    let limit = query.limit.unwrap_or(50);
-    if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(Fault::new(Code::InputInvalid, format!("limit is 1 to {PAGE_MAX}")).into());
-    }
+    let limit = page_size(query.limit, 50)?;
     if let Some(state) = &query.state
         && !crate::model::state::STATES.iter().any(|known| known.name() == state)
     {

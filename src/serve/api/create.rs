@@ -225,7 +225,7 @@ fn tenant_of(caller: &Caller, asked: Option<&str>, defaults: &Defaults) -> Resul
             Err(Fault::new(Code::InputInvalid, "tenant has 1 to 64 characters"))
         }
         Some(tenant) => Ok(tenant.to_owned()),
-        None if caller.tenant == crate::model::access::ALL_TENANTS => Ok(defaults.tenant.clone()),
+        None if caller.only_tenant().is_none() => Ok(defaults.tenant.clone()),
         None => Ok(caller.tenant.clone()),
     }
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::once::{self, Command, carry_out};
 use super::{Answer, Refusals, Shared};
-use crate::model::access::{ALL_TENANTS, ApiKey, Role, Standing};
+use crate::model::access::{ApiKey, Role, Standing};
 use crate::model::code::{Code, Fault};
 use crate::runtime::moment::moment;
 use crate::serve::access::Admin;
@@ -107,7 +107,7 @@ pub async fn list(State(surface): Shared, Admin(caller): Admin) -> Answer<Json<K
 pub async fn create(State(surface): Shared, Admin(caller): Admin, Body(wish): Body<KeyWish>) -> Answer<Response> {
     let tenant = wish.tenant.clone().unwrap_or_else(|| caller.tenant.clone());
     // Who sees one tenant can make keys for that one only.
-    if caller.tenant != ALL_TENANTS && tenant != caller.tenant {
+    if caller.only_tenant().is_some_and(|only| only != tenant) {
         return Err(Fault::new(Code::RoleForbidden, format!("key {} is of another tenant", caller.key)).into());
     }
     let expires = wish.expires.as_deref().map(moment).transpose()?;

@@ -12,13 +12,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::batches::{find, number};
 use super::once::{self, Command, carry_out};
 use super::{Answer, Once, OneNumber, Refusals, Shared};
-use crate::model::access::{ALL_TENANTS, Standing};
+use crate::model::access::Standing;
 use crate::model::code::{Code, Fault};
-use crate::model::time::Timestamp;
-use crate::ports::journal::Place;
 use crate::receipts::inbox::{self, InboxFilter, InboxRow};
 use crate::serve::access::{Admin, Operator};
-use crate::serve::extract::{Asked, cursor, place};
+use crate::serve::extract::{Asked, cursor, journal_cursor, journal_place, page_size, place};
 use crate::statistics::number::{NumberExport, NumberHistory, number_history};
 
 /// Batches looked at for one page of a history.
@@ -46,7 +44,7 @@ pub async fn history(
 ) -> Answer<Json<NumberHistory>> {
     let number = number(&text)?;
     let behind = query.cursor.as_deref().map(place).transpose()?;
-    let tenant = (caller.tenant != ALL_TENANTS).then_some(caller.tenant.as_str());
+    let tenant = caller.only_tenant();
     let now = surface.world.clock.now();
     let mut page = number_history(&surface.stores, &surface.accounts, number, tenant, behind, BATCHES_A_PAGE, now).await?;
     page.next = page.next.as_deref().map(cursor);
@@ -107,7 +105,7 @@ pub async fn erase(
 
 /// What is done to a number everywhere is for keys that see everything.
 fn whole_service(caller: &crate::model::access::Caller) -> Result<(), Fault> {
-    if caller.tenant == ALL_TENANTS {
+    if caller.only_tenant().is_none() {
         return Ok(());
     }
     Err(Fault::new(Code::RoleForbidden, "this needs a key that sees all tenants"))
@@ -162,10 +160,10 @@ pub async fn list(
     Operator(caller): Operator,
     Asked(query): Asked<InboxQuery>,
 ) -> Answer<Json<InboxList>> {
-    let limit = query.limit.unwrap_or(100);
+    let limit = page_size(query.limit, 100)?;
     let is_day = |day: &String| day.len() == 10 && day.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    if !(1..=500).contains(&limit) || query.day.as_ref().is_some_and(|day| !is_day(day)) {
-        return Err(Fault::new(Code::InputInvalid, "limit is 1 to 500, and day is of the form 2024-05-01").into());
+    if query.day.as_ref().is_some_and(|day| !is_day(day)) {
+        return Err(Fault::new(Code::InputInvalid, "day is of the form 2024-05-01").into());
     }
     let batch = match &query.batch {
         Some(id) => Some(find(&surface, &caller, id).await?.batch.batch_id),
@@ -173,30 +171,14 @@ pub async fn list(
     };
     let filter = InboxFilter {
         account: query.account,
-        tenant: (caller.tenant != ALL_TENANTS).then(|| caller.tenant.clone()),
+        tenant: caller.only_tenant().map(str::to_owned),
         batch,
         campaign_id: query.campaign_id,
         day: query.day,
         ..InboxFilter::default()
     };
-    let behind = query.cursor.as_deref().map(read).transpose()?;
+    let behind = query.cursor.as_deref().map(journal_place).transpose()?;
     let page = inbox::list(&surface.stores, &filter, behind, limit).await?;
     let messages = page.rows.into_iter().map(|(at, message)| InboxView { at: at.at.to_string(), message }).collect();
-    Ok(Json(InboxList { messages, cursor: page.next.as_ref().map(shown) }))
-}
-
-/// A place of a journal as a cursor.
-pub(super) fn shown(at: &Place) -> String {
-    cursor(&format!("{}|{}|{}", at.at.0, at.id, at.scope))
-}
-
-/// The place of a journal behind a cursor.
-pub(super) fn read(text: &str) -> Result<Place, Fault> {
-    let place = place(text)?;
-    let mut fields = place.splitn(3, '|');
-    let read = (|| {
-        let at = Timestamp(fields.next()?.parse().ok()?);
-        Some(Place { at, id: fields.next()?.parse().ok()?, scope: fields.next()?.to_owned() })
-    })();
-    read.ok_or_else(|| Fault::new(Code::InputInvalid, "cursor is not one that a list gave"))
+    Ok(Json(InboxList { messages, cursor: page.next.as_ref().map(journal_cursor) }))
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Answer;
 use crate::access::answers::{self, Turn};
 use crate::access::audit::Asked;
-use crate::model::access::{Caller, Came, Standing};
+use crate::model::access::{Caller, Standing};
 use crate::model::code::{Code, Fault};
 use crate::runtime::task;
 use crate::serve::fleet::Surface;
@@ -91,24 +91,24 @@ where
         kept.clone().unwrap_or_else(|| format!("{:016x}{:016x}", surface.world.chance.next(), surface.world.chance.next()));
     let Command { caller, action, target, tenant, before, wish, .. } = command;
     let asked = Asked { request: name.clone(), caller, action: action.to_owned(), target, tenant, before };
-    asked.begin(&surface.stores, clock.now(), wish).await.map_err(Fault::from)?;
-    match run(name).await {
-        Ok((answer, after)) => {
-            let body = serde_json::to_string(&answer).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
-            if let Some(name) = &kept {
-                answers::finish(&surface.stores, name, request.as_bytes(), &body, clock.now()).await?;
+    let command = async {
+        match run(name).await {
+            Ok((answer, after)) => {
+                let body = serde_json::to_string(&answer).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+                if let Some(name) = &kept {
+                    answers::finish(&surface.stores, name, request.as_bytes(), &body, clock.now()).await?;
+                }
+                Ok((body, after))
             }
-            asked.end(&surface.stores, clock.now(), Came::Done, after).await.map_err(Fault::from)?;
-            Ok(response(body, false))
-        }
-        Err(fault) => {
-            if let Some(name) = &kept {
-                answers::give_up(&surface.stores, name).await?;
+            Err(fault) => {
+                if let Some(name) = &kept {
+                    answers::give_up(&surface.stores, name).await?;
+                }
+                Err(fault)
             }
-            asked.end(&surface.stores, clock.now(), Came::Refused(fault.code), Standing::new()).await.map_err(Fault::from)?;
-            Err(fault)
         }
-    }
+    };
+    Ok(response(asked.witness(&surface.stores, &*clock, wish, command).await?, false))
 }
 
 fn response(body: String, replayed: bool) -> Response {

@@ -13,7 +13,7 @@ use crate::model::access::{ALL_TENANTS, Caller, Standing};
 use crate::model::code::{Code, Fault};
 use crate::model::webhook::{EventKind, WebhookView};
 use crate::serve::access::Admin;
-use crate::serve::extract::{Asked, Body, cursor, place};
+use crate::serve::extract::{Asked, Body, cursor, page_size, place};
 use crate::webhooks::{Added, DeadEvent, Replay};
 
 /// A webhook to be added.
@@ -99,10 +99,6 @@ pub struct DeadQuery {
     limit: Option<usize>,
 }
 
-fn tenant(caller: &Caller) -> Option<&str> {
-    (caller.tenant != ALL_TENANTS).then_some(caller.tenant.as_str())
-}
-
 fn command(caller: &Caller, headers: &HeaderMap, action: &'static str, target: &str, request: String) -> Result<Command, Fault> {
     Ok(Command {
         caller: caller.clone(),
@@ -119,7 +115,7 @@ fn command(caller: &Caller, headers: &HeaderMap, action: &'static str, target: &
 /// Lists webhooks
 #[utoipa::path(get, path = "/v1/webhooks", tag = "webhooks", responses((status = 200, body = WebhookList), Refusals))]
 pub async fn list(State(surface): Shared, Admin(caller): Admin) -> Answer<Json<WebhookList>> {
-    Ok(Json(WebhookList { webhooks: surface.webhooks.list(tenant(&caller)).await? }))
+    Ok(Json(WebhookList { webhooks: surface.webhooks.list(caller.only_tenant()).await? }))
 }
 
 /// Adds a webhook
@@ -129,7 +125,7 @@ pub async fn list(State(surface): Shared, Admin(caller): Admin) -> Answer<Json<W
 #[utoipa::path(post, path = "/v1/webhooks", tag = "webhooks", request_body = WebhookWish,
     responses((status = 200, body = Object), Refusals))]
 pub async fn add(State(surface): Shared, Admin(caller): Admin, Body(wish): Body<WebhookWish>) -> Answer<Response> {
-    let of = match (tenant(&caller), wish.tenant.clone()) {
+    let of = match (caller.only_tenant(), wish.tenant.clone()) {
         (Some(own), Some(asked)) if own != asked => {
             return Err(Fault::new(Code::RoleForbidden, format!("key {} is of another tenant", caller.key)).into());
         }
@@ -160,7 +156,7 @@ pub async fn enable(
     let command = command(&caller, &headers, "webhook.enable", &id, wish.active.to_string())?;
     let inner = surface.clone();
     carry_out(&surface, command, move |_| async move {
-        Ok((inner.webhooks.enable(tenant(&caller), &id, wish.active).await?, Standing::new()))
+        Ok((inner.webhooks.enable(caller.only_tenant(), &id, wish.active).await?, Standing::new()))
     })
     .await
 }
@@ -177,8 +173,8 @@ pub async fn remove(
     let command = command(&caller, &headers, "webhook.remove", &id, String::new())?;
     let inner = surface.clone();
     carry_out(&surface, command, move |_| async move {
-        let view = inner.webhooks.get(tenant(&caller), &id).await?;
-        inner.webhooks.remove(tenant(&caller), &id).await?;
+        let view = inner.webhooks.get(caller.only_tenant(), &id).await?;
+        inner.webhooks.remove(caller.only_tenant(), &id).await?;
         Ok((view, Standing::new()))
     })
     .await
@@ -187,12 +183,9 @@ pub async fn remove(
 /// Lists events that were tried for about a day and not taken
 #[utoipa::path(get, path = "/v1/dead-events", tag = "webhooks", params(DeadQuery), responses((status = 200, body = DeadPage), Refusals))]
 pub async fn dead(State(surface): Shared, Admin(caller): Admin, Asked(query): Asked<DeadQuery>) -> Answer<Json<DeadPage>> {
-    let limit = query.limit.unwrap_or(100);
-    if !(1..=500).contains(&limit) {
-        return Err(Fault::new(Code::InputInvalid, "limit is 1 to 500").into());
-    }
+    let limit = page_size(query.limit, 100)?;
     let behind = query.cursor.as_deref().map(place).transpose()?;
-    let events = surface.webhooks.dead(tenant(&caller), query.webhook.as_deref(), behind.as_deref(), limit).await?;
+    let events = surface.webhooks.dead(caller.only_tenant(), query.webhook.as_deref(), behind.as_deref(), limit).await?;
     let next = events.last().filter(|_| events.len() >= limit).map(|last| cursor(&last.place));
     Ok(Json(DeadPage { events, cursor: next }))
 }
@@ -216,7 +209,7 @@ pub async fn replay(
     let command = command(&caller, &headers, "webhook.replay", &id, serde_json::to_string(&wish).unwrap_or_default())?;
     let inner = surface.clone();
     carry_out(&surface, command, move |_| async move {
-        let replayed = inner.webhooks.replay(tenant(&caller), &id, &what).await?;
+        let replayed = inner.webhooks.replay(caller.only_tenant(), &id, &what).await?;
         Ok((Replayed { replayed }, Standing::from([("replayed".to_owned(), replayed.to_string())])))
     })
     .await
