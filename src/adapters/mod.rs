@@ -2,8 +2,11 @@
 
 pub mod embedded;
 pub mod http;
+pub mod kafka;
 pub mod memory;
+pub mod redis;
 pub mod rows;
+pub mod scylla;
 pub mod secure;
 pub mod smpp;
 pub mod source;

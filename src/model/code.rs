@@ -69,6 +69,10 @@ codes! {
     StoreUnavailable = "SF-4006", 503, true, "the store does not answer", "wait; it is tried again";
     StoreUnknown = "SF-4007", 503, true, "the store did not say whether a write was applied", "wait; the row is read again before anything else";
     StoreConflict = "SF-4008", 409, true, "somebody else changed the row first", "read it again";
+    ServerUnavailable = "SF-4009", 503, true, "a server that the fleet needs does not answer", "check the address and the setting named, the network, and whether the server runs";
+    ServerLogin = "SF-4010", 401, false, "a server that the fleet needs refuses the login", "check the user, the password and the mechanism in the settings named";
+    ServerTls = "SF-4011", 502, false, "no safe connection to a server that the fleet needs", "check its certificate and the authorities in the setting named";
+    ServerSchema = "SF-4012", 503, false, "tables or topics are missing, or were made by another version", "run `smsfleet migrate` with this version";
     ProviderRefused = "SF-5001", 502, false, "the provider refused the message for good", "see the provider's code";
     ProviderNoAnswer = "SF-5002", 504, false, "the message was handed over and never answered", "ask the provider, or let a receipt settle it";
     ProviderTransient = "SF-5003", 503, true, "the provider refused for now, too often", "retry the batch later";

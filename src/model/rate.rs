@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Where a rate without a ceiling starts.
 const FIRST_RATE: f64 = 250.0;
 /// No account is faster.
@@ -29,7 +31,7 @@ const MARGIN: f64 = 0.99;
 /// A ceiling is used up to this share: clocks are not the same everywhere.
 const CEILING_SHARE: f64 = 0.995;
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Phase {
     /// Growing by a third at each step that was used up.
     Growing,
@@ -40,7 +42,7 @@ enum Phase {
 }
 
 /// The governor of one account.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Governor {
     ceiling: Option<u32>,
     rate: f64,

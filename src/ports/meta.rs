@@ -1,5 +1,7 @@
 //! Facts about the store itself.
 
+use serde::{Deserialize, Serialize};
+
 use super::StoreError;
 
 /// The growing mark that tells a restored store from the one that was last used (rule 9).
@@ -25,4 +27,26 @@ pub trait Meta: Send + Sync {
 
     /// Whether there is room for data now; [`StoreError::Full`] when there is not. Control rows may be written even then.
     async fn room(&self) -> Result<(), StoreError>;
+}
+
+/// What was left outside the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// The mark.
+    pub mark: u64,
+    /// Which store it was left for, such as a file or a keyspace: a copy is another one.
+    pub identity: String,
+}
+
+/// The place outside the store where its mark is left.
+#[async_trait::async_trait]
+pub trait Outside: Send + Sync {
+    /// What was left; `None` when nothing ever was.
+    async fn read(&self) -> Result<Option<Left>, StoreError>;
+
+    /// Leaves it, durably.
+    async fn write(&self, left: Left) -> Result<(), StoreError>;
+
+    /// Which store there is now.
+    fn identity(&self) -> String;
 }

@@ -8,7 +8,7 @@ const STAGES: [&str; 11] =
     ["access", "batch", "coordinate", "prepare", "dispatch", "deliver", "receipts", "statistics", "links", "webhooks", "privacy"];
 
 /// Crates that speak to the outside, and the one place that may use each.
-const CLIENTS: [(&str, &str); 15] = [
+const CLIENTS: [(&str, &str); 19] = [
     ("redb", "src/adapters/embedded/engine"),
     ("rusmpp", "src/adapters/smpp"),
     ("reqwest", "src/adapters/http"),
@@ -24,6 +24,10 @@ const CLIENTS: [(&str, &str); 15] = [
     ("figment", "src/roles"),
     ("utoipa", "src/serve"),
     ("utoipa_axum", "src/serve"),
+    ("rdkafka", "src/adapters/kafka"),
+    ("scylla", "src/adapters/scylla"),
+    ("openssl", "src/adapters/scylla"),
+    ("deadpool_redis", "src/adapters/redis"),
 ];
 
 /// All Rust files below `folder`, with their text.

@@ -14,13 +14,14 @@ use super::engine::redb::{EngineOptions, RedbEngine};
 use super::engine::{Batch, Engine, Table};
 use super::folder::{Folder, fault};
 use super::index::{Index, IndexOptions};
-use super::keyed::{Keyed, MarkFile, Outside};
+use super::keyed::{Keyed, MarkFile};
 use crate::adapters::rows::frame::{read_small, small};
 use crate::adapters::system::SeededChance;
 use crate::model::code::{Code, Fault};
 use crate::model::limits::DELIVERY_PARTITIONS;
 use crate::ports::Stores;
 use crate::ports::clock::Chance;
+use crate::ports::meta::Outside;
 
 /// The format that this program writes and reads.
 pub const FORMAT: u32 = 1;

@@ -5,37 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
-use serde::{Deserialize, Serialize};
-
 use super::Keyed;
 use crate::adapters::embedded::engine::{Batch, Expect, Table, Written};
 use crate::adapters::rows::frame::{read_small, small};
 use crate::ports::StoreError;
-use crate::ports::meta::Meta;
+use crate::ports::meta::{Left, Meta, Outside};
 
 const MARK: &[u8] = b"mark";
-
-/// What was left outside the store.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Left {
-    /// The mark.
-    pub mark: u64,
-    /// Which file the store was in: a copy is another one.
-    pub identity: String,
-}
-
-/// The place outside the store where its mark is left.
-#[async_trait::async_trait]
-pub trait Outside: Send + Sync {
-    /// What was left; `None` when nothing ever was.
-    async fn read(&self) -> Result<Option<Left>, StoreError>;
-
-    /// Leaves it, durably.
-    async fn write(&self, left: Left) -> Result<(), StoreError>;
-
-    /// Which file the store is in now.
-    fn identity(&self) -> String;
-}
 
 /// A cell that outlives a memory store and its snapshots.
 #[derive(Clone, Debug, Default)]

@@ -20,11 +20,12 @@ use std::sync::{Arc, RwLock};
 
 use roaring::RoaringTreemap;
 
-pub use self::meta::{MarkCell, MarkFile, Outside};
+pub use self::meta::{MarkCell, MarkFile};
 use self::parked::ParkedCounts;
 use super::engine::Engine;
 use super::index::{Index, IndexOptions};
 use crate::ports::clock::Chance;
+use crate::ports::meta::Outside;
 use crate::ports::{StoreError, Stores};
 
 /// Does the index's own work when told that there is some.

@@ -1,0 +1,1 @@
+//! The queues over Apache Kafka, and the mark outside the store.

@@ -1,0 +1,1 @@
+//! The store over CQL: ScyllaDB, or Apache Cassandra.
