@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Protocol};
-use super::coordinator;
+use super::coordinator::{self, Leading};
 use super::edges::Edges;
 use super::fleet::{Ends, Fleet, Settings};
 use super::sources::{self, Lists};
@@ -27,9 +27,11 @@ use crate::adapters::system::{SeededChance, SystemClock};
 use crate::adapters::webhook::HttpCaller;
 use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
+use crate::coordinate::mark::MARK_EVERY;
 use crate::coordinate::sweeper::Keep;
 use crate::links::{ClickLog, Redirector, Settings as LinkSettings};
 use crate::model::code::{Code, Fault};
+use crate::model::id::WorkerId;
 use crate::model::limits::{RANGE_RECORDS, RANGE_TASKS_PER_PREPARER};
 use crate::ports::provider::{Provider, ReportSink, Reports, Route, Routes};
 use crate::ports::{Stores, World};
@@ -39,8 +41,6 @@ use crate::runtime::metrics;
 use crate::runtime::task::Tasks;
 use crate::webhooks::Webhooks;
 
-/// How often the mark that tells a restored store is raised.
-const MARK_EVERY: Duration = Duration::from_secs(3);
 /// How long openings of links that still wait may take to be stored when the fleet stops.
 const CLICKS_WITHIN: Duration = Duration::from_secs(2);
 /// Batches of reports that wait for the intake.
@@ -162,9 +162,15 @@ impl Embedded {
             webhooks: opened.webhooks(config)?,
             wake: Arc::new(Notify::new()),
         };
-        let ends = Ends { prepare: broker.join_prepare(), delivery: broker.join_delivery(), reports: reports_in };
+        let ends = Ends {
+            lead: Some(Leading::default()),
+            prepare: Some(broker.join_prepare()),
+            delivery: Some(broker.join_delivery()),
+            reports: Some(reports_in),
+        };
         let settings = settings(config);
-        let fleet = Fleet::start(edges.clone(), ends, settings.clone());
+        let worker = WorkerId(edges.world.chance.next());
+        let fleet = Fleet::start(edges.clone(), ends, settings.clone(), worker);
         let marks = Tasks::default();
         let meta = opened.stores.meta.clone();
         let commit_took = Arc::new(AtomicU64::new(0));
@@ -223,11 +229,6 @@ impl Embedded {
     /// Tokens of preparation and delivery that wait, for people.
     pub fn lag(&self) -> (u64, u64) {
         self.broker.lag()
-    }
-
-    /// The delivery worker, to be looked at.
-    pub fn delivery(&self) -> &crate::deliver::Delivery {
-        &self.fleet.delivery
     }
 
     /// Stops from the source's end: nothing new is handed over, answers are waited for, accounts say good-bye, receipts are
@@ -303,6 +304,9 @@ fn settings(config: &Config) -> Settings {
         range_records: RANGE_RECORDS,
         range_tasks: prepare.tasks * RANGE_TASKS_PER_PREPARER,
         keep,
+        // One process has all sessions of an account, and holds the folder.
+        bind_slots: BTreeMap::new(),
+        raise_mark: false,
     };
     Settings { coordinator, prepare, grace: config.limits.drain }
 }

@@ -10,6 +10,7 @@ use super::recipients::RecipientPages;
 use crate::model::account::Account;
 use crate::model::answer::Answer;
 use crate::model::batch::BatchRow;
+use crate::model::fleet::LiveAccount;
 use crate::model::id::{LaneKey, Msisdn};
 use crate::model::schedule::StartDecision;
 use crate::model::state::StepState;
