@@ -142,7 +142,7 @@ impl Holding {
 /// The surface of a folder that no process holds: everything can be read and commanded, nothing is sent.
 pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let opened = Opened::open(config).await?;
-    let lists = Lists::new(config, opened.store.spool())?;
+    let lists = Lists::new(config, &opened.world, opened.store.spool())?;
     let select = Selection::new(opened.stores.clone(), config.accounts());
     let service = SmsBatchService::new(opened.stores.clone(), opened.world.clone(), Arc::default(), select);
     let webhooks = opened.webhooks(config)?;
