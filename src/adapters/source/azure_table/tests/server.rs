@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::stream;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -184,7 +184,7 @@ async fn answer(
         }
         Reply::Cut => {
             let pieces = [Ok(Frame::data(Bytes::from_static(b"{\"value\":["))), Err(std::io::Error::other("cut"))];
-            status(200).body(BodyExt::boxed(StreamBody::new(stream::iter(pieces).boxed())))
+            status(200).body(BodyExt::boxed(StreamBody::new(stream::iter(pieces))))
         }
         Reply::Silent => {
             tokio::time::sleep(Duration::from_secs(60)).await;
