@@ -88,7 +88,7 @@ impl Worker {
                 self.release(partitions.iter().copied().collect(), ends).await;
                 self.queue.released(&partitions).await;
             }
-            QueueEvent::Task { partition, offset, task } => {
+            QueueEvent::Task { partition, offset, task, trace: _ } => {
                 self.partitions.entry(partition).or_insert_with(|| Offsets::new(offset)).received(offset);
                 let slot = self.slots.entry(task.lane()).or_insert_with(|| Slot {
                     partition,

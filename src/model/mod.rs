@@ -35,6 +35,7 @@ pub mod task;
 pub mod text;
 pub mod throughput;
 pub mod time;
+pub mod trace;
 pub mod turn;
 pub mod webhook;
 pub mod window;

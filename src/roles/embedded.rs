@@ -86,7 +86,7 @@ impl Embedded {
         let world = opened.world.clone();
         let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
         let (routes, http) = routes(config, &world, &reports)?;
-        let lists = Lists::new(config, store.spool())?;
+        let lists = Lists::new(config, &world, store.spool())?;
         let providers = routes.values().map(|route| route.provider.clone()).collect();
         let budgeted = BudgetedPacks::new(opened.stores.packs.clone());
         let stores = Stores { packs: budgeted.clone(), ..opened.stores.clone() };

@@ -157,7 +157,7 @@ fn limits(config: &Config) -> Limits {
 /// The surface of a store that no process serves here: everything can be read and commanded, nothing is sent.
 pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let opened = Opened::open(config).await?;
-    let lists = Lists::new(config, opened.spool())?;
+    let lists = Lists::new(config, &opened.world, opened.spool())?;
     let select = Selection::new(opened.stores.clone(), config.accounts());
     let service = SmsBatchService::new(opened.stores.clone(), opened.world.clone(), Arc::default(), select);
     let webhooks = opened.webhooks(config)?;

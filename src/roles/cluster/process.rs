@@ -148,7 +148,7 @@ impl Begun<'_> {
         let side = Tasks::default();
         let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
         let accounts = Accounts::start(config, role, &world, &reports)?;
-        let lists = Lists::new(config, opened::spool(config))?;
+        let lists = Lists::new(config, &world, opened::spool(config))?;
         let tallies = RedisTallies::new(servers.redis.clone(), &side);
         let edges = edges(config, &servers, &world, &accounts, &lists, tallies.clone(), stores, role, &side)?;
         let settings = settings(config);
