@@ -24,6 +24,7 @@ pub mod outcome;
 pub mod outgoing;
 pub mod pack;
 pub mod rate;
+pub mod rate_shared;
 pub mod receipt;
 pub mod record;
 pub mod report;
