@@ -18,6 +18,23 @@ pub mod schema;
 mod tables;
 mod tables_service;
 
+pub mod store;
+
+mod key;
+
+mod batch_list;
+mod control;
+
+mod bucket;
+mod packs;
+mod windows;
+
+mod index;
+
+mod meta;
+mod retention;
+
 pub use self::config::ScyllaConfig;
 pub use self::schema::{Report, check_schema, migrate};
 pub use self::session::Cql;
+pub use self::store::{CqlOptions, CqlStore};

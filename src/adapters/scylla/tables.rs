@@ -26,7 +26,7 @@ pub(super) const CORE: &[Table] = &[
     table("fact", "name text PRIMARY KEY, value text"),
     table("sms_batch", "batch_id blob PRIMARY KEY, version bigint, nonce bigint, body blob"),
     // One partition a batch, so that its ranges are listed by one read.
-    table("record_range", "batch_id blob, range_no int, version bigint, nonce bigint, body blob, PRIMARY KEY ((batch_id), range_no)"),
+    table("record_range", "batch_id blob, range_no bigint, version bigint, nonce bigint, body blob, PRIMARY KEY ((batch_id), range_no)"),
     table("lane_ledger", "batch_id blob, lane int, version bigint, nonce bigint, body blob, PRIMARY KEY ((batch_id, lane))"),
     // Which days have batches; the days stand in one partition.
     Table {
@@ -43,10 +43,10 @@ pub(super) const CORE: &[Table] = &[
     table("active_batch", "shard int, batch_id blob, created bigint, noted bigint, PRIMARY KEY ((shard), batch_id, created)"),
     table(
         "sms_delivery_pack",
-        "batch_id blob, lane int, range_no int, attempt bigint, n bigint, head blob, texts blob, \
+        "batch_id blob, lane int, range_no bigint, attempt bigint, n bigint, head blob, texts blob, \
          PRIMARY KEY ((batch_id, lane, range_no), attempt, n)",
     ),
-    table("reject", "batch_id blob, range_no int, attempt bigint, n bigint, body blob, PRIMARY KEY ((batch_id, range_no), attempt, n)"),
+    table("reject", "batch_id blob, range_no bigint, attempt bigint, n bigint, body blob, PRIMARY KEY ((batch_id, range_no), attempt, n)"),
     table("manifest", "batch_id blob, lane int, body blob, PRIMARY KEY ((batch_id, lane))"),
     table(
         "send_window",
@@ -60,7 +60,7 @@ pub(super) const CORE: &[Table] = &[
     Table {
         name: "provider_message",
         columns: "account text, id_head text, id_tail text, number_hash int, batch_id blob, lane int, seq bigint, part int, \
-                  written_at bigint, PRIMARY KEY ((account, id_head), id_tail, number_hash, batch_id, lane, seq, part)",
+                  place int, PRIMARY KEY ((account, id_head), id_tail, number_hash, batch_id, lane, seq, part)",
         options: "compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'HOURS', \
                   'compaction_window_size': '12'}",
     },
