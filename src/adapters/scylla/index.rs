@@ -1,0 +1,132 @@
+//! The receipt index: from an account's message id to a part of a recipient.
+//!
+//! Ids that differ in their last two characters share a partition. Most accounts count their ids up, so the answers of a
+//! window go into a few partitions, by a few unlogged batches; ids that are random get a partition each. An entry lives
+//! for a set time, longer than receipts are waited for. The number is kept as a hash: it narrows, and names nobody.
+
+use std::collections::BTreeMap;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::key;
+use super::statement::Statement;
+use super::store::CqlStore;
+use crate::model::id::{LaneKey, Msisdn, RecipientKey};
+use crate::model::lane::mix;
+use crate::ports::StoreError;
+use crate::ports::receipts::{IndexEntry, PartKey, ReceiptIndex, UncertainEntry};
+
+/// Characters at the end of an id that stand in the row instead of the partition. Part of the stored form.
+const TAIL: usize = 2;
+/// Partitions that one call reads or writes at once.
+const PARTITIONS_AT_ONCE: usize = 64;
+/// Bytes of an entry beside its texts, about.
+const ENTRY_BYTES: usize = 64;
+
+// The entry's time is the statement's own timestamp; `place` tells entries of one statement apart.
+const NOTE: Statement = Statement::write(
+    "INSERT INTO provider_message (account, id_head, id_tail, number_hash, batch_id, lane, seq, part, place) \
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) USING TTL ?",
+);
+const FIND: Statement = Statement::read(
+    "SELECT number_hash, batch_id, lane, seq, part, place, WRITETIME(place) FROM provider_message \
+     WHERE account = ? AND id_head = ? AND id_tail = ?",
+);
+
+/// An entry as it is written.
+type Note<'a> = (&'a str, &'a str, &'a str, i32, [u8; 16], i32, i64, i32, i32, i32);
+/// An entry as it is read.
+type Found = (i32, Vec<u8>, i32, i64, i32, i32, i64);
+
+/// An id in its two halves.
+fn halves(id: &str) -> (&str, &str) {
+    let at = id.char_indices().rev().nth(TAIL - 1).map_or(0, |(at, _)| at);
+    id.split_at(at)
+}
+
+/// The hash of a number. Part of the stored form.
+fn hash_number(number: Msisdn) -> i32 {
+    (mix(number.0) >> 32) as u32 as i32
+}
+
+impl CqlStore {
+    /// Makes message ids findable, durably.
+    pub(super) async fn note_messages(&self, entries: Vec<IndexEntry>) -> Result<(), StoreError> {
+        let mut partitions: BTreeMap<(&str, &str), Vec<Note>> = BTreeMap::new();
+        for (place, entry) in entries.iter().enumerate() {
+            let RecipientKey { lane, seq } = entry.part.recipient;
+            let (head, tail) = halves(&entry.message_id);
+            partitions.entry((&entry.account, head)).or_default().push((
+                &entry.account,
+                head,
+                tail,
+                hash_number(entry.number),
+                key::batch(lane.batch),
+                key::lane(lane),
+                seq.into(),
+                entry.part.part.into(),
+                i32::try_from(place).unwrap_or(i32::MAX),
+                self.index_ttl,
+            ));
+        }
+        let bytes = |note: &Note<'_>| ENTRY_BYTES + note.0.len() + note.1.len() + note.2.len();
+        stream::iter(partitions.into_values())
+            .map(|notes| self.cql.write_rows(&NOTE, notes, bytes))
+            .buffer_unordered(PARTITIONS_AT_ONCE)
+            .try_for_each(async |()| Ok(()))
+            .await
+    }
+
+    async fn find_one(&self, account: &str, id: &str, number: Option<Msisdn>) -> Result<Vec<PartKey>, StoreError> {
+        let (head, tail) = halves(id);
+        let mut found: Vec<Found> = self.cql.rows(&FIND, (account, head, tail)).await?;
+        let hash = number.map(hash_number);
+        found.retain(|entry| hash.is_none_or(|hash| entry.0 == hash));
+        found.sort_by_key(|entry| std::cmp::Reverse((entry.6, entry.5)));
+        let mut parts: Vec<PartKey> = Vec::with_capacity(found.len());
+        for (_, batch, lane, seq, part, _, _) in found {
+            let lane = LaneKey { batch: key::read_batch(&batch)?, lane: key::read(lane)? };
+            let part = PartKey { recipient: RecipientKey { lane, seq: key::read(seq)? }, part: key::read(part)? };
+            // An id with two numbers may name one part twice.
+            if !parts.contains(&part) {
+                parts.push(part);
+            }
+        }
+        Ok(parts)
+    }
+}
+
+
+#[async_trait::async_trait]
+impl ReceiptIndex for CqlStore {
+    async fn find(&self, account: &str, ids: &[(String, Option<Msisdn>)]) -> Result<Vec<Vec<PartKey>>, StoreError> {
+        let find = async |(id, number): &(String, Option<Msisdn>)| self.find_one(account, id, *number).await;
+        stream::iter(ids).map(find).buffered(PARTITIONS_AT_ONCE).try_collect().await
+    }
+
+    async fn put_uncertain(&self, entries: Vec<UncertainEntry>) -> Result<(), StoreError> {
+        self.note_uncertain(entries).await
+    }
+
+    async fn uncertain(&self, account: &str, number: Msisdn) -> Result<Vec<UncertainEntry>, StoreError> {
+        self.uncertain_of(account, number).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_split_between_characters_and_consecutive_ids_share_a_head() {
+        assert_eq!(halves("00001a2b"), ("00001a", "2b"));
+        assert_eq!(halves("00001aff").0, halves("00001a00").0);
+        assert_eq!((halves("x"), halves("xy"), halves("")), (("", "x"), ("", "xy"), ("", "")));
+        assert_eq!(halves("aé数"), ("a", "é数"));
+    }
+
+    #[test]
+    fn hashes_of_numbers_are_the_ones_that_are_stored() {
+        assert_eq!(hash_number(Msisdn(0)) as u32, 0xe220_a839);
+    }
+}

@@ -1,0 +1,87 @@
+//! The statements of this adapter: text that is known when the program is built, and how each is sent.
+
+use scylla::client::execution_profile::ExecutionProfileHandle;
+use scylla::policies::retry::FallthroughRetryPolicy;
+use scylla::statement::prepared::PreparedStatement;
+use scylla::statement::{Consistency, SerialConsistency};
+use std::sync::Arc;
+
+use super::error::Asked;
+
+/// Rows of a page where rows are small.
+const PAGE_ROWS: i32 = 1_000;
+
+/// A statement: prepared when it is first used, so one that is never used costs nothing.
+#[derive(Debug)]
+pub struct Statement {
+    pub(super) text: &'static str,
+    pub(super) kind: Kind,
+    page_rows: i32,
+}
+
+/// How a statement is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// QUORUM; repeated as the driver likes.
+    Read,
+    /// SERIAL: sees every conditional write that was answered, and settles those that were not.
+    SerialRead,
+    /// QUORUM; repeating it changes nothing.
+    Write,
+    /// SERIAL, decided at QUORUM; sent once.
+    Condition,
+}
+
+impl Statement {
+    /// A read of data.
+    pub const fn read(text: &'static str) -> Statement {
+        Statement { text, kind: Kind::Read, page_rows: PAGE_ROWS }
+    }
+
+    /// A read of rows that are changed under conditions.
+    pub const fn serial_read(text: &'static str) -> Statement {
+        Statement { text, kind: Kind::SerialRead, page_rows: PAGE_ROWS }
+    }
+
+    /// A write that may be repeated.
+    pub const fn write(text: &'static str) -> Statement {
+        Statement { text, kind: Kind::Write, page_rows: PAGE_ROWS }
+    }
+
+    /// A write with a condition, read by [`super::session::Cql::cas`].
+    pub const fn condition(text: &'static str) -> Statement {
+        Statement { text, kind: Kind::Condition, page_rows: PAGE_ROWS }
+    }
+
+    /// The same with pages of so many rows: fewer where rows are large.
+    pub const fn by(self, page_rows: i32) -> Statement {
+        Statement { page_rows, ..self }
+    }
+
+    /// What its failure means.
+    pub(super) fn asked(&self) -> Asked {
+        match self.kind {
+            Kind::Read | Kind::SerialRead => Asked::Read,
+            Kind::Write => Asked::Write,
+            Kind::Condition => Asked::Condition,
+        }
+    }
+
+    /// Tells the driver how to send it. `reads` is the profile that may ask a second node.
+    pub(super) fn dress(&self, prepared: &mut PreparedStatement, reads: &ExecutionProfileHandle) {
+        prepared.set_page_size(self.page_rows);
+        prepared.set_serial_consistency(Some(SerialConsistency::Serial));
+        prepared.set_consistency(match self.kind {
+            Kind::SerialRead => Consistency::Serial,
+            Kind::Read | Kind::Write | Kind::Condition => Consistency::Quorum,
+        });
+        prepared.set_is_idempotent(self.kind != Kind::Condition);
+        match self.kind {
+            Kind::Read => prepared.set_execution_profile_handle(Some(reads.clone())),
+            // Repeated by the reader's caller.
+            Kind::SerialRead => {}
+            // Repeated by the session, which remembers whether an earlier try may have happened; a condition never is.
+            Kind::Write | Kind::Condition => prepared.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new()))),
+        }
+    }
+}
