@@ -59,6 +59,7 @@ pub enum Ended {
 
 /// Runs `send`.
 pub async fn send(global: &Global, args: &SendArgs, mut config: Config, stop: CancellationToken) -> Result<u8, Fault> {
+    super::embedded_only(&config)?;
     if let Some(price) = args.price {
         config.accounts.values_mut().for_each(|account| account.price = Some(price));
     }
