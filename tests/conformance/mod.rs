@@ -20,5 +20,6 @@ mod erasure;
 mod folder;
 mod meta;
 
+mod kafka;
 mod lease;
 mod queue;
