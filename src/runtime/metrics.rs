@@ -49,6 +49,7 @@ metrics_table! {
     PREPARE_RANGES = "smsfleet_prepare_ranges_total", Counter, ["result"], "Ranges ended, by result: done, failed.";
     PREPARE_PACKS = "smsfleet_prepare_packs_total", Counter, [], "Packs written.";
     PREPARE_LANES_SEALED = "smsfleet_prepare_lanes_sealed_total", Counter, [], "Lanes sealed.";
+    QUEUE_BROKEN = "smsfleet_queue_broken_messages_total", Counter, ["queue"], "Messages of the queues that could not be read and were passed over, by queue: prepare, delivery.";
     DISPATCH_TOKENS = "smsfleet_dispatch_tokens_total", Counter, ["queue"], "Tokens sent, by queue: prepare, delivery.";
     COORDINATE_LEADER = "smsfleet_coordinate_leader_terms_total", Counter, [], "Terms this process began as leader.";
     COORDINATE_LEADING = "smsfleet_coordinate_leading", Gauge, [], "1 while this process is the leader.";
