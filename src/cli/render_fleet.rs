@@ -11,11 +11,11 @@ use crate::serve::api::{FleetView, MemberView};
 /// What a migration made.
 pub fn migrated(migrated: &Migrated) -> String {
     let made = |what: &[String]| if what.is_empty() { "none".to_owned() } else { what.join(", ") };
-    let keyspace = if migrated.keyspace_made { "made" } else { "was there" };
     format!(
-        "keyspace {} {keyspace}; tables made: {}\ntopics made: {}; topics that were there: {}\n",
+        "keyspace {}: tables made: {}; {} were there\ntopics made: {}; topics that were there: {}\n",
         migrated.keyspace,
         made(&migrated.tables_made),
+        migrated.tables_present.len(),
         made(&migrated.topics_made),
         made(&migrated.topics_present)
     )

@@ -112,7 +112,7 @@ async fn run(
         Some(list) => list,
         None => {
             screen.say("reading the list from standard input …");
-            let folder = holding.embedded.opened.store.spool();
+            let folder = holding.embedded.opened.spool();
             let spooled = tokio::task::spawn_blocking(move || source::spool(std::io::stdin().lock(), &folder)).await;
             spooled.map_err(|error| Fault::new(Code::Internal, error.to_string()))??
         }

@@ -136,6 +136,11 @@ impl Mechanism {
 const PREFIX_MAX: usize = 200;
 
 impl KafkaConfig {
+    /// Whether Kafka is used at all.
+    pub fn is_used(&self) -> bool {
+        !self.brokers.is_empty()
+    }
+
     /// What is wrong, as key and text.
     pub fn check(&self) -> Vec<(String, String)> {
         let mut wrong = vec![];

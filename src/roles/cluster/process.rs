@@ -136,7 +136,7 @@ impl Begun<'_> {
         let (config, role) = (self.config, self.role);
         let world = opened::world();
         let worker = WorkerId(world.chance.next());
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = host();
         let name = format!("smsfleet-{role}-{host}-{worker}");
         let wait = Wait { health: self.health.clone(), stop: stop.clone(), seed: world.chance.next() };
         let servers = Servers::reach(config, &name, &world, &wait).await?;
@@ -194,6 +194,12 @@ impl Begun<'_> {
         let serving = Serving { stop: CancellationToken::new(), task: None };
         Ok(Process { address: None, failed, fleet, accounts, gateway, side, sheet, stop_side, serving, grace })
     }
+}
+
+/// The machine's name, as the system has it.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is one edge of the role")]
