@@ -34,6 +34,18 @@ mod index;
 mod meta;
 mod retention;
 
+mod merge;
+
+mod parked;
+mod receipts;
+mod uncertain;
+
+mod documents;
+mod erasure;
+mod journal;
+mod links;
+mod suppressions;
+
 pub use self::config::ScyllaConfig;
 pub use self::schema::{Report, check_schema, migrate};
 pub use self::session::Cql;

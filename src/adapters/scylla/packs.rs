@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::erasure::{Gone, empty_pack, empty_rejects, head_without};
 use super::key;
 use super::statement::Statement;
 use super::store::CqlStore;
@@ -25,14 +26,14 @@ const PUT_PACK: Statement = Statement::write(
     "INSERT INTO sms_delivery_pack (batch_id, lane, range_no, attempt, n, head, texts) VALUES (?, ?, ?, ?, ?, ?, ?)",
 );
 const PACK: Statement = Statement::read(
-    "SELECT head, texts FROM sms_delivery_pack WHERE batch_id = ? AND lane = ? AND range_no = ? AND attempt = ? AND n = ?",
+    "SELECT head, texts, gone FROM sms_delivery_pack WHERE batch_id = ? AND lane = ? AND range_no = ? AND attempt = ? AND n = ?",
 );
 const HEAD: Statement = Statement::read(
-    "SELECT head FROM sms_delivery_pack WHERE batch_id = ? AND lane = ? AND range_no = ? AND attempt = ? AND n = ?",
+    "SELECT head, gone FROM sms_delivery_pack WHERE batch_id = ? AND lane = ? AND range_no = ? AND attempt = ? AND n = ?",
 );
 const PUT_REJECTS: Statement =
     Statement::write("INSERT INTO reject (batch_id, range_no, attempt, n, body) VALUES (?, ?, ?, ?, ?)");
-const REJECTS: Statement = Statement::read("SELECT body FROM reject WHERE batch_id = ? AND range_no = ? AND attempt = ? AND n = ?");
+const REJECTS: Statement = Statement::read("SELECT body, gone FROM reject WHERE batch_id = ? AND range_no = ? AND attempt = ? AND n = ?");
 const PUT_MANIFEST: Statement = Statement::condition("INSERT INTO manifest (batch_id, lane, body) VALUES (?, ?, ?) IF NOT EXISTS");
 // Written under a condition, so what it decided is only sure to be seen by a read that is linearisable with it.
 const MANIFEST: Statement = Statement::serial_read("SELECT body FROM manifest WHERE batch_id = ? AND lane = ?");
@@ -57,13 +58,17 @@ impl Packs for CqlStore {
     }
 
     async fn head(&self, key: PackKey) -> Result<Option<PackHead>, StoreError> {
-        let row: Option<(Vec<u8>,)> = self.cql.first(&HEAD, values(key)).await?;
-        row.map(|(head,)| pack::read_head(&head)).transpose()
+        let row: Option<(Option<Vec<u8>>, Gone)> = self.cql.first(&HEAD, values(key)).await?;
+        let Some((Some(head), gone)) = row else { return Ok(None) };
+        Ok(Some(head_without(pack::read_head(&head)?, &gone)))
     }
 
     async fn get(&self, key: PackKey) -> Result<Option<Arc<SmsDeliveryPack>>, StoreError> {
-        let row: Option<(Vec<u8>, Vec<u8>)> = self.cql.first(&PACK, values(key)).await?;
-        row.map(|(head, texts)| pack::read(&head, &texts).map(Arc::new)).transpose()
+        let row: Option<(Option<Vec<u8>>, Option<Vec<u8>>, Gone)> = self.cql.first(&PACK, values(key)).await?;
+        let Some((Some(head), Some(texts), gone)) = row else { return Ok(None) };
+        let mut content = pack::read(&head, &texts)?;
+        empty_pack(&mut content, &gone);
+        Ok(Some(Arc::new(content)))
     }
 }
 
@@ -76,8 +81,11 @@ impl Rejects for CqlStore {
 
     async fn get(&self, range: RangeKey, attempt: u32, n: u32) -> Result<Vec<Reject>, StoreError> {
         let values = (key::batch(range.batch), i64::from(range.range), i64::from(attempt), i64::from(n));
-        let row: Option<(Vec<u8>,)> = self.cql.first(&REJECTS, values).await?;
-        row.map_or(Ok(vec![]), |(body,)| reject::read(&body))
+        let row: Option<(Option<Vec<u8>>, Gone)> = self.cql.first(&REJECTS, values).await?;
+        let Some((Some(body), gone)) = row else { return Ok(vec![]) };
+        let mut rejects = reject::read(&body)?;
+        empty_rejects(&mut rejects, &gone);
+        Ok(rejects)
     }
 }
 

@@ -30,8 +30,9 @@ impl Retention for CqlStore {
         }
     }
 
-    /// Message ids and uncertain recipients have a time to live; parked reports are waited for as long as anybody wants.
+    /// Message ids have a time to live, and so have uncertain recipients, which are few enough to be looked over all the same.
     async fn drop_index_before(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.drop_uncertain_before(before).await?;
         self.drop_parked_before(before).await
     }
 }

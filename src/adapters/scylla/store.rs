@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use super::bucket::Buckets;
 use super::config::ScyllaConfig;
+use super::parked::ParkedKept;
 use super::schema::check_schema;
 use super::session::Cql;
+use super::suppressions::SuppressedKept;
+use super::uncertain::Accounts;
 use crate::adapters::system::SystemClock;
 use crate::model::code::{Code, Fault};
 use crate::ports::clock::{Chance, Clock};
@@ -51,6 +54,11 @@ pub struct CqlStore {
     pub(super) buckets: Buckets,
     /// Counts calls for the active batches, so that some of them look for entries that nobody needs any more.
     pub(super) active_calls: AtomicU32,
+    pub(super) accounts: Accounts,
+    pub(super) parked: ParkedKept,
+    pub(super) suppressed: SuppressedKept,
+    /// Held by whoever reserves link numbers.
+    pub(super) reserving: tokio::sync::Mutex<()>,
 }
 
 impl CqlStore {
@@ -75,6 +83,10 @@ impl CqlStore {
             incarnation,
             buckets: Buckets::default(),
             active_calls: AtomicU32::new(0),
+            accounts: Accounts::default(),
+            parked: ParkedKept::default(),
+            suppressed: SuppressedKept::default(),
+            reserving: tokio::sync::Mutex::new(()),
         }))
     }
 

@@ -41,12 +41,14 @@ pub(super) const CORE: &[Table] = &[
     },
     // Ordered by the versions of the rows it names, never by a clock: see `batch_list`.
     table("active_batch", "shard int, batch_id blob, created bigint, noted bigint, PRIMARY KEY ((shard), batch_id, created)"),
+    // `gone`: see `erasure`.
     table(
         "sms_delivery_pack",
-        "batch_id blob, lane int, range_no bigint, attempt bigint, n bigint, head blob, texts blob, \
+        "batch_id blob, lane int, range_no bigint, attempt bigint, n bigint, head blob, texts blob, gone set<int>, \
          PRIMARY KEY ((batch_id, lane, range_no), attempt, n)",
     ),
-    table("reject", "batch_id blob, range_no bigint, attempt bigint, n bigint, body blob, PRIMARY KEY ((batch_id, range_no), attempt, n)"),
+    table("reject", "batch_id blob, range_no bigint, attempt bigint, n bigint, body blob, gone set<int>, \
+         PRIMARY KEY ((batch_id, range_no), attempt, n)"),
     table("manifest", "batch_id blob, lane int, body blob, PRIMARY KEY ((batch_id, lane))"),
     table(
         "send_window",

@@ -1,0 +1,139 @@
+//! Small documents under a shelf and a name.
+//!
+//! Every change of a row is conditional, since a plain write beside conditional ones is ordered by another clock than
+//! theirs and may lose against an older one. A row carries random bits of its last change, and a change is only ever applied
+//! on the row that it saw: one that got lost on the way and is carried out after all can never undo a later one.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use futures::FutureExt;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::merge::{behind_texts, merged};
+use super::statement::Statement;
+use super::store::CqlStore;
+use crate::ports::StoreError;
+use crate::ports::control::Cas;
+use crate::ports::documents::{Document, Documents, Shelf};
+
+/// Partitions of a shelf. Part of the stored form.
+const BUCKETS: u16 = 32;
+/// How often a change is tried while it is not known whether it happened.
+const TRIES: u32 = 5;
+
+const GET: Statement = Statement::serial_read("SELECT body, nonce FROM document WHERE shelf = ? AND bucket = ? AND name = ?");
+const INSERT: Statement =
+    Statement::condition("INSERT INTO document (shelf, bucket, name, body, nonce) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS");
+const REPLACE: Statement =
+    Statement::condition("UPDATE document SET body = ?, nonce = ? WHERE shelf = ? AND bucket = ? AND name = ? IF nonce = ?");
+const DELETE: Statement = Statement::condition("DELETE FROM document WHERE shelf = ? AND bucket = ? AND name = ? IF nonce = ?");
+const LIST_FROM: Statement =
+    Statement::read("SELECT name, body FROM document WHERE shelf = ? AND bucket = ? AND name >= ? LIMIT ?");
+const LIST: Statement =
+    Statement::read("SELECT name, body FROM document WHERE shelf = ? AND bucket = ? AND name >= ? AND name < ? LIMIT ?");
+
+fn shelf_of(shelf: Shelf) -> i32 {
+    i32::from(shelf.number())
+}
+
+fn bucket_of(name: &str) -> i32 {
+    (xxh3_64(name.as_bytes()) % u64::from(BUCKETS)) as i32
+}
+
+impl CqlStore {
+    /// A document's text and the bits of its last change.
+    async fn document(&self, shelf: Shelf, name: &str) -> Result<Option<(String, i64)>, StoreError> {
+        self.cql.first(&GET, (shelf_of(shelf), bucket_of(name), name)).await
+    }
+
+    async fn insert_document(&self, shelf: Shelf, name: &str, body: &str, nonce: i64) -> Result<Cas, StoreError> {
+        self.cql.cas(&INSERT, (shelf_of(shelf), bucket_of(name), name, body, nonce)).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Documents for CqlStore {
+    async fn get(&self, shelf: Shelf, name: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.document(shelf, name).await?.map(|(body, _)| body))
+    }
+
+    async fn insert(&self, shelf: Shelf, name: &str, body: &str) -> Result<Cas, StoreError> {
+        self.insert_document(shelf, name, body, self.chance.next() as i64).await
+    }
+
+    /// A put that somebody else's change overtakes between its read and its write has happened just before that change.
+    async fn put(&self, shelf: Shelf, name: &str, body: &str) -> Result<(), StoreError> {
+        let nonce = self.chance.next() as i64;
+        let mut unknown = None;
+        for _ in 0..TRIES {
+            let done = match self.document(shelf, name).await? {
+                Some((_, last)) if last == nonce => return Ok(()),
+                Some((_, last)) => {
+                    let key = (shelf_of(shelf), bucket_of(name), name);
+                    self.cql.cas(&REPLACE, (body, nonce, key.0, key.1, key.2, last)).await.map(|_| Cas::Applied)
+                }
+                // Refused: somebody inserted, and was told that nobody was before. This put comes behind it.
+                None => self.insert_document(shelf, name, body, nonce).await,
+            };
+            match done {
+                Ok(Cas::Applied) => return Ok(()),
+                Ok(Cas::Refused) => {}
+                Err(StoreError::Unknown(error)) => unknown = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Unknown(unknown.unwrap_or_else(|| "others change this document all the time".into())))
+    }
+
+    /// What was put in after this began to look stays.
+    async fn delete(&self, shelf: Shelf, name: &str) -> Result<(), StoreError> {
+        let (mut unknown, mut seen) = (None, None);
+        for _ in 0..TRIES {
+            let Some((_, last)) = self.document(shelf, name).await? else { return Ok(()) };
+            if *seen.get_or_insert(last) != last {
+                return Ok(());
+            }
+            match self.cql.cas(&DELETE, (shelf_of(shelf), bucket_of(name), name, last)).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Unknown(error)) => unknown = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Unknown(unknown.unwrap_or_default()))
+    }
+
+    async fn list(&self, shelf: Shelf, prefix: &str, behind: Option<&str>, limit: usize) -> Result<Vec<Document>, StoreError> {
+        // The smallest name behind another is the name and a NUL, which no name has.
+        let from = behind.map(|name| format!("{name}\0")).filter(|from| from.as_str() > prefix).unwrap_or_else(|| prefix.into());
+        let end = behind_texts(prefix);
+        if end.as_ref().is_some_and(|end| from >= *end) {
+            return Ok(vec![]);
+        }
+        let order = |a: &Document, b: &Document| -> Ordering { a.name.cmp(&b.name) };
+        let page = |bucket: u16, last: Option<Document>, limit: usize| {
+            let from = last.map_or_else(|| from.clone(), |last| format!("{}\0", last.name));
+            let end = end.clone();
+            async move {
+                let (shelf, bucket, limit) = (shelf_of(shelf), i32::from(bucket), limit.min(i32::MAX as usize) as i32);
+                let rows: Vec<(String, String)> = match end {
+                    Some(end) => self.cql.rows(&LIST, (shelf, bucket, from, end, limit)).await?,
+                    None => self.cql.rows(&LIST_FROM, (shelf, bucket, from, limit)).await?,
+                };
+                Ok(rows.into_iter().map(|(name, body)| Document { name, body }).collect())
+            }
+            .boxed()
+        };
+        merged(BUCKETS, limit, order, page).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lie_where_they_are_stored() {
+        assert_eq!(["", "a", "491511234567", "字"].map(bucket_of), [0, 0, 0, 0]);
+    }
+}

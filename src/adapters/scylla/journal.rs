@@ -1,0 +1,298 @@
+//! Journals: rows by scope, time and id, a scope in one of a stream's partitions.
+//!
+//! Streams from which entries are taken as fast as they come in lie in a table of their own, whose deleted rows are let go
+//! early: what one of them brings back is told once more.
+//!
+//! Appending reads first and then writes what was not there. Two writers that meet in one place at the same instant may
+//! both be told that it was free; ids are digests of what an entry says, or drawn at random, so they wrote the same.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::FutureExt;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::merge::{behind_texts, merged, signed, unsigned};
+use super::statement::Statement;
+use super::store::CqlStore;
+use crate::model::time::Timestamp;
+use crate::ports::StoreError;
+use crate::ports::journal::{Direction, Entry, Journal, Place, Stream};
+
+/// Partitions that one call works on at once.
+const PARTITIONS_AT_ONCE: usize = 16;
+/// Rows that one read asks for by name: ScyllaDB refuses more than a hundred.
+const NAMES_AT_ONCE: usize = 100;
+/// Bytes of a row beside its texts, about.
+const KEY_BYTES: usize = 48;
+/// Scopes that one read of a sweep gives.
+const SCOPES_AT_ONCE: usize = 1_000;
+/// Characters of the highest text that is behind every scope: one has at most 200 bytes, four each.
+const SCOPE_CHARS_MAX: usize = 51;
+
+/// Where an entry stands within its partition.
+type Key = (String, i64, i64);
+
+/// A stream's partitions. Part of the stored form.
+fn shards(stream: Stream) -> u16 {
+    match stream {
+        Stream::Click | Stream::Outbox => 64,
+        Stream::Audit | Stream::Inbox | Stream::Dead => 8,
+    }
+}
+
+fn shard_of(stream: Stream, scope: &str) -> i32 {
+    (xxh3_64(scope.as_bytes()) % u64::from(shards(stream))) as i32
+}
+
+/// The statements on one of the two tables.
+struct Statements {
+    known: Statement,
+    insert: Statement,
+    delete: Statement,
+    forward: Statement,
+    backward: Statement,
+    scopes: Statement,
+    sweep: Statement,
+}
+
+macro_rules! statements {
+    ($table:literal) => {
+        Statements {
+            known: Statement::read(concat!(
+                "SELECT scope, at, id FROM ",
+                $table,
+                " WHERE stream = ? AND shard = ? AND (scope, at, id) IN ?"
+            )),
+            insert: Statement::write(concat!(
+                "INSERT INTO ",
+                $table,
+                " (stream, shard, scope, at, id, body) VALUES (?, ?, ?, ?, ?, ?)"
+            )),
+            delete: Statement::write(concat!(
+                "DELETE FROM ",
+                $table,
+                " WHERE stream = ? AND shard = ? AND scope = ? AND at = ? AND id = ?"
+            )),
+            forward: Statement::read(concat!(
+                "SELECT scope, at, id, body FROM ",
+                $table,
+                " WHERE stream = ? AND shard = ? AND (scope, at, id) >= (?, ?, ?) AND (scope, at, id) < (?, ?, ?) LIMIT ?"
+            )),
+            backward: Statement::read(concat!(
+                "SELECT scope, at, id, body FROM ",
+                $table,
+                " WHERE stream = ? AND shard = ? AND (scope, at, id) >= (?, ?, ?) AND (scope, at, id) < (?, ?, ?)",
+                " ORDER BY scope DESC, at DESC, id DESC LIMIT ?"
+            )),
+            scopes: Statement::read(concat!(
+                "SELECT scope, at FROM ",
+                $table,
+                " WHERE stream = ? AND shard = ? AND (scope) > (?) GROUP BY scope LIMIT ?"
+            )),
+            sweep: Statement::write(concat!("DELETE FROM ", $table, " WHERE stream = ? AND shard = ? AND scope = ? AND at < ?")),
+        }
+    };
+}
+
+static KEPT: Statements = statements!("journal");
+static TAKEN: Statements = statements!("journal_queue");
+
+fn statements(stream: Stream) -> &'static Statements {
+    match stream {
+        Stream::Audit | Stream::Inbox | Stream::Click => &KEPT,
+        Stream::Outbox | Stream::Dead => &TAKEN,
+    }
+}
+
+fn key_of(place: &Place) -> Key {
+    (place.scope.clone(), place.at.0, signed(place.id))
+}
+
+/// The first place behind another.
+fn next((scope, at, id): Key) -> Key {
+    match (at.checked_add(1), id.checked_add(1)) {
+        (_, Some(id)) => (scope, at, id),
+        (Some(at), None) => (scope, at, i64::MIN),
+        // The smallest scope behind another is the scope and a NUL, which no scope has.
+        (None, None) => (scope + "\0", i64::MIN, i64::MIN),
+    }
+}
+
+/// The places that a listing goes over: from the first up to, but not with, the second.
+fn bounds(within: &str, behind: Option<&Place>, direction: Direction) -> (Key, Key) {
+    let at_start = |scope: String| (scope, i64::MIN, i64::MIN);
+    let first = at_start(within.to_owned());
+    let end = at_start(behind_texts(within).unwrap_or_else(|| "\u{10ffff}".repeat(SCOPE_CHARS_MAX)));
+    match (behind.map(key_of), direction) {
+        (None, _) => (first, end),
+        (Some(known), Direction::Forward) => (next(known).max(first), end),
+        (Some(known), Direction::Backward) => (first, known.min(end)),
+    }
+}
+
+#[async_trait::async_trait]
+impl Journal for CqlStore {
+    async fn append(&self, stream: Stream, entries: Vec<Entry>) -> Result<Vec<bool>, StoreError> {
+        let mut free = vec![false; entries.len()];
+        // The first of one place counts.
+        let mut by_shard: BTreeMap<i32, BTreeMap<Key, usize>> = BTreeMap::new();
+        for (at, Entry { place, .. }) in entries.iter().enumerate() {
+            by_shard.entry(shard_of(stream, &place.scope)).or_default().entry(key_of(place)).or_insert(at);
+        }
+        let entries = &entries;
+        let mut appended = stream::iter(by_shard)
+            .map(|(shard, places)| self.append_to_shard(stream, shard, places, entries))
+            .buffer_unordered(PARTITIONS_AT_ONCE);
+        while let Some(stored) = appended.try_next().await? {
+            stored.into_iter().for_each(|at| free[at] = true);
+        }
+        Ok(free)
+    }
+
+    async fn list(
+        &self,
+        stream: Stream,
+        within: &str,
+        behind: Option<&Place>,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let (from, to) = bounds(within, behind, direction);
+        if from >= to {
+            return Ok(vec![]);
+        }
+        let order = |a: &Entry, b: &Entry| -> Ordering {
+            match direction {
+                Direction::Forward => a.place.cmp(&b.place),
+                Direction::Backward => b.place.cmp(&a.place),
+            }
+        };
+        let page = |shard: u16, last: Option<Entry>, limit: usize| {
+            let (mut from, mut to) = (from.clone(), to.clone());
+            match (last, direction) {
+                (None, _) => {}
+                (Some(last), Direction::Forward) => from = next(key_of(&last.place)),
+                (Some(last), Direction::Backward) => to = key_of(&last.place),
+            }
+            let statement = match direction {
+                Direction::Forward => &statements(stream).forward,
+                Direction::Backward => &statements(stream).backward,
+            };
+            async move {
+                let (stream, limit) = (i32::from(stream.number()), limit.min(i32::MAX as usize) as i32);
+                let values = (stream, shard as i32, from.0, from.1, from.2, to.0, to.1, to.2, limit);
+                let rows: Vec<(String, i64, i64, String)> = self.cql.rows(statement, values).await?;
+                let entry = |(scope, at, id, body)| Entry { place: Place { scope, at: Timestamp(at), id: unsigned(id) }, body };
+                Ok(rows.into_iter().map(entry).collect())
+            }
+            .boxed()
+        };
+        merged(shards(stream), limit, order, page).await
+    }
+
+    async fn remove(&self, stream: Stream, places: Vec<Place>) -> Result<(), StoreError> {
+        let mut by_shard: BTreeMap<i32, Vec<Key>> = BTreeMap::new();
+        for place in &places {
+            by_shard.entry(shard_of(stream, &place.scope)).or_default().push(key_of(place));
+        }
+        stream::iter(by_shard)
+            .map(|(shard, keys)| async move {
+                let number = i32::from(stream.number());
+                let rows = keys.into_iter().map(|(scope, at, id)| (number, shard, scope, at, id)).collect();
+                self.cql
+                    .write_rows(&statements(stream).delete, rows, |row: &(i32, i32, String, i64, i64)| KEY_BYTES + row.2.len())
+                    .await
+            })
+            .buffer_unordered(PARTITIONS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    async fn drop_before(&self, stream: Stream, before: Timestamp) -> Result<(), StoreError> {
+        for shard in 0..shards(stream) as i32 {
+            self.drop_in_shard(stream, shard, before).await?;
+        }
+        Ok(())
+    }
+}
+
+impl CqlStore {
+    /// Stores what is not there in one partition; answers which.
+    async fn append_to_shard(
+        &self,
+        stream: Stream,
+        shard: i32,
+        places: BTreeMap<Key, usize>,
+        entries: &[Entry],
+    ) -> Result<Vec<usize>, StoreError> {
+        let number = i32::from(stream.number());
+        let statements = statements(stream);
+        let names: Vec<&Key> = places.keys().collect();
+        let mut known: BTreeSet<Key> = BTreeSet::new();
+        for some in names.chunks(NAMES_AT_ONCE) {
+            known.extend(self.cql.rows::<Key, _>(&statements.known, (number, shard, some)).await?);
+        }
+        let free: Vec<(Key, usize)> = places.into_iter().filter(|(key, _)| !known.contains(key)).collect();
+        let stored = free.iter().map(|(_, at)| *at).collect();
+        let rows =
+            free.into_iter().map(|((scope, at, id), n)| (number, shard, scope, at, id, entries[n].body.as_str())).collect();
+        let bytes = |row: &(i32, i32, String, i64, i64, &str)| KEY_BYTES + row.2.len() + row.5.len();
+        self.cql.write_rows(&statements.insert, rows, bytes).await?;
+        Ok(stored)
+    }
+
+    /// Lets old entries of one partition go, a page of scopes at a time: each read gives a scope and its oldest entry.
+    async fn drop_in_shard(&self, stream: Stream, shard: i32, before: Timestamp) -> Result<(), StoreError> {
+        let (number, statements) = (i32::from(stream.number()), statements(stream));
+        // No scope is empty.
+        let mut behind = String::new();
+        loop {
+            let values = (number, shard, behind.as_str(), SCOPES_AT_ONCE as i32);
+            let scopes: Vec<(String, i64)> = self.cql.rows(&statements.scopes, values).await?;
+            let is_last = scopes.len() < SCOPES_AT_ONCE;
+            if let Some((last, _)) = scopes.last() {
+                behind.clone_from(last);
+            }
+            let old = scopes.into_iter().filter(|(_, oldest)| *oldest < before.0);
+            let rows = old.map(|(scope, _)| (number, shard, scope, before.0)).collect();
+            self.cql.write_rows(&statements.sweep, rows, |row: &(i32, i32, String, i64)| KEY_BYTES + row.2.len()).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(scope: &str, at: i64, id: u64) -> Place {
+        Place { scope: scope.into(), at: Timestamp(at), id }
+    }
+
+    #[test]
+    fn scopes_lie_where_they_are_stored() {
+        let scopes = ["2026-11-25/", "a/", "字/"];
+        assert_eq!(scopes.map(|scope| shard_of(Stream::Click, scope)), [0, 0, 0]);
+        assert_eq!(scopes.map(|scope| shard_of(Stream::Audit, scope)), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_listing_goes_over_the_scopes_that_begin_so_and_no_others() {
+        let keys = |scope: &str, at, id| (scope.to_owned(), at, id);
+        let (first, end) = (keys("a/", i64::MIN, i64::MIN), keys("a0", i64::MIN, i64::MIN));
+        assert_eq!(bounds("a/", None, Direction::Forward), (first.clone(), end.clone()));
+        assert_eq!(bounds("a/", Some(&place("a/", 5, 0)), Direction::Forward), (keys("a/", 5, i64::MIN + 1), end.clone()));
+        assert_eq!(bounds("a/", Some(&place("a/", 5, u64::MAX)), Direction::Forward).0, keys("a/", 6, i64::MIN));
+        let last = place("a/", i64::MAX, u64::MAX);
+        assert_eq!(bounds("a/", Some(&last), Direction::Forward).0, keys("a/\0", i64::MIN, i64::MIN));
+        assert_eq!(bounds("a/", Some(&place("a", 5, 0)), Direction::Forward), (first.clone(), end.clone()));
+        assert_eq!(bounds("a/", Some(&place("b", 5, 0)), Direction::Backward), (first.clone(), end));
+        assert_eq!(bounds("a/", Some(&place("a/", 5, 1)), Direction::Backward), (first, keys("a/", 5, i64::MIN + 1)));
+        let (_, end) = bounds("", None, Direction::Backward);
+        assert!("\u{10ffff}".repeat(50) < end.0);
+    }
+}
