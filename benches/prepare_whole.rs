@@ -45,7 +45,7 @@ async fn prepare(folder: &Path, list: &Path) {
     let request = SmsBatch { table_name: list.display().to_string(), ..super::batch(super::PLAIN) };
 
     let (began, busy) = (Instant::now(), cpu_seconds());
-    let spec = SourceSpec { table_name: request.table_name.clone(), dialect: String::new() };
+    let spec = SourceSpec { table_name: request.table_name.clone(), ..SourceSpec::default() };
     let plan = source.plan(&spec, RANGE_RECORDS).await.expect("a plan");
     let now = Timestamp(0);
     let created = BatchRow::created(request, String::new(), now);

@@ -45,7 +45,7 @@ async fn measure(what: &str, folder: &Path, store: Option<Arc<dyn ObjectStore>>,
     if let Some(store) = store {
         source = source.with_objects(ObjectStores::default().with_bucket(StoreKind::S3, "lists", store));
     }
-    let spec = SourceSpec { table_name: table_name.to_string(), dialect: String::new() };
+    let spec = SourceSpec { table_name: table_name.to_string(), ..SourceSpec::default() };
     let began = Instant::now();
     let plan = source.plan(&spec, RANGE_RECORDS).await.expect("a plan");
     let planned = began.elapsed();

@@ -3,6 +3,8 @@
 mod conformance;
 mod endtoend;
 mod layout;
+#[allow(dead_code)]
+mod servers;
 mod simulation;
 mod sources;
 mod text;

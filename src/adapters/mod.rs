@@ -1,8 +1,10 @@
 //! The only place that knows a technology.
 
+pub mod elsewhere;
 pub mod embedded;
 pub mod http;
 pub mod kafka;
+pub mod lent;
 pub mod memory;
 pub mod redis;
 pub mod rows;

@@ -131,7 +131,7 @@ impl DeliveryStatusTracker {
             return;
         }
         metrics::count(&metrics::DISPATCH_TOKENS, &["delivery"], tokens.len() as u64);
-        if let Err(error) = self.sender.send_delivery(tokens).await {
+        if let Err(error) = self.sender.send_delivery(tokens, None).await {
             tracing::warn!(%error, "tokens could not be sent again; the next round tries");
         }
     }

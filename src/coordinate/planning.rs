@@ -98,7 +98,8 @@ async fn plan(
         log_refusal(batch, started.map(|_| ()));
         return Ok(());
     }
-    let spec = SourceSpec { table_name: row.batch.table_name.clone(), dialect: row.batch.dialect.clone() };
+    let spec =
+        SourceSpec { table_name: row.batch.table_name.clone(), dialect: row.batch.dialect.clone(), ..SourceSpec::default() };
     let mut schedule: Option<Schedule> = None;
     let found = loop {
         match source.plan(&spec, range_records).await {

@@ -183,7 +183,7 @@ impl PrepareStatusTracker {
             return;
         }
         metrics::count(&metrics::DISPATCH_TOKENS, &["prepare"], tasks.len() as u64);
-        if let Err(error) = self.sender.send_prepare(tasks).await {
+        if let Err(error) = self.sender.send_prepare(tasks, None).await {
             // Whether they arrived or not: what nobody takes up is sent again.
             tracing::warn!(%error, "tasks of preparation could not be sent; they are sent again");
         }

@@ -1,10 +1,11 @@
 //! What everything in this stage shares.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::readings::Readings;
 use super::turns::Turns;
-use crate::model::id::WorkerId;
+use crate::model::id::{LaneKey, WorkerId};
 use crate::ports::provider::Routes;
 use crate::ports::rates::Rates;
 use crate::ports::tallies::Tallies;
@@ -31,11 +32,22 @@ pub struct Delivery {
     pub turns: Arc<Turns>,
     /// Everything that runs for this worker.
     pub tasks: Tasks,
+    holds: Mutex<Holds>,
+}
+
+/// What a worker holds, for people who watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Partitions of the delivery topic.
+    pub partitions: BTreeSet<u8>,
+    /// Lanes that are served now.
+    pub lanes: BTreeSet<LaneKey>,
 }
 
 impl Delivery {
-    /// A worker with a fresh name, whose tasks belong to `tasks`.
+    /// A worker under a fresh name, whose tasks belong to `tasks`.
     pub fn new(
+        worker: WorkerId,
         stores: Stores,
         world: World,
         routes: Routes,
@@ -44,7 +56,7 @@ impl Delivery {
         tasks: Tasks,
     ) -> Arc<Delivery> {
         Arc::new(Delivery {
-            worker: WorkerId(world.chance.next()),
+            worker,
             readings: Readings::new(stores.batches.clone(), world.clock.clone()),
             turns: Turns::new(routes.clone(), rates.clone(), world.clock.clone()),
             stores,
@@ -53,6 +65,16 @@ impl Delivery {
             rates,
             tallies,
             tasks,
+            holds: Mutex::default(),
         })
+    }
+
+    /// What this worker holds now.
+    pub fn holds(&self) -> Holds {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce(&mut Holds)) {
+        change(&mut self.holds.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -1,6 +1,6 @@
 //! Whose turn it is to declare a window, at which account, and how large it may be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +80,11 @@ impl Turns {
     /// Recipients in open windows of an account.
     pub fn open(&self, account: &str) -> u32 {
         self.state().open.get(account).copied().unwrap_or(0)
+    }
+
+    /// Provider types that lanes being served go through, or wait for.
+    pub fn wanted(&self) -> BTreeSet<String> {
+        self.state().lanes.values().map(|(_, provider_type)| provider_type.clone()).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

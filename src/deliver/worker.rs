@@ -78,15 +78,17 @@ impl Worker {
     async fn event(&mut self, event: QueueEvent<SmsBatchPartitionTask>, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>) {
         match event {
             QueueEvent::Assigned(partitions) => {
-                for partition in partitions {
-                    self.partitions.remove(&partition);
+                for partition in &partitions {
+                    self.partitions.remove(partition);
                 }
+                self.ctx.note(|holds| holds.partitions.extend(partitions));
             }
             QueueEvent::Revoked(partitions) => {
+                self.ctx.note(|holds| holds.partitions.retain(|partition| !partitions.contains(partition)));
                 self.release(partitions.iter().copied().collect(), ends).await;
                 self.queue.released(&partitions).await;
             }
-            QueueEvent::Task { partition, offset, task } => {
+            QueueEvent::Task { partition, offset, task, trace: _ } => {
                 self.partitions.entry(partition).or_insert_with(|| Offsets::new(offset)).received(offset);
                 let slot = self.slots.entry(task.lane()).or_insert_with(|| Slot {
                     partition,
@@ -129,6 +131,9 @@ impl Worker {
         let Some(task) = slot.tokens.values().map(|token| token.task_code).max() else { return };
         let (ctx, view, stop, ended) = (self.ctx.clone(), slot.view.clone(), CancellationToken::new(), self.ended.clone());
         let lane_stop = stop.clone();
+        self.ctx.note(|holds| {
+            holds.lanes.insert(key);
+        });
         let task = self.ctx.tasks.spawn("lane", async move {
             let end = serve(ctx, key, task, view, lane_stop).await;
             let _ = ended.send((key, end));
@@ -138,6 +143,9 @@ impl Worker {
 
     async fn lane_ended(&mut self, key: LaneKey, end: LaneEnd) {
         let now = self.ctx.world.clock.now();
+        self.ctx.note(|holds| {
+            holds.lanes.remove(&key);
+        });
         let Some(slot) = self.slots.get_mut(&key) else { return };
         slot.running = None;
         match end {
@@ -254,6 +262,7 @@ impl Worker {
                 running.task.abort();
             }
         }
+        self.ctx.note(|holds| holds.lanes.retain(|key| !lanes.contains(key)));
     }
 
     async fn drain(&mut self, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>, grace: Duration) {

@@ -62,7 +62,7 @@ impl DispatchBatch {
         let ledgers = self.stores.ledgers.list(row.batch.batch_id).await?;
         let tokens: Vec<_> = ledgers.iter().flat_map(|(key, ledger)| tokens_of(row.task_code(), *key, &ledger.row)).collect();
         metrics::count(&metrics::DISPATCH_TOKENS, &["delivery"], tokens.len() as u64);
-        if let Err(error) = self.sender.send_delivery(tokens).await {
+        if let Err(error) = self.sender.send_delivery(tokens, None).await {
             tracing::warn!(%error, batch = %row.batch.batch_id, "tokens could not be sent; the tracker sends what does not move");
         }
         Ok(())

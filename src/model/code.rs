@@ -40,7 +40,7 @@ codes! {
     SourceChanged = "SF-1007", 409, false, "the list of recipients changed while it was prepared", "create a new batch from the changed list";
     SourceBroken = "SF-1008", 422, false, "the list of recipients breaks off or cannot be decoded", "check the compression and the encoding of the file";
     SourceUnavailable = "SF-1009", 503, true, "the storage of the list of recipients does not answer", "check the address, the setting named and the network; it is tried again";
-    SourceForbidden = "SF-1010", 403, false, "the list of recipients lies where this fleet may not read", "name a place that the configuration allows (sources.folders, object_stores), or upload the list";
+    SourceForbidden = "SF-1010", 403, false, "the list of recipients lies where this fleet may not read", "name a place that the configuration allows (sources.folders, object_stores, azure_tables), or upload the list";
     UploadTooLarge = "SF-1011", 413, false, "the uploaded list is larger than allowed", "compress it, split it, or raise uploads.max_mb";
     UploadBroken = "SF-1012", 422, false, "the uploaded list is not what was announced", "upload it again";
     RowNumberMissing = "SF-2001", 422, false, "the record has no telephone number", "fill in the number";

@@ -97,6 +97,37 @@ impl Governor {
         }
     }
 
+    /// What is known of the account's limit, with an empty bucket, from `at` on: how it goes on after a shared state was lost.
+    pub fn again(&self, at: Duration) -> Governor {
+        let phase = match self.phase {
+            Phase::Growing => Phase::Growing,
+            Phase::Searching { good, bad, .. } => Phase::Searching { good, bad, since: at },
+            Phase::Holding { .. } => Phase::Holding { since: at },
+        };
+        Governor {
+            tokens: 0.0,
+            refilled: at,
+            phase,
+            stepped: at,
+            granted_since_step: 0.0,
+            cut: None,
+            cuts_in_a_row: 0,
+            outstanding: 0.0,
+            ..self.clone()
+        }
+    }
+
+    /// Segments that [`Governor::take`] would give at most.
+    pub fn available(&mut self, now: Duration) -> u32 {
+        self.refill(now);
+        self.tokens as u32
+    }
+
+    /// Sets right what is outstanding, from who knows it better.
+    pub fn set_outstanding(&mut self, segments: f64) {
+        self.outstanding = segments;
+    }
+
     /// Segments a second that are allowed now.
     pub fn rate(&self) -> f64 {
         self.rate

@@ -10,11 +10,11 @@ use super::time::Timestamp;
 /// [`Code::SourceChanged`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// Bytes of the source.
+    /// Bytes of the source; its records where it has no bytes.
     pub size: u64,
     /// What the storage calls this version: modification time and inode of a file, etag of an object.
     pub version: String,
-    /// XXH3-64 of the whole content.
+    /// XXH3-64 of the whole content, or of what stands for it.
     pub content: u64,
 }
 
@@ -31,11 +31,32 @@ pub struct RangePlan {
     pub first_line: u64,
     /// Records in the range, malformed ones counted.
     pub records: u64,
-    /// XXH3-64 of the range's bytes.
+    /// XXH3-64 of the range's bytes, or of its keys and when each was last written.
     pub content: u64,
     /// The file the range lies in, when the list is a folder of several. Bytes and lines are that file's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Box<PartPlan>>,
+    /// Which keys it covers, when the source is a table that is read by keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Box<KeyRange>>,
+}
+
+/// A range of a table, in the order of its keys. An end that is not there is the table's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRange {
+    /// The last record of the range before: not a part of this one.
+    pub after: Option<RecordKey>,
+    /// The last record that belongs to it.
+    pub upto: Option<RecordKey>,
+}
+
+/// The key of a record in a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordKey {
+    /// The partition it lies in.
+    pub partition: String,
+    /// Its place within the partition.
+    pub row: String,
 }
 
 /// One file or object of a list that is a folder, as it was planned.

@@ -28,6 +28,16 @@ pub struct Load {
     pub over: Duration,
 }
 
+impl Load {
+    /// Takes another writer's, or a later, experience in.
+    pub fn add(&mut self, other: Load) {
+        self.packs += other.packs;
+        self.overloads += other.overloads;
+        self.slowest = self.slowest.max(other.slowest);
+        self.over += other.over;
+    }
+}
+
 /// The budget, as the leader publishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WriteBudget {
@@ -40,6 +50,14 @@ pub struct WriteBudget {
 impl Default for WriteBudget {
     fn default() -> WriteBudget {
         WriteBudget { capacity: FIRST, packs_per_second: FIRST }
+    }
+}
+
+impl WriteBudget {
+    /// One writer's part of it.
+    pub fn share(self, writers: u64) -> WriteBudget {
+        let writers = writers.max(1) as f64;
+        WriteBudget { capacity: self.capacity / writers, packs_per_second: self.packs_per_second / writers }
     }
 }
 

@@ -22,10 +22,14 @@ pub enum Shelf {
     Upload,
     /// Recipients whose number was erased, by `batch-lane-place`: what still comes in about them is kept without it.
     Erased,
+    /// What each process of the fleet says of itself, by worker.
+    Worker,
+    /// Who may hold sessions of an account that allows only a few, by account.
+    Slots,
 }
 
 /// All shelves, in the order of their stored numbers: appended to, never changed.
-pub const SHELVES: [Shelf; 8] = [
+pub const SHELVES: [Shelf; 10] = [
     Shelf::ApiKey,
     Shelf::Answer,
     Shelf::Rate,
@@ -34,6 +38,8 @@ pub const SHELVES: [Shelf; 8] = [
     Shelf::OptOut,
     Shelf::Upload,
     Shelf::Erased,
+    Shelf::Worker,
+    Shelf::Slots,
 ];
 
 impl Shelf {
@@ -62,6 +68,9 @@ pub trait Documents: Send + Sync {
 
     /// Stores a document if there is none of this name. After [`StoreError::Unknown`] read before anything else.
     async fn insert(&self, shelf: Shelf, name: &str, body: &str) -> Result<Cas, StoreError>;
+
+    /// Replaces a document whose text is `expected`. After [`StoreError::Unknown`] read before anything else.
+    async fn replace(&self, shelf: Shelf, name: &str, expected: &str, body: &str) -> Result<Cas, StoreError>;
 
     /// Stores a document, whatever was there.
     async fn put(&self, shelf: Shelf, name: &str, body: &str) -> Result<(), StoreError>;

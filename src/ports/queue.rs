@@ -1,6 +1,7 @@
 //! The two queues: tokens of preparation and of delivery.
 
 use crate::model::task::{PrepareTask, SmsBatchPartitionTask};
+use crate::model::trace::TraceParent;
 
 /// Why a queue did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,15 +14,19 @@ pub enum QueueError {
     Closed,
 }
 
-/// Sends tokens.
+/// Sends tokens. `trace` is where in a trace the sending belongs; it travels beside each token.
 #[async_trait::async_trait]
 #[doc(alias = "MessageQueueSender")]
 pub trait TaskSender: Send + Sync {
     /// Sends tokens of delivery, each to its lane's partition.
-    async fn send_delivery(&self, tasks: Vec<(u8, SmsBatchPartitionTask)>) -> Result<(), QueueError>;
+    async fn send_delivery(
+        &self,
+        tasks: Vec<(u8, SmsBatchPartitionTask)>,
+        trace: Option<TraceParent>,
+    ) -> Result<(), QueueError>;
 
     /// Sends tasks of preparation.
-    async fn send_prepare(&self, tasks: Vec<PrepareTask>) -> Result<(), QueueError>;
+    async fn send_prepare(&self, tasks: Vec<PrepareTask>, trace: Option<TraceParent>) -> Result<(), QueueError>;
 }
 
 /// What a consumer is told.
@@ -39,6 +44,8 @@ pub enum QueueEvent<T> {
         offset: u64,
         /// The token.
         task: T,
+        /// Where in a trace its sending belonged, if it was traced.
+        trace: Option<TraceParent>,
     },
 }
 

@@ -10,6 +10,8 @@ pub struct SourceSpec {
     pub table_name: String,
     /// The dialect, when the caller names it; the source finds out what is left open.
     pub dialect: String,
+    /// Names of the columns whose values are used; all when empty. A source may leave the fields of the others empty.
+    pub needed: Vec<String>,
 }
 
 /// A source of records. Any storage that can be read by ranges, as often as asked, with the same result.

@@ -57,7 +57,7 @@ pub async fn read_range(
     progress: &AtomicU64,
 ) -> Result<RangeTotals, Trouble> {
     let recipe = recipe(tools, row, plan).await?;
-    let mut reader = open(tools, row, plan).await?;
+    let mut reader = open(tools, row, plan, recipe.needed(&row.columns)).await?;
     let mut shelves = Shelves::new(key.batch, key.range, attempt, row.lanes);
     let mut writes = Writes::new(tools, key, attempt);
     let mut counts = Counts::default();
@@ -122,8 +122,8 @@ async fn recipe(tools: &Tools, row: &BatchRow, plan: &RangePlan) -> Result<Recip
 }
 
 /// Opens the range, and tries again while the fault is one that may pass.
-async fn open(tools: &Tools, row: &BatchRow, plan: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
-    let spec = SourceSpec { table_name: row.batch.table_name.clone(), dialect: row.batch.dialect.clone() };
+async fn open(tools: &Tools, row: &BatchRow, plan: &RangePlan, needed: Vec<String>) -> Result<Box<dyn RangeReader>, Fault> {
+    let spec = SourceSpec { table_name: row.batch.table_name.clone(), dialect: row.batch.dialect.clone(), needed };
     let source_plan = SourcePlan {
         fingerprint: row.fingerprint.clone().unwrap_or_default(),
         dialect: row.dialect.clone(),

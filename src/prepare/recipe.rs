@@ -1,5 +1,7 @@
 //! What turns a record into a message: everything of a batch that is the same for all of its records.
 
+use std::collections::BTreeSet;
+
 use rlibphonenumber::Region;
 
 use super::column::number_column;
@@ -35,6 +37,12 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// Names of the columns whose values it uses.
+    pub fn needed(&self, columns: &[String]) -> Vec<String> {
+        let places: BTreeSet<usize> = self.template.places().chain([self.number_column]).collect();
+        places.into_iter().filter_map(|place| columns.get(place).cloned()).collect()
+    }
+
     /// Compiles a batch for one range of its list. Short codes are added by the caller when
     /// [`Template::has_link`] asks for them.
     ///

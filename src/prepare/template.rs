@@ -93,6 +93,11 @@ impl Template {
         self.has_link
     }
 
+    /// The places of the columns that it names.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        self.variables.iter().map(|(_, place)| *place)
+    }
+
     /// Renders a record into `text` and gives the byte before which its link goes. `fields` come back as they were.
     ///
     /// # Errors

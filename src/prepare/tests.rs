@@ -269,7 +269,7 @@ async fn a_range_with_fewer_records_than_planned_fails() {
 }
 
 fn token(bed: &Bed, partition: u8, offset: u64, range: u32) -> QueueEvent<PrepareTask> {
-    QueueEvent::Task { partition, offset, task: PrepareTask::Range { task_code: bed.task_code(), range } }
+    QueueEvent::Task { partition, offset, task: PrepareTask::Range { task_code: bed.task_code(), range }, trace: None }
 }
 
 async fn until(queue: &Queue, what: impl Fn(&Queue) -> bool) {
@@ -297,11 +297,11 @@ async fn a_worker_commits_what_has_ended_and_seals() {
     // One token comes twice, and one is out of date.
     queue.push(token(&bed, 1, 5, 7));
     let old = crate::model::id::TaskCode { number: 0, ..bed.task_code() };
-    queue.push(QueueEvent::Task { partition: 1, offset: 6, task: PrepareTask::Range { task_code: old, range: 0 } });
+    queue.push(QueueEvent::Task { partition: 1, offset: 6, task: PrepareTask::Range { task_code: old, range: 0 }, trace: None });
     until(&queue, |queue| *queue.committed.lock().unwrap() == BTreeMap::from([(0, 8), (1, 7)])).await;
     for lanes in [(0, 1), (2, 3)] {
         let task = PrepareTask::Seal { task_code: bed.task_code(), from: lanes.0, to: lanes.1 };
-        queue.push(QueueEvent::Task { partition: 0, offset: 8 + u64::from(lanes.0), task });
+        queue.push(QueueEvent::Task { partition: 0, offset: 8 + u64::from(lanes.0), task, trace: None });
     }
     until(&queue, |queue| queue.committed.lock().unwrap()[&0] == 11).await;
     stop.cancel();

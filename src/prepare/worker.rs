@@ -136,7 +136,7 @@ impl Worker {
         match event {
             QueueEvent::Assigned(_) => {}
             QueueEvent::Revoked(partitions) => self.revoke(partitions).await,
-            QueueEvent::Task { partition, offset, task } => {
+            QueueEvent::Task { partition, offset, task, trace: _ } => {
                 self.offsets.entry(partition).or_insert_with(|| Offsets::new(offset)).received(offset);
                 self.take(task, (partition, offset));
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reach::{HttpConfig, ObjectStoreConfig, SmppConfig, WebhookConfig};
+use super::reach::{AzureTableConfig, HttpConfig, ObjectStoreConfig, SmppConfig, WebhookConfig, is_store};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
 use crate::model::inbound::OptOutRules;
 use crate::model::limits::PARTS_MAX;
@@ -36,6 +36,8 @@ pub struct Config {
     pub sources: SourcesConfig,
     /// Object stores that lists may be read from, by name.
     pub object_stores: BTreeMap<String, ObjectStoreConfig>,
+    /// Accounts of Azure Table Storage that lists may be read from, by name.
+    pub azure_tables: BTreeMap<String, AzureTableConfig>,
     /// Lists that are handed in over the network.
     pub uploads: UploadsConfig,
     /// How long data is kept.
@@ -61,6 +63,7 @@ impl Default for Config {
             accounts: BTreeMap::new(),
             sources: SourcesConfig::default(),
             object_stores: BTreeMap::new(),
+            azure_tables: BTreeMap::new(),
             uploads: UploadsConfig::default(),
             retention: RetentionConfig::default(),
             links: LinksConfig::default(),
@@ -408,6 +411,14 @@ impl Config {
         for (name, store) in &self.object_stores {
             if let Err((key, text)) = store.check() {
                 refuse(format!("object_stores.{name}.{key}"), &text);
+            }
+        }
+        for (name, account) in &self.azure_tables {
+            if !is_store(name) {
+                refuse(format!("azure_tables.{name}"), "a name has up to 64 letters, digits, _ and -");
+            }
+            if let Err((key, text)) = account.check() {
+                refuse(format!("azure_tables.{name}.{key}"), &text);
             }
         }
         // No store copies more than this in one step, which is how a long upload gets its name.

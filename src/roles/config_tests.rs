@@ -107,10 +107,11 @@ fn keys(prefix: &str, value: &serde_json::Value, into: &mut Vec<(String, bool)>)
 #[test]
 fn the_reference_has_every_key_at_its_default() {
     use crate::roles::config::{AccountConfig, REFERENCE};
-    use crate::roles::reach::ObjectStoreConfig;
+    use crate::roles::reach::{AzureTableConfig, ObjectStoreConfig};
     let mut defaults = Config::default();
     defaults.accounts.insert("example".into(), AccountConfig::default());
     defaults.object_stores.insert("example".into(), ObjectStoreConfig::default());
+    defaults.azure_tables.insert("example".into(), AzureTableConfig::default());
     let read: Config = toml::from_str(REFERENCE).expect("the reference is valid");
     assert_eq!(
         serde_json::to_value(&read).expect("it is written"),
@@ -148,6 +149,11 @@ fn relations_between_values_are_checked() {
         folders = ['lists']
         [object_stores.main]
         buckets = ['lists']
+        [azure_tables.main]
+        account = 'acme'
+        [azure_tables.'a/b']
+        account = 'acme'
+        sas = 'sv=1&sig=x'
         [uploads]
         max_mb = 0
     ";
@@ -161,6 +167,8 @@ fn relations_between_values_are_checked() {
         "accounts.main.receipts.wait",
         "sources.folders",
         "object_stores.main.access_key_id",
+        "azure_tables.main.secret",
+        "azure_tables.a/b",
         "uploads.max_mb",
     ] {
         assert!(keys.contains(&key), "{key} is not in {wrong:?}");

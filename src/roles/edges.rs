@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use super::selection::Selection;
 use crate::batch::{Offer, SmsBatchService};
 use crate::model::account::Account;
+use crate::model::fleet::LiveAccount;
 use crate::ports::budget::Budget;
 use crate::ports::lease::Lease;
 use crate::ports::provider::{Route, Routes};
@@ -57,6 +58,25 @@ impl Edges {
         let offer =
             |(name, route): (&String, &Route)| Offer { account: route.account.clone(), rate: Some(self.rates.view(name).rate) };
         self.routes.iter().map(offer).collect()
+    }
+
+    /// The accounts as this process sees them now.
+    pub fn live_accounts(&self) -> Vec<LiveAccount> {
+        let live = self.routes.iter().map(|(name, route)| {
+            let (health, rate) = (route.provider.health(), self.rates.view(name));
+            LiveAccount {
+                account: name.clone(),
+                up: health.up,
+                sessions: health.sessions,
+                outstanding: health.outstanding,
+                window: route.provider.window(),
+                rate: rate.rate,
+                ceiling: rate.ceiling,
+                throttled: rate.throttled,
+                last_error: health.last_error.map(|(code, text)| format!("{code} {text}")),
+            }
+        });
+        live.collect()
     }
 
     /// The accounts without the ways to them.

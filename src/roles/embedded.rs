@@ -1,7 +1,7 @@
 //! The embedded fleet: all roles in one process over one durable folder.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,11 +10,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Protocol};
-use super::coordinator;
+use super::coordinator::{self, Leading};
 use super::edges::Edges;
 use super::fleet::{Ends, Fleet, Settings};
+use super::opened::Opened;
 use super::sources::{self, Lists};
-use crate::adapters::embedded::{EmbeddedStore, StoreOptions};
+use crate::adapters::embedded::EmbeddedStore;
 use crate::adapters::http::HttpAccount;
 use crate::adapters::memory::budget::BudgetedPacks;
 use crate::adapters::memory::lease::MemoryLease;
@@ -22,92 +23,34 @@ use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::rates::LocalRates;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::smpp::SmppAccount;
-use crate::adapters::source::{self, SpoolCopies, UploadCopies};
-use crate::adapters::system::{SeededChance, SystemClock};
-use crate::adapters::webhook::HttpCaller;
+use crate::adapters::source;
 use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
+use crate::coordinate::mark::MARK_EVERY;
 use crate::coordinate::sweeper::Keep;
 use crate::links::{ClickLog, Redirector, Settings as LinkSettings};
-use crate::model::code::{Code, Fault};
+use crate::model::code::Fault;
+use crate::model::id::WorkerId;
 use crate::model::limits::{RANGE_RECORDS, RANGE_TASKS_PER_PREPARER};
 use crate::ports::provider::{Provider, ReportSink, Reports, Route, Routes};
 use crate::ports::{Stores, World};
 use crate::prepare::tools::Settings as PrepareSettings;
-use crate::privacy::Eraser;
 use crate::runtime::metrics;
 use crate::runtime::task::Tasks;
-use crate::webhooks::Webhooks;
 
-/// How often the mark that tells a restored store is raised.
-const MARK_EVERY: Duration = Duration::from_secs(3);
 /// How long openings of links that still wait may take to be stored when the fleet stops.
-const CLICKS_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const CLICKS_WITHIN: Duration = Duration::from_secs(2);
 /// Batches of reports that wait for the intake.
-const REPORTS_WAITING: usize = 64;
+pub(super) const REPORTS_WAITING: usize = 64;
 
 /// The accounts that get their receipts by HTTP callback.
 pub type HttpAccounts = BTreeMap<String, Arc<HttpAccount>>;
-
-/// A folder that is open, whether or not a fleet runs over it.
-pub struct Opened {
-    /// The store.
-    pub store: Arc<EmbeddedStore>,
-    /// Its ports.
-    pub stores: Stores,
-    /// Time and chance.
-    pub world: World,
-}
-
-impl Opened {
-    /// Opens the folder of a configuration, creating it if there is none.
-    ///
-    /// # Errors
-    /// [`Code::FolderInUse`], [`Code::StoreFormat`], or what the disk says.
-    pub async fn open(config: &Config) -> Result<Opened, Fault> {
-        let world = World { clock: Arc::new(SystemClock), chance: Arc::new(SeededChance::from_system()) };
-        let options = StoreOptions {
-            cache_bytes: (config.limits.store_cache_mb as usize) << 20,
-            chance: world.chance.clone(),
-            ..StoreOptions::default()
-        };
-        let store = Arc::new(EmbeddedStore::open(&config.data_dir, options).await?);
-        Ok(Opened { stores: store.stores(), store, world })
-    }
-
-    /// The webhooks of the folder.
-    ///
-    /// # Errors
-    /// When TLS cannot be set up.
-    pub fn webhooks(&self, config: &Config) -> Result<Arc<Webhooks>, Fault> {
-        let caller = Arc::new(HttpCaller::new(config.webhooks.clone())?);
-        Ok(Webhooks::new(self.stores.clone(), self.world.clone(), caller))
-    }
-
-    /// What erases numbers from the folder, and from the lists that were handed in.
-    pub fn eraser(&self, lists: &Lists) -> Eraser {
-        let spool = Arc::new(SpoolCopies::new(self.store.spool()));
-        let uploads = Arc::new(UploadCopies::new(lists.uploads.clone(), self.world.clock.clone()));
-        Eraser::new(self.stores.clone(), self.world.clone(), vec![spool, uploads])
-    }
-
-    /// Refuses a store that is older than what this fleet has already done (rule 9).
-    ///
-    /// # Errors
-    /// [`Code::StoreStale`].
-    pub async fn check_mark(&self) -> Result<(), Fault> {
-        match self.stores.meta.check_mark().await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(differs)) => Err(Fault::new(Code::StoreStale, differs)),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
 
 /// A fleet that runs over a folder.
 pub struct Embedded {
     /// The folder.
     pub opened: Opened,
+    store: Arc<EmbeddedStore>,
     /// The edges.
     pub edges: Edges,
     /// Batches and commands.
@@ -138,12 +81,12 @@ impl Embedded {
     /// # Errors
     /// As for [`Opened::open`] and [`Opened::check_mark`]; or an account that can never work as it is configured.
     pub async fn start(config: &Config) -> Result<Embedded, Fault> {
-        let opened = Opened::open(config).await?;
+        let (opened, store) = Opened::folder(config).await?;
         opened.check_mark().await?;
         let world = opened.world.clone();
         let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
         let (routes, http) = routes(config, &world, &reports)?;
-        let lists = Lists::new(config, opened.store.spool())?;
+        let lists = Lists::new(config, &world, store.spool())?;
         let providers = routes.values().map(|route| route.provider.clone()).collect();
         let budgeted = BudgetedPacks::new(opened.stores.packs.clone());
         let stores = Stores { packs: budgeted.clone(), ..opened.stores.clone() };
@@ -162,9 +105,15 @@ impl Embedded {
             webhooks: opened.webhooks(config)?,
             wake: Arc::new(Notify::new()),
         };
-        let ends = Ends { prepare: broker.join_prepare(), delivery: broker.join_delivery(), reports: reports_in };
+        let ends = Ends {
+            lead: Some(Leading::default()),
+            prepare: Some(broker.join_prepare()),
+            delivery: Some(broker.join_delivery()),
+            reports: Some(reports_in),
+        };
         let settings = settings(config);
-        let fleet = Fleet::start(edges.clone(), ends, settings.clone());
+        let worker = WorkerId(edges.world.chance.next());
+        let fleet = Fleet::start(edges.clone(), ends, settings.clone(), worker);
         let marks = Tasks::default();
         let meta = opened.stores.meta.clone();
         let commit_took = Arc::new(AtomicU64::new(0));
@@ -183,7 +132,7 @@ impl Embedded {
                 tokio::time::sleep(MARK_EVERY).await;
             }
         });
-        marks.spawn("spool", keep_spool(opened.store.spool(), settings.coordinator.keep.texts));
+        marks.spawn("spool", keep_spool(store.spool(), settings.coordinator.keep.texts));
         let (uploads, keep_days) = (lists.uploads.clone(), config.uploads.keep_days);
         marks.spawn("uploads", sources::keep_uploads(uploads, opened.stores.clone(), opened.world.clone(), keep_days));
         let (log, writer) = ClickLog::new(edges.stores.clone(), edges.world.clone());
@@ -192,7 +141,7 @@ impl Embedded {
         let clicks = (stop_clicks.clone(), marks.spawn("clicks", writer.run(stop_clicks)));
         let service = edges.service();
         let failed = CancellationToken::new();
-        let (failing, disk, died) = (failed.clone(), opened.store.failed(), fleet.died.clone());
+        let (failing, disk, died) = (failed.clone(), store.failed(), fleet.died.clone());
         marks.spawn("failure", async move {
             tokio::select! {
                 biased;
@@ -203,6 +152,7 @@ impl Embedded {
         });
         Ok(Embedded {
             opened,
+            store,
             edges,
             service,
             failed,
@@ -225,11 +175,6 @@ impl Embedded {
         self.broker.lag()
     }
 
-    /// The delivery worker, to be looked at.
-    pub fn delivery(&self) -> &crate::deliver::Delivery {
-        &self.fleet.delivery
-    }
-
     /// Stops from the source's end: nothing new is handed over, answers are waited for, accounts say good-bye, receipts are
     /// stored to the last, and the folder is closed.
     pub async fn stop(mut self) {
@@ -240,7 +185,7 @@ impl Embedded {
         self.clicks.0.cancel();
         let _ = tokio::time::timeout(CLICKS_WITHIN, self.clicks.1).await;
         self.marks.abort_all();
-        self.opened.store.close();
+        self.store.close();
     }
 }
 
@@ -249,13 +194,13 @@ impl Embedded {
     pub fn crash(self) {
         self.fleet.crash();
         self.marks.abort_all();
-        self.opened.store.close();
+        self.store.close();
     }
 }
 
 /// Lets go of copies of lists: at the start those that a killed process left half-written, then those that nothing has used
 /// for as long as texts are kept.
-async fn keep_spool(spool: PathBuf, keep: Duration) {
+pub(super) async fn keep_spool(spool: PathBuf, keep: Duration) {
     if let Err(error) = source::sweep(&spool) {
         tracing::warn!(%error, "half-written copies of lists could not be removed");
     }
@@ -270,7 +215,7 @@ async fn keep_spool(spool: PathBuf, keep: Duration) {
     }
 }
 
-fn link_settings(config: &Config) -> LinkSettings {
+pub(super) fn link_settings(config: &Config) -> LinkSettings {
     let links = &config.links;
     LinkSettings {
         expire: Duration::from_secs(u64::from(links.expire_days) * 86_400),
@@ -280,7 +225,7 @@ fn link_settings(config: &Config) -> LinkSettings {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+pub(super) fn settings(config: &Config) -> Settings {
     let day = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
     let keep = Keep {
         texts: day(config.retention.texts_days),
@@ -303,6 +248,9 @@ fn settings(config: &Config) -> Settings {
         range_records: RANGE_RECORDS,
         range_tasks: prepare.tasks * RANGE_TASKS_PER_PREPARER,
         keep,
+        // One process has all sessions of an account, and holds the folder.
+        bind_slots: BTreeMap::new(),
+        raise_mark: false,
     };
     Settings { coordinator, prepare, grace: config.limits.drain }
 }
@@ -324,9 +272,4 @@ fn routes(config: &Config, world: &World, reports: &ReportSink) -> Result<(Route
         routes.insert(name.clone(), Route { account, provider });
     }
     Ok((Arc::new(routes), accounts))
-}
-
-/// Whether a data folder exists: reading commands do not create one.
-pub fn exists(folder: &Path) -> bool {
-    folder.join("smsfleet.redb").exists()
 }

@@ -1,4 +1,5 @@
-//! All roles in one process, over whatever edges they are given: the embedded fleet, and what the simulation runs.
+//! Roles in one process, over whatever edges they are given: all of them in the embedded fleet and in the simulation, one in
+//! a process of a cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::coordinator;
+use super::coordinator::{self, Leading};
 use super::edges::Edges;
 use crate::deliver::{self, Delivery};
 use crate::model::id::WorkerId;
@@ -31,50 +32,37 @@ pub struct Settings {
     pub grace: Duration,
 }
 
-/// The roles' ends of the queues and of the reports.
+/// The ends that make a process what it is: a role runs where its end is.
+#[derive(Default)]
 pub struct Ends {
-    /// This process's membership in the preparation topic.
-    pub prepare: Arc<PrepareQueue>,
-    /// This process's membership in the delivery topic.
-    pub delivery: Arc<DeliveryQueue>,
-    /// Reports from the accounts.
-    pub reports: mpsc::Receiver<Reports>,
+    /// A coordinator runs, and says here since when it leads.
+    pub lead: Option<Leading>,
+    /// A preparer runs, as this member of the preparation topic.
+    pub prepare: Option<Arc<PrepareQueue>>,
+    /// A deliverer runs, as this member of the delivery topic.
+    pub delivery: Option<Arc<DeliveryQueue>>,
+    /// Reports from the accounts are taken in.
+    pub reports: Option<mpsc::Receiver<Reports>>,
 }
 
 /// Roles that run.
 pub struct Fleet {
-    /// The delivery worker, to be looked at.
-    pub delivery: Arc<Delivery>,
+    /// The delivery worker, to be looked at, where there is one.
+    pub delivery: Option<Arc<Delivery>>,
     tasks: Tasks,
     /// Cancelled when a role ended that nobody stopped, by a panic or by itself: the process should end.
     pub died: CancellationToken,
     stop_work: CancellationToken,
     stop_intake: CancellationToken,
     workers: Vec<JoinHandle<()>>,
-    intake: JoinHandle<()>,
+    intake: Option<JoinHandle<()>>,
 }
 
 impl Fleet {
-    /// Starts a coordinator, a preparer, a deliverer and the receipts' intake.
-    pub fn start(edges: Edges, ends: Ends, settings: Settings) -> Fleet {
+    /// Starts the roles whose ends there are. `worker` is the name under which this process is known.
+    pub fn start(edges: Edges, ends: Ends, settings: Settings, worker: WorkerId) -> Fleet {
         let tasks = Tasks::default();
-        let (stop_work, stop_intake) = (CancellationToken::new(), CancellationToken::new());
-        let delivery = Delivery::new(
-            edges.stores.clone(),
-            edges.world.clone(),
-            edges.routes.clone(),
-            edges.rates.clone(),
-            edges.tallies.clone(),
-            tasks.clone(),
-        );
-        let intake = Intake::new(
-            edges.stores.clone(),
-            edges.world.clone(),
-            edges.routes.clone(),
-            edges.tallies.clone(),
-            Some(edges.webhooks.clone()),
-        );
-        let died = CancellationToken::new();
+        let (stop_work, stop_intake, died) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let watched = |name: &'static str, stop: &CancellationToken, role: BoxFuture<'static, ()>| {
             let watch = Watch { name, stop: stop.clone(), died: died.clone() };
             tasks.spawn(name, async move {
@@ -82,21 +70,28 @@ impl Fleet {
                 role.await;
             })
         };
-        let intake = watched("intake", &stop_intake, intake.run(ends.reports, stop_intake.clone()).boxed());
-        let tools = Arc::new(tools(&edges, settings.prepare.clone()));
-        let workers = vec![
-            watched(
-                "coordinator",
-                &stop_work,
-                coordinator::run(edges, settings.coordinator, tasks.clone(), stop_work.clone()).boxed(),
-            ),
-            watched("preparer", &stop_work, worker::run(tools, ends.prepare, stop_work.clone()).boxed()),
-            watched(
-                "deliverer",
-                &stop_work,
-                deliver::run(delivery.clone(), ends.delivery, stop_work.clone(), settings.grace).boxed(),
-            ),
-        ];
+        let intake = ends.reports.map(|reports| {
+            let (stores, world, routes) = (edges.stores.clone(), edges.world.clone(), edges.routes.clone());
+            let intake = Intake::new(stores, world, routes, edges.tallies.clone(), Some(edges.webhooks.clone()));
+            watched("intake", &stop_intake, intake.run(reports, stop_intake.clone()).boxed())
+        });
+        let mut workers = vec![];
+        if let Some(leading) = ends.lead {
+            let coordinator =
+                coordinator::run(edges.clone(), settings.coordinator.clone(), tasks.clone(), stop_work.clone(), leading);
+            workers.push(watched("coordinator", &stop_work, coordinator.boxed()));
+        }
+        if let Some(queue) = ends.prepare {
+            let tools = Arc::new(tools(&edges, settings.prepare.clone(), worker));
+            workers.push(watched("preparer", &stop_work, worker::run(tools, queue, stop_work.clone()).boxed()));
+        }
+        let delivery = ends.delivery.map(|queue| {
+            let Edges { stores, world, routes, rates, tallies, .. } = edges.clone();
+            let delivery = Delivery::new(worker, stores, world, routes, rates, tallies, tasks.clone());
+            let deliverer = deliver::run(delivery.clone(), queue, stop_work.clone(), settings.grace);
+            workers.push(watched("deliverer", &stop_work, deliverer.boxed()));
+            delivery
+        });
         Fleet { delivery, tasks, died, stop_work, stop_intake, workers, intake }
     }
 
@@ -113,7 +108,9 @@ impl Fleet {
     pub async fn stop(mut self) {
         self.stop_working().await;
         self.stop_intake.cancel();
-        let _ = self.intake.await;
+        if let Some(intake) = self.intake {
+            let _ = intake.await;
+        }
     }
 
     /// Ends everything where it stands, as a crash does.
@@ -138,13 +135,12 @@ impl Drop for Watch {
     }
 }
 
-fn tools(edges: &Edges, settings: PrepareSettings) -> Tools {
+fn tools(edges: &Edges, settings: PrepareSettings, worker: WorkerId) -> Tools {
     let routes = edges.routes.clone();
     let accounts = Arc::new(move |provider_type: &str| {
         let mut of_type = routes.values().filter(|route| route.account.provider_type == provider_type);
         of_type.next().map(|route| route.account.capabilities.clone())
     });
-    let worker = WorkerId(edges.world.chance.next());
     let (world, source, tallies) = (edges.world.clone(), edges.source.clone(), edges.tallies.clone());
     Tools::new(&edges.stores, world, source, accounts, tallies, worker, settings)
 }

@@ -1,11 +1,14 @@
 //! The composers: which stages run in a process, over which adapters.
 
+pub mod callbacks;
+pub mod cluster;
 pub mod config;
 pub mod config_load;
 pub mod coordinator;
 pub mod edges;
 pub mod embedded;
 pub mod fleet;
+pub mod opened;
 pub mod reach;
 pub mod selection;
 pub mod sources;

@@ -3,5 +3,5 @@
 pub use crate::adapters::http::HttpConfig;
 pub use crate::adapters::secure::{Secret, client_config};
 pub use crate::adapters::smpp::SmppConfig;
-pub use crate::adapters::source::ObjectStoreConfig;
+pub use crate::adapters::source::{AzureTableConfig, ObjectStoreConfig, is_store};
 pub use crate::adapters::webhook::WebhookConfig;

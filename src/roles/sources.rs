@@ -1,4 +1,4 @@
-//! Where lists come from, composed from the configuration: files, folders, object stores, uploads.
+//! Where lists come from, composed from the configuration: files, folders, object stores, tables, uploads.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Config;
-use crate::adapters::source::{BucketUploads, FolderUploads, ListSource, ObjectStores};
+use crate::adapters::source::{AzureTables, BucketUploads, FolderUploads, ListSource, ObjectStores};
 use crate::model::code::Fault;
 use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
@@ -31,10 +31,11 @@ impl Lists {
     ///
     /// # Errors
     /// [`crate::model::code::Code::ConfigInvalid`].
-    pub fn new(config: &Config, spool: PathBuf) -> Result<Lists, Fault> {
+    pub fn new(config: &Config, world: &World, spool: PathBuf) -> Result<Lists, Fault> {
         let objects = ObjectStores::new(&config.object_stores)?;
         let max_bytes = u64::from(config.uploads.max_mb) << 20;
-        let source = ListSource::new(spool).with_objects(objects.clone());
+        let tables = AzureTables::new(&config.azure_tables, world)?;
+        let source = ListSource::new(spool).with_objects(objects.clone()).with_tables(tables);
         let (source, uploads): (ListSource, Arc<dyn Uploads>) = match &config.uploads.url {
             Some(url) => {
                 let uploads = BucketUploads::new(&objects, url, max_bytes)?;

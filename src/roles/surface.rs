@@ -8,29 +8,25 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::edges::Edges;
-use super::embedded::{Embedded, HttpAccounts, Opened};
+use super::callbacks::Callbacks;
+use super::embedded::Embedded;
+use super::opened::Opened;
 use super::selection::Selection;
 use super::sources::{Lists, uploads_in_use};
 use crate::access::keys::Keys;
 use crate::access::rates;
-use crate::adapters::http::HttpAccount;
 use crate::batch::SmsBatchService;
 use crate::links::Redirector;
 use crate::model::code::{Code, Fault};
-use crate::model::inbound::Inbound;
-use crate::model::limits::REPORTS_PER_INTAKE;
-use crate::model::receipt::Report;
-use crate::ports::Stores;
-use crate::ports::provider::{ReportSink, Reports};
+use crate::ports::{Stores, World};
+use crate::privacy::Eraser;
 use crate::ports::tallies::Tallies;
 use crate::ports::uploads::Uploads;
-use crate::runtime::digest::digest;
 use crate::runtime::metrics::{self, Exporter};
 use crate::runtime::task;
 use crate::serve::fleet::{Callback, CallbackReply, Defaults, Limits, Live, Surface};
@@ -44,13 +40,10 @@ pub const COMMIT: &str = match option_env!("SMSFLEET_COMMIT") {
     None => "unknown",
 };
 /// How often gauges are set, and histograms tidied when nobody scrapes them.
-const TIDY_EVERY: Duration = Duration::from_secs(5);
+pub(super) const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// How often rates that were set live are looked for.
 const RATES_EVERY: Duration = Duration::from_millis(500);
-/// A callback whose receipts are not durable by then is answered "again, please".
-const DURABLE_WITHIN: Duration = Duration::from_secs(20);
-
 /// A fleet that holds its folder and answers on its socket.
 pub struct Holding {
     /// The fleet.
@@ -77,14 +70,13 @@ impl Holding {
             stores: embedded.edges.stores.clone(),
             live: Some(Arc::new(LiveFleet {
                 edges: embedded.edges.clone(),
-                http: embedded.http.clone(),
-                reports: embedded.reports.clone(),
+                callbacks: Callbacks { http: embedded.http.clone(), reports: embedded.reports.clone() },
                 commit_took: embedded.commit_took.clone(),
                 links: embedded.links.clone(),
                 failed: embedded.failed.clone(),
             })),
             exporter: Some(exporter.clone()),
-            ..still(config, &embedded.opened, embedded.lists.clone(), embedded.edges.webhooks.clone(), embedded.service.clone())
+            ..still(config, base(&embedded.opened, embedded.lists.clone()), embedded.edges.webhooks.clone(), embedded.service.clone())
         };
         let mut holding = Holding { embedded, surface, address: None, stop, serving: vec![] };
         if let Err(fault) = holding.serve(config, exporter).await {
@@ -95,7 +87,6 @@ impl Holding {
     }
 
     async fn serve(&mut self, config: &Config, exporter: Exporter) -> Result<(), Fault> {
-        let cannot = |what: String, error: std::io::Error| Fault::new(Code::InputInvalid, format!("{what}: {error}"));
         let folder = config.data_dir.clone();
         let listener = socket::listen(&folder)
             .map_err(|error| Fault::new(Code::StoreUnavailable, format!("no socket in {}: {error}", folder.display())))?;
@@ -105,16 +96,9 @@ impl Holding {
                 tracing::error!(%error, "the local socket failed");
             }
         }));
-        if let Some(address) = config.serve.listen {
-            let tls = config.serve.tls.as_ref().map(|tls| listen::tls(&tls.certificate, &tls.key)).transpose()?;
-            if tls.is_none() && !address.ip().is_loopback() {
-                tracing::warn!(%address, "the API is served to the network without TLS: set serve.tls, or put a proxy in front");
-            }
-            let listener =
-                TcpListener::bind(address).await.map_err(|error| cannot(format!("cannot listen on {address}"), error))?;
-            self.address = listener.local_addr().ok();
-            let (public, limits, stop) = (router::public(self.surface.clone()), self.surface.limits, self.stop.clone());
-            self.serving.push(task::spawn("network", listen::serve(listener, public, tls, limits, stop)));
+        if let Some((address, serving)) = network(config, router::public(self.surface.clone()), self.stop.clone()).await? {
+            self.address = Some(address);
+            self.serving.push(serving);
         }
         let (edges, stop) = (self.embedded.edges.clone(), self.stop.clone());
         self.serving.push(task::spawn("live rates", follow_rates(edges, stop)));
@@ -139,20 +123,67 @@ impl Holding {
     }
 }
 
-/// The surface of a folder that no process holds: everything can be read and commanded, nothing is sent.
+/// Serves routes where the configuration says, if it says so; the address, and what serves.
+///
+/// # Errors
+/// An address that cannot be listened on, or a certificate that cannot be used.
+pub async fn network(
+    config: &Config,
+    routes: Router,
+    stop: CancellationToken,
+) -> Result<Option<(SocketAddr, JoinHandle<()>)>, Fault> {
+    let Some(address) = config.serve.listen else { return Ok(None) };
+    let tls = config.serve.tls.as_ref().map(|tls| listen::tls(&tls.certificate, &tls.key)).transpose()?;
+    if tls.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(%address, "HTTP is served to the network without TLS: set serve.tls, or put a proxy in front");
+    }
+    let cannot = |error: std::io::Error| Fault::new(Code::InputInvalid, format!("cannot listen on {address} (serve.listen): {error}"));
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
+    let bound = listener.local_addr().map_err(cannot)?;
+    Ok(Some((bound, task::spawn("network", listen::serve(listener, routes, tls, limits(config), stop)))))
+}
+
+fn limits(config: &Config) -> Limits {
+    let serve = &config.serve;
+    Limits {
+        body_bytes: (serve.body_kb as usize) << 10,
+        request: serve.request_timeout,
+        requests_per_second: serve.requests_per_second,
+        connections: serve.connections as usize,
+        head: serve.head_timeout,
+    }
+}
+
+/// The surface of a store that no process serves here: everything can be read and commanded, nothing is sent.
 pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let opened = Opened::open(config).await?;
-    let lists = Lists::new(config, opened.store.spool())?;
+    let lists = Lists::new(config, &opened.world, opened.spool())?;
     let select = Selection::new(opened.stores.clone(), config.accounts());
     let service = SmsBatchService::new(opened.stores.clone(), opened.world.clone(), Arc::default(), select);
     let webhooks = opened.webhooks(config)?;
-    let surface = still(config, &opened, lists, webhooks, service);
+    let surface = still(config, base(&opened, lists), webhooks, service);
     Ok((opened, router::local(surface)))
 }
 
+/// What a surface rests on.
+pub struct Base {
+    /// The store.
+    pub stores: Stores,
+    /// Time and chance.
+    pub world: World,
+    /// What erases numbers.
+    pub eraser: Eraser,
+    /// Lists of recipients.
+    pub lists: Lists,
+}
+
+fn base(opened: &Opened, lists: Lists) -> Base {
+    Base { stores: opened.stores.clone(), world: opened.world.clone(), eraser: opened.eraser(&lists), lists }
+}
+
 /// The surface of a store that no fleet runs over.
-fn still(config: &Config, opened: &Opened, lists: Lists, webhooks: Arc<Webhooks>, service: SmsBatchService) -> Surface {
-    let Opened { stores, world, .. } = opened;
+pub fn still(config: &Config, base: Base, webhooks: Arc<Webhooks>, service: SmsBatchService) -> Surface {
+    let Base { stores, world, eraser, lists } = base;
     let batch = &config.batch;
     let defaults = Defaults {
         tenant: batch.tenant.clone(),
@@ -166,25 +197,17 @@ fn still(config: &Config, opened: &Opened, lists: Lists, webhooks: Arc<Webhooks>
         late_start: batch.late_start,
         priority: batch.priority,
     };
-    let serve = &config.serve;
-    let limits = Limits {
-        body_bytes: (serve.body_kb as usize) << 10,
-        request: serve.request_timeout,
-        requests_per_second: serve.requests_per_second,
-        connections: serve.connections as usize,
-        head: serve.head_timeout,
-    };
     Surface {
         stores: stores.clone(),
         world: world.clone(),
         webhooks,
-        eraser: Arc::new(opened.eraser(&lists)),
+        eraser: Arc::new(eraser),
         accounts: Arc::new(config.accounts()),
         service,
         keys: Arc::new(Keys::new(stores.clone(), world.clone())),
         defaults: Arc::new(defaults),
-        lists: Arc::new(ServedLists { lists, stores: stores.clone() }),
-        limits,
+        lists: Arc::new(ServedLists { lists, stores }),
+        limits: limits(config),
         live: None,
         exporter: None,
         watched: Arc::default(),
@@ -212,7 +235,7 @@ impl crate::serve::fleet::Lists for ServedLists {
 }
 
 /// Sets what has no moment of its own to be counted at.
-async fn gauges(accounts: impl Iterator<Item = LiveAccount>, stores: &Stores) {
+pub(super) async fn gauges(accounts: impl Iterator<Item = LiveAccount>, stores: &Stores) {
     for live in accounts {
         let labels = [live.account.as_str()];
         metrics::set(&metrics::PROVIDER_SESSIONS, &labels, f64::from(live.sessions));
@@ -228,7 +251,7 @@ async fn gauges(accounts: impl Iterator<Item = LiveAccount>, stores: &Stores) {
 }
 
 /// Keeps the governors at the rates that were set live; without one, at the configured rates.
-async fn follow_rates(edges: Edges, stop: CancellationToken) {
+pub(super) async fn follow_rates(edges: Edges, stop: CancellationToken) {
     let mut applied: BTreeMap<String, u32> = BTreeMap::new();
     loop {
         match rates::all(&edges.stores).await {
@@ -251,8 +274,7 @@ async fn follow_rates(edges: Edges, stop: CancellationToken) {
 
 struct LiveFleet {
     edges: Edges,
-    http: HttpAccounts,
-    reports: ReportSink,
+    callbacks: Callbacks,
     commit_took: Arc<AtomicU64>,
     links: Arc<Redirector>,
     failed: CancellationToken,
@@ -261,21 +283,7 @@ struct LiveFleet {
 #[async_trait::async_trait]
 impl Live for LiveFleet {
     fn accounts(&self) -> Vec<LiveAccount> {
-        let live = self.edges.routes.iter().map(|(name, route)| {
-            let (health, rate) = (route.provider.health(), self.edges.rates.view(name));
-            LiveAccount {
-                account: name.clone(),
-                up: health.up,
-                sessions: health.sessions,
-                outstanding: health.outstanding,
-                window: route.provider.window(),
-                rate: rate.rate,
-                ceiling: rate.ceiling,
-                throttled: rate.throttled,
-                last_error: health.last_error.map(|(code, text)| format!("{code} {text}")),
-            }
-        });
-        live.collect()
+        self.edges.live_accounts()
     }
 
     fn store_latency_ms(&self) -> Option<f64> {
@@ -302,61 +310,10 @@ impl Live for LiveFleet {
     }
 
     async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {
-        let account = self.caller(&callback, HttpAccount::receipts_token)?;
-        let (body, content_type) = content(&callback);
-        let reports = account.parse_receipts(body, content_type)?;
-        for reports in reports.chunks(REPORTS_PER_INTAKE) {
-            self.take_in(&callback.account, reports.to_vec(), vec![]).await?;
-        }
-        Ok(reply(account.receipt_reply()))
+        self.callbacks.receipts(callback).await
     }
 
     async fn inbound(&self, callback: Callback) -> Result<CallbackReply, Fault> {
-        let account = self.caller(&callback, HttpAccount::inbound_token)?;
-        let (body, content_type) = content(&callback);
-        let inbound = account.parse_inbound(body, content_type)?;
-        for inbound in inbound.chunks(REPORTS_PER_INTAKE) {
-            self.take_in(&callback.account, vec![], inbound.to_vec()).await?;
-        }
-        Ok(reply(account.inbound_reply()))
+        self.callbacks.inbound(callback).await
     }
-}
-
-impl LiveFleet {
-    /// The account that a callback names and knows the token of. Digests are compared, so that the time it takes says nothing
-    /// about the token; and whether the account or the token is wrong is nobody's business.
-    fn caller(&self, callback: &Callback, token: fn(&HttpAccount) -> Option<&str>) -> Result<&HttpAccount, Fault> {
-        let digest_of = |text: &str| digest([text.as_bytes()]);
-        let knows = |token: &str| {
-            !token.is_empty() && callback.token.as_deref().is_some_and(|given| digest_of(given) == digest_of(token))
-        };
-        let known = self.http.get(&callback.account).filter(|account| token(account).is_some_and(knows));
-        known
-            .map(|account| &**account)
-            .ok_or_else(|| Fault::new(Code::AccountUnknown, "no account takes callbacks under this name and token"))
-    }
-
-    /// Returns once everything is durable.
-    async fn take_in(&self, account: &str, reports: Vec<Report>, inbound: Vec<Inbound>) -> Result<(), Fault> {
-        let (ack, durable) = oneshot::channel();
-        let reports = Reports { account: account.to_owned(), reports, inbound, ack };
-        let stored = async { self.reports.send(reports).await.is_ok() && durable.await == Ok(true) };
-        match tokio::time::timeout(DURABLE_WITHIN, stored).await {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Fault::new(Code::StoreUnavailable, "it could not be stored now: send it again")),
-        }
-    }
-}
-
-/// What a callback says, and of which kind it is: without a body it says it in its query.
-fn content(callback: &Callback) -> (&[u8], &str) {
-    if callback.body.is_empty() {
-        (callback.query.as_bytes(), "application/x-www-form-urlencoded")
-    } else {
-        (&callback.body, &callback.content_type)
-    }
-}
-
-fn reply((content_type, body): (&str, &str)) -> CallbackReply {
-    CallbackReply { content_type: content_type.to_owned(), body: body.to_owned() }
 }

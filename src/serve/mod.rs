@@ -14,6 +14,7 @@ pub mod extract;
 pub(crate) mod fakes;
 pub mod fleet;
 pub mod guard;
+pub mod health;
 pub mod links;
 pub mod listen;
 pub mod listing;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,6 +16,7 @@ use super::access::{Pace, as_owner, with_key};
 use super::api;
 use super::callbacks::{self, live};
 use super::fleet::Surface;
+use super::health;
 use super::links;
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
@@ -102,16 +103,12 @@ async fn counted(request: Request, next: Next) -> Response {
     response
 }
 
-async fn ready(State(surface): State<Arc<Surface>>) -> Result<&'static str, Problem> {
-    match live(&surface)?.ready() {
-        Ok(()) => Ok("ready\n"),
-        Err(why) => Err(Fault::new(Code::StoreUnavailable, why).into()),
-    }
+async fn ready(State(surface): State<Arc<Surface>>) -> Result<Response, Problem> {
+    Ok(health::readiness(live(&surface)?.ready()))
 }
 
 async fn metrics(State(surface): State<Arc<Surface>>) -> Response {
-    let text = surface.exporter.as_ref().map(|exporter| exporter.render()).unwrap_or_default();
-    (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    health::rendered(surface.exporter.as_ref().map(|exporter| exporter.render()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::recipients::RecipientPages;
 use crate::model::account::Account;
 use crate::model::answer::Answer;
 use crate::model::batch::BatchRow;
+use crate::model::fleet::LiveAccount;
 use crate::model::id::{LaneKey, Msisdn};
 use crate::model::schedule::StartDecision;
 use crate::model::state::StepState;
@@ -154,29 +155,6 @@ fn kind_of(answer: &Answer) -> String {
         Answer::Suppressed => "suppressed".into(),
         Answer::Expired => "expired".into(),
     }
-}
-
-/// An account as the process that sends sees it now.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LiveAccount {
-    /// Its name.
-    pub account: String,
-    /// Whether messages can be handed over.
-    pub up: bool,
-    /// Sessions bound.
-    pub sessions: u32,
-    /// Parts handed over and not answered.
-    pub outstanding: u64,
-    /// Parts that may be outstanding at once.
-    pub window: u32,
-    /// Segments a second the governor allows.
-    pub rate: f64,
-    /// The configured ceiling.
-    pub ceiling: Option<u32>,
-    /// "Slow down" answers so far.
-    pub throttled: u64,
-    /// The last error.
-    pub last_error: Option<String>,
 }
 
 /// What limits a batch, the strongest reason first, as sentences. `live` is empty when no process sends. `store_latency_ms`

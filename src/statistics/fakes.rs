@@ -304,6 +304,10 @@ impl Documents for Fake {
         no()
     }
 
+    async fn replace(&self, _: Shelf, _: &str, _: &str, _: &str) -> Result<Cas, StoreError> {
+        no()
+    }
+
     async fn put(&self, _: Shelf, _: &str, _: &str) -> Result<(), StoreError> {
         no()
     }

@@ -1,27 +1,41 @@
-//! The leader's lock.
+//! The leader's lock, in memory and over Redis.
 
 use std::time::Duration;
 
 use smsfleet::adapters::memory::lease::MemoryLease;
+use smsfleet::adapters::redis::lease::RedisLease;
 use smsfleet::ports::lease::Lease;
 
-const TTL: Duration = Duration::from_secs(10);
+use super::redis::shared;
+
+/// Holds for ten units.
+async fn one_holds_it_until_it_lets_go_or_falls_silent(lease: &dyn Lease, unit: Duration) {
+    let ttl = unit * 10;
+    assert_eq!(lease.acquire("leader", 1, ttl).await, Ok(true));
+    assert_eq!(lease.acquire("leader", 2, ttl).await, Ok(false));
+    assert_eq!(lease.acquire("other", 2, ttl).await, Ok(true), "another lock is another lock");
+    assert_eq!(lease.acquire("leader", 1, ttl).await, Ok(true), "the same token again, as after a lost answer");
+    tokio::time::sleep(unit * 6).await;
+    assert_eq!(lease.acquire("leader", 1, ttl).await, Ok(true), "it renews");
+    tokio::time::sleep(unit * 6).await;
+    assert_eq!(lease.acquire("leader", 2, ttl).await, Ok(false), "it was renewed six units ago");
+    tokio::time::sleep(unit * 5).await;
+    assert_eq!(lease.acquire("leader", 2, ttl).await, Ok(true), "its time is over");
+    lease.release("leader", 1).await.expect("a late release");
+    assert_eq!(lease.acquire("leader", 3, ttl).await, Ok(false), "a late release takes nothing from the next one");
+    lease.release("leader", 2).await.expect("a release");
+    assert_eq!(lease.acquire("leader", 3, ttl).await, Ok(true));
+    lease.release("leader", 3).await.expect("a release");
+    lease.release("leader", 3).await.expect("a release of nothing");
+}
 
 #[tokio::test(start_paused = true)]
-async fn one_holds_it_until_it_lets_go_or_falls_silent() {
-    let lease: &dyn Lease = &MemoryLease::new();
-    assert_eq!(lease.acquire("leader", 1, TTL).await, Ok(true));
-    assert_eq!(lease.acquire("leader", 2, TTL).await, Ok(false));
-    assert_eq!(lease.acquire("other", 2, TTL).await, Ok(true), "another lock is another lock");
-    assert_eq!(lease.acquire("leader", 1, TTL).await, Ok(true), "the same token again renews");
-    tokio::time::advance(Duration::from_secs(9)).await;
-    assert_eq!(lease.acquire("leader", 1, TTL).await, Ok(true));
-    tokio::time::advance(Duration::from_secs(9)).await;
-    assert_eq!(lease.acquire("leader", 2, TTL).await, Ok(false), "it was renewed nine seconds ago");
-    tokio::time::advance(Duration::from_secs(2)).await;
-    assert_eq!(lease.acquire("leader", 2, TTL).await, Ok(true), "its time is over");
-    lease.release("leader", 1).await.expect("a late release");
-    assert_eq!(lease.acquire("leader", 3, TTL).await, Ok(false), "a late release takes nothing from the next one");
-    lease.release("leader", 2).await.expect("a release");
-    assert_eq!(lease.acquire("leader", 3, TTL).await, Ok(true));
+async fn in_memory() {
+    one_holds_it_until_it_lets_go_or_falls_silent(&MemoryLease::new(), Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn over_redis() {
+    let lease = RedisLease::new(shared().await);
+    one_holds_it_until_it_lets_go_or_falls_silent(&lease, Duration::from_millis(200)).await;
 }

@@ -23,7 +23,7 @@ fn token(slice: u32) -> SmsBatchPartitionTask {
 
 async fn send(broker: &MemoryBroker, partition: u8, slices: std::ops::Range<u32>) {
     let tasks = slices.map(|slice| (partition, token(slice))).collect();
-    broker.sender().send_delivery(tasks).await.expect("they are sent");
+    broker.sender().send_delivery(tasks, None).await.expect("they are sent");
 }
 
 async fn next(member: &Member) -> QueueEvent<SmsBatchPartitionTask> {
@@ -47,7 +47,7 @@ async fn revoked(member: &Member) -> Vec<u8> {
 
 async fn task(member: &Member) -> (u8, u64, u32) {
     match next(member).await {
-        QueueEvent::Task { partition, offset, task } => (partition, offset, task.slice),
+        QueueEvent::Task { partition, offset, task, .. } => (partition, offset, task.slice),
         other => panic!("{other:?} instead of a token"),
     }
 }
@@ -184,7 +184,7 @@ async fn tasks_of_preparation_are_spread_and_nothing_is_lost_with_the_broker_alo
     let member = broker.join_prepare();
     let code = TaskCode { batch: BatchId(1), number: 1 };
     let tasks = (0..32).map(|range| PrepareTask::Range { task_code: code, range }).collect();
-    broker.sender().send_prepare(tasks).await.expect("they are sent");
+    broker.sender().send_prepare(tasks, None).await.expect("they are sent");
     assert!(matches!(member.recv().await, Ok(QueueEvent::Assigned(all)) if all.len() == 16));
     let (mut ranges, mut partitions) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..32 {
@@ -197,6 +197,6 @@ async fn tasks_of_preparation_are_spread_and_nothing_is_lost_with_the_broker_alo
     assert_eq!((ranges.len(), partitions.len()), (32, 16));
     broker.lose_all();
     assert_eq!(broker.lag(), (0, 0));
-    broker.sender().send_prepare(vec![PrepareTask::Seal { task_code: code, from: 0, to: 1 }]).await.expect("it is sent");
+    broker.sender().send_prepare(vec![PrepareTask::Seal { task_code: code, from: 0, to: 1 }], None).await.expect("it is sent");
     assert!(matches!(member.recv().await, Ok(QueueEvent::Task { offset: 2, .. })), "offsets go on");
 }

@@ -7,27 +7,27 @@ use std::path::{Path, PathBuf};
 const STAGES: [&str; 11] =
     ["access", "batch", "coordinate", "prepare", "dispatch", "deliver", "receipts", "statistics", "links", "webhooks", "privacy"];
 
-/// Crates that speak to the outside, and the one place that may use each.
-const CLIENTS: [(&str, &str); 19] = [
-    ("redb", "src/adapters/embedded/engine"),
-    ("rusmpp", "src/adapters/smpp"),
-    ("reqwest", "src/adapters/http"),
-    ("minijinja", "src/prepare"),
-    ("rlibphonenumber", "src/prepare"),
-    ("csv", "src/adapters/source"),
-    ("encoding_rs", "src/adapters/source"),
-    ("flate2", "src/adapters/source"),
-    ("object_store", "src/adapters/source"),
-    ("backoff", "src/runtime/retry.rs"),
-    ("indicatif", "src/cli"),
-    ("clap", "src/cli"),
-    ("figment", "src/roles"),
-    ("utoipa", "src/serve"),
-    ("utoipa_axum", "src/serve"),
-    ("rdkafka", "src/adapters/kafka"),
-    ("scylla", "src/adapters/scylla"),
-    ("openssl", "src/adapters/scylla"),
-    ("deadpool_redis", "src/adapters/redis"),
+/// Crates that speak to the outside, and the places that may use each: one, unless what is spoken is a common tongue.
+const CLIENTS: [(&str, &[&str]); 19] = [
+    ("redb", &["src/adapters/embedded/engine"]),
+    ("rusmpp", &["src/adapters/smpp"]),
+    ("reqwest", &["src/adapters/http", "src/adapters/source/azure_table"]),
+    ("minijinja", &["src/prepare"]),
+    ("rlibphonenumber", &["src/prepare"]),
+    ("csv", &["src/adapters/source"]),
+    ("encoding_rs", &["src/adapters/source"]),
+    ("flate2", &["src/adapters/source"]),
+    ("object_store", &["src/adapters/source"]),
+    ("backoff", &["src/runtime/retry.rs"]),
+    ("indicatif", &["src/cli"]),
+    ("clap", &["src/cli"]),
+    ("figment", &["src/roles"]),
+    ("utoipa", &["src/serve"]),
+    ("utoipa_axum", &["src/serve"]),
+    ("rdkafka", &["src/adapters/kafka"]),
+    ("scylla", &["src/adapters/scylla"]),
+    ("openssl", &["src/adapters/scylla"]),
+    ("deadpool_redis", &["src/adapters/redis"]),
 ];
 
 /// All Rust files below `folder`, with their text.
@@ -117,12 +117,12 @@ fn each_client_library_lives_in_one_place() {
     let mut wrong = Vec::new();
     for (path, text) in files("src") {
         let code = code(&text);
-        for (client, home) in CLIENTS {
+        for (client, homes) in CLIENTS {
             let used = code
                 .match_indices(&format!("{client}::"))
                 .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'));
-            if used && !path.starts_with(home) && path != "src/main.rs" && !is_test(&path) {
-                wrong.push(format!("{path} uses {client}, which lives in {home}"));
+            if used && !homes.iter().any(|home| path.starts_with(home)) && path != "src/main.rs" && !is_test(&path) {
+                wrong.push(format!("{path} uses {client}, which lives in {homes:?}"));
             }
         }
     }

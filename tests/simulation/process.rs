@@ -16,12 +16,13 @@ use smsfleet::batch::Offer;
 use smsfleet::coordinate::leader::Terms;
 use smsfleet::coordinate::sweeper::Keep;
 use smsfleet::model::account::{Account, Capabilities, LongMessage, ReceiptRules};
+use smsfleet::model::id::WorkerId;
 use smsfleet::model::idform::IdForm;
 use smsfleet::ports::clock::Clock;
 use smsfleet::ports::provider::{Provider, Route};
 use smsfleet::ports::{Stores, World};
 use smsfleet::prepare::tools::Settings as PrepareSettings;
-use smsfleet::roles::coordinator;
+use smsfleet::roles::coordinator::{self, Leading};
 use smsfleet::roles::edges::Edges;
 use smsfleet::roles::fleet::{Ends, Fleet, Settings};
 use smsfleet::runtime::task::Tasks;
@@ -116,7 +117,9 @@ impl Process {
         shared.network.listen(sink);
         let (prepare, delivery) = (shared.broker.join_prepare(), shared.broker.join_delivery());
         let members = [prepare.member(), delivery.member()];
-        let fleet = Fleet::start(edges, Ends { prepare, delivery, reports }, settings());
+        let worker = WorkerId(edges.world.chance.next());
+        let ends = Ends { lead: Some(Leading::default()), prepare: Some(prepare), delivery: Some(delivery), reports: Some(reports) };
+        let fleet = Fleet::start(edges, ends, settings(), worker);
         Process { fleet, sessions, frozen, members, expelled: false }
     }
 
@@ -160,6 +163,8 @@ fn settings() -> Settings {
             range_records: 64,
             range_tasks: 4,
             keep,
+            bind_slots: BTreeMap::new(),
+            raise_mark: false,
         },
         prepare: PrepareSettings { tasks: 2, ..PrepareSettings::default() },
         grace: Duration::from_secs(8),

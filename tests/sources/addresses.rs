@@ -96,7 +96,7 @@ async fn buckets_and_endpoints_that_are_not_named_are_refused() {
     ] {
         // Reading refuses what checking refuses, whoever asks.
         fault_of(source.check_address(address, false, &[]), Code::SourceForbidden, "bucket");
-        let spec = SourceSpec { table_name: address.to_string(), dialect: String::new() };
+        let spec = SourceSpec { table_name: address.to_string(), ..SourceSpec::default() };
         assert_eq!(source.plan(&spec, 1).await.map_err(|fault| fault.code), Err(Code::SourceForbidden), "{address}");
     }
     for address in ["s3://shared/in/../a.csv", "s3://user@lists/a.csv", "s3://lists:80/a", "http://127.0.0.1/a", "upload:../a"] {
@@ -124,7 +124,7 @@ async fn a_store_that_cannot_be_reached_may_be_tried_again_and_is_named() {
     let stores = ObjectStores::new(&BTreeMap::from([("main".to_string(), config)])).expect("stores");
     let folder = tempfile::tempdir().expect("a folder");
     let source = ListSource::new(folder.path().join("spool")).with_objects(stores);
-    let spec = SourceSpec { table_name: "s3://lists/a.csv".into(), dialect: String::new() };
+    let spec = SourceSpec { table_name: "s3://lists/a.csv".into(), ..SourceSpec::default() };
     let fault = source.plan(&spec, 1).await.expect_err("nobody listens");
     assert!(fault.code == Code::SourceUnavailable && fault.code.retryable(), "{fault}");
     for says in ["s3://lists/a.csv", &format!("127.0.0.1:{port}"), "object_stores.main.endpoint", "refused"] {

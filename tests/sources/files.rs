@@ -53,7 +53,7 @@ async fn what_is_no_list_says_what_to_do() {
         }
     }
     let place = Place::new(b"a\n1\n", "");
-    let at = |table_name: String| SourceSpec { table_name, dialect: String::new() };
+    let at = |table_name: String| SourceSpec { table_name, ..SourceSpec::default() };
     fault_of(place.source.plan(&at("no/such/list.csv".into()), 1).await, Code::SourceNotFound, "no/such/list.csv");
     fault_of(place.source.plan(&at("/dev/null".into()), 1).await, Code::SourceNotFound, "regular file");
 }
@@ -101,7 +101,7 @@ async fn standard_input_becomes_a_file_that_stays_the_same() {
     assert_eq!((files_in(&dir).len(), std::fs::read_to_string(&path).expect("read").as_str()), (2, list));
 
     let source = ListSource::new(dir.clone());
-    let spec = SourceSpec { table_name: path.display().to_string(), dialect: String::new() };
+    let spec = SourceSpec { table_name: path.display().to_string(), ..SourceSpec::default() };
     let plan = source.plan(&spec, 10).await.expect("a plan");
     // The same bytes under another inode, as after a restore of the folder.
     std::fs::remove_file(&path).expect("removed");

@@ -5,6 +5,7 @@ mod files;
 mod folders;
 mod forms;
 mod servers;
+mod tables;
 mod uploads;
 mod whole;
 
@@ -70,7 +71,7 @@ impl Place {
                 (source.with_objects(stores), "s3://lists/in/".to_string(), Some(store))
             }
         };
-        Place { folder, source, spec: SourceSpec { table_name, dialect: dialect.to_string() }, store }
+        Place { folder, source, spec: SourceSpec { table_name, dialect: dialect.to_string(), ..SourceSpec::default() }, store }
     }
 
     /// Writes a file of the folder.

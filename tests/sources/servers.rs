@@ -67,7 +67,7 @@ fn source(folder: &Path, config: &ObjectStoreConfig) -> (ListSource, ObjectStore
 }
 
 fn at(table_name: &str) -> SourceSpec {
-    SourceSpec { table_name: table_name.to_string(), dialect: String::new() }
+    SourceSpec { table_name: table_name.to_string(), ..SourceSpec::default() }
 }
 
 async fn read(source: &ListSource, spec: &SourceSpec, range_records: u32) -> Vec<Record> {

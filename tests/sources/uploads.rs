@@ -91,7 +91,7 @@ async fn an_upload_is_there_under_the_hash_of_its_content_and_is_a_list() {
             assert_eq!(kept.uploads.list().await.expect("a list").len(), before + 1, "the same content is one file");
             assert_eq!(kept.names().await.len(), before + 1, "nothing else is left");
 
-            let spec = SourceSpec { table_name: format!("upload:{sha}"), dialect: String::new() };
+            let spec = SourceSpec { table_name: format!("upload:{sha}"), ..SourceSpec::default() };
             let plan = kept.source.plan(&spec, 300_000).await.expect("a plan");
             assert_eq!(plan.records, records as u64);
             kept.uploads.put(content(&bytes), None, None).await.expect("handed in again");
@@ -153,7 +153,7 @@ async fn uploads_go_by_name_and_by_age_and_stay_while_they_are_needed() {
         assert_eq!(kept.uploads.delete(&ids[0]).await, Ok(true));
         assert_eq!(kept.uploads.delete(&ids[0]).await, Ok(false));
         assert_eq!(kept.uploads.get(&ids[0]).await, Ok(None));
-        let spec = SourceSpec { table_name: format!("upload:{}", ids[0]), dialect: String::new() };
+        let spec = SourceSpec { table_name: format!("upload:{}", ids[0]), ..SourceSpec::default() };
         fault_of(kept.source.plan(&spec, 1).await, Code::SourceNotFound, &ids[0]);
         for name in ["..", "../uploads", "A", &"g".repeat(64)] {
             fault_of(kept.uploads.delete(name).await, Code::InputInvalid, "hexadecimal");

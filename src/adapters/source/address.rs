@@ -1,4 +1,5 @@
-//! What a `table_name` may say: a path of this machine, an object or a folder of a configured object store, an upload.
+//! What a `table_name` may say: a path of this machine, an object or a folder of a configured object store, a table of a
+//! configured account, an upload.
 //!
 //! An address is taken apart by hand and never handed to a URL library: those tidy up `..`, user names and ports, and what was
 //! checked would not be what is asked for.
@@ -43,8 +44,18 @@ pub(super) enum Address {
     Local(PathBuf),
     /// An object, or a folder of objects.
     Object(ObjectAddress),
+    /// A table.
+    Table(TableAddress),
     /// An upload, by the SHA-256 of its content.
     Upload(String),
+}
+
+/// Where a table is. Which account that means is the configuration's to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TableAddress {
+    /// The name under `azure_tables`.
+    pub store: String,
+    pub table: String,
 }
 
 /// Where an object is. Which endpoint that means is the configuration's to say.
@@ -71,12 +82,17 @@ impl Address {
             return Ok(Address::Local(PathBuf::from(text)));
         };
         let refuse = |why: String| Fault::new(Code::InputInvalid, format!("the address {text:?} {why}"));
+        if scheme.eq_ignore_ascii_case(TABLES) {
+            let parts = rest.split_once('/').filter(|(store, table)| is_store(store) && is_table(table));
+            let (store, table) = parts.ok_or_else(|| refuse("wants STORE/TABLE behind its scheme, and no more".to_string()))?;
+            return Ok(Address::Table(TableAddress { store: store.to_string(), table: table.to_string() }));
+        }
         let (kind, with_account) = match scheme.to_ascii_lowercase().as_str() {
             "s3" | "s3a" => (StoreKind::S3, false),
             "gs" => (StoreKind::Gcs, false),
             "az" | "azure" => (StoreKind::Azure, false),
             "abfs" | "abfss" => (StoreKind::Azure, true),
-            _ => return Err(refuse("has a scheme that is none of s3, az, azure, abfs, abfss, gs".to_string())),
+            _ => return Err(refuse("has a scheme that is none of s3, az, azure, abfs, abfss, gs, aztable".to_string())),
         };
         let (place, key) = rest.split_once('/').unwrap_or((rest, ""));
         let (bucket, account) = if with_account {
@@ -106,6 +122,15 @@ impl std::fmt::Display for ObjectAddress {
     }
 }
 
+impl std::fmt::Display for TableAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{TABLES}://{}/{}", self.store, self.table)
+    }
+}
+
+/// The scheme of tables.
+const TABLES: &str = "aztable";
+
 /// What the address of an upload begins with.
 pub(super) const UPLOAD: &str = "upload:";
 
@@ -133,6 +158,18 @@ fn is_scheme(text: &str) -> bool {
 pub(super) fn is_bucket(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
     (3..=222).contains(&name.len()) && name.bytes().all(plain) && !name.contains("..") && !name.starts_with(['.', '-'])
+}
+
+/// A name in the configuration.
+pub fn is_store(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+}
+
+/// The name of a table in Azure Table Storage: nothing in it could mean another place.
+pub(super) fn is_table(name: &str) -> bool {
+    (3..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric())
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
 }
 
 /// A key without steps up, empty steps or control characters.
@@ -192,6 +229,10 @@ mod tests {
             assert_eq!(Address::parse(text), Ok(Address::Local(text.into())));
             assert!(!is_remote(text));
         }
+        let people = TableAddress { store: "main".into(), table: "People7".into() };
+        assert_eq!(people.to_string(), "aztable://main/People7");
+        assert_eq!(Address::parse("aztable://main/People7"), Ok(Address::Table(people)));
+        assert!(is_remote("aztable://main/People7"));
         let id = "0123456789abcdef".repeat(4);
         assert_eq!(Address::parse(&format!("upload:{id}")), Ok(Address::Upload(id)));
     }
@@ -216,6 +257,14 @@ mod tests {
             "ftp://x/y",
             "abfss://lists@evil.example/x",
             "abfss://lists/x",
+            "aztable://main",
+            "aztable://main/",
+            "aztable://main/people/more",
+            "aztable://main/people?sv=1",
+            "aztable://main/peo%20ple",
+            "aztable://evil.example/people",
+            "aztable://main@evil/people",
+            "aztable://main/7people",
             "upload:../../etc/passwd",
             "upload:ABCDEF",
         ] {

@@ -1,14 +1,16 @@
-//! Lists of recipients: CSV and JSON Lines, of any encoding, compressed or not, in files, folders and object stores.
+//! Lists of recipients: CSV and JSON Lines, of any encoding, compressed or not, in files, folders and object stores; and tables.
 //!
 //! A list is looked at once (`plan`): what it is, its columns, and ranges whose borders lie between records. Then its ranges are
 //! read in any order, as often as asked, in bounded memory, and each proves at its end that it is what was planned (`range`).
 //! Both find the records with the same code (`records`). Where a list may be, and how its bytes come: `address`, `list`, `part`,
 //! `objects`, `fetch`. What cannot be read by ranges as it is, is first copied as plain UTF-8 (`spool`). What was handed in over
-//! the network is kept by `uploads`. How a caller names what looking cannot tell: see `dialect`.
+//! the network is kept by `uploads`. How a caller names what looking cannot tell: see `dialect`. A table is no text and is read by
+//! its keys: `azure_table`.
 //!
 //! Architecture invariant: nothing here knows what a telephone number or a template is.
 
 mod address;
+mod azure_table;
 mod columns;
 mod copies;
 mod detect;
@@ -31,7 +33,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::copies::{SpoolCopies, UploadCopies};
-pub use address::{StoreKind, is_remote};
+pub use address::{StoreKind, is_remote, is_store};
+pub use azure_table::{AzureTableConfig, AzureTables};
 pub use object_config::ObjectStoreConfig;
 pub use objects::ObjectStores;
 pub use spool::{expire, spool, sweep};
@@ -51,7 +54,7 @@ use crate::ports::source::{RangeReader, Source, SourceSpec};
 pub const EXPANDED_BYTES_MAX: u64 = 64 << 30;
 
 /// Lists wherever they are. `SourceSpec::table_name` is a path of this machine; `s3://BUCKET/KEY`, `az://CONTAINER/KEY` (or
-/// `azure:`, `abfss:`), `gs://BUCKET/KEY`; or `upload:SHA256`. A path that is a folder, and a key that ends in a slash, is one
+/// `azure:`, `abfss:`), `gs://BUCKET/KEY`; `aztable://STORE/TABLE`; or `upload:SHA256`. A path that is a folder, and a key that ends in a slash, is one
 /// list of all files directly in it, sorted by name, hidden ones left out.
 ///
 /// `SourceSpec::dialect` names what should not be found out, as `key=value` with `;` between: `format` (`csv`, `jsonl`),
@@ -62,13 +65,14 @@ pub struct ListSource {
     spool_dir: PathBuf,
     expanded_max: u64,
     objects: Arc<ObjectStores>,
+    tables: Arc<AzureTables>,
     uploads: Option<UploadPlace>,
 }
 
 impl ListSource {
     /// A source of local files that keeps its copies in `spool_dir`.
     pub fn new(spool_dir: PathBuf) -> ListSource {
-        ListSource { spool_dir, expanded_max: EXPANDED_BYTES_MAX, objects: Arc::default(), uploads: None }
+        ListSource { spool_dir, expanded_max: EXPANDED_BYTES_MAX, objects: Arc::default(), tables: Arc::default(), uploads: None }
     }
 
     /// Refuses files that expand to more bytes than this.
@@ -80,6 +84,12 @@ impl ListSource {
     /// Reads the buckets of these stores too.
     pub fn with_objects(mut self, objects: ObjectStores) -> ListSource {
         self.objects = Arc::new(objects);
+        self
+    }
+
+    /// Reads the tables of these accounts too.
+    pub fn with_tables(mut self, tables: AzureTables) -> ListSource {
+        self.tables = Arc::new(tables);
         self
     }
 
@@ -97,13 +107,14 @@ impl ListSource {
 
     /// Whether a batch may name this address; the answer is the address to store. For a request that came over the network a
     /// path must lie below one of `folders`, with all links resolved; the one of this machine's operator may be any path. Nobody
-    /// reaches a bucket that the configuration does not name.
+    /// reaches a bucket or a table that the configuration does not name.
     ///
     /// # Errors
     /// [`Code::InputInvalid`] for what is no address, [`Code::SourceForbidden`] for what is not allowed.
     pub fn check_address(&self, table_name: &str, from_network: bool, folders: &[PathBuf]) -> Result<String, Fault> {
         match Address::parse(table_name)? {
             Address::Object(address) => self.objects.bucket(&address).map(|_| table_name.to_string()),
+            Address::Table(address) => self.tables.table(&address).map(|_| table_name.to_string()),
             Address::Upload(_) => Ok(table_name.to_string()),
             Address::Local(path) if from_network => {
                 let real = address::allowed_path(&path, folders)?;
@@ -114,16 +125,19 @@ impl ListSource {
         }
     }
 
-    /// Whether the list is still what was planned, without reading it. `dialect` is the plan's.
+    /// Whether the list is still what was planned, without reading it (a table's keys are walked). `dialect` is the plan's.
     ///
     /// # Errors
     /// [`Code::SourceChanged`], or what keeps it from being looked at.
     pub async fn unchanged(&self, table_name: &str, planned: &Fingerprint, dialect: &str) -> Result<(), Fault> {
+        if let Address::Table(address) = Address::parse(table_name)? {
+            return self.tables.unchanged(&address, planned, dialect).await;
+        }
         let now = self.list(table_name).await?;
         if (now.size(), &now.version()) == (planned.size, &planned.version) { Ok(()) } else { Err(now.changed_since(dialect)) }
     }
 
-    /// What lies at an address now.
+    /// What lies at an address now, which is no table.
     async fn list(&self, table_name: &str) -> Result<List, Fault> {
         match Address::parse(table_name)? {
             // A folder may hold many files, and lie on another machine.
@@ -133,6 +147,7 @@ impl ListSource {
             }
             Address::Local(path) => list::local(&path, &self.spool_dir),
             Address::Object(address) => self.objects.bucket(&address)?.list(&address).await,
+            Address::Table(address) => Err(Fault::new(Code::Internal, format!("{address} was taken for a list of files"))),
             Address::Upload(id) => {
                 let place = self.uploads.as_ref();
                 let none = || Fault::new(Code::SourceNotFound, format!("{table_name}: this fleet keeps no uploads"));
@@ -153,6 +168,9 @@ impl ListSource {
 #[async_trait::async_trait]
 impl Source for ListSource {
     async fn plan(&self, spec: &SourceSpec, range_records: u32) -> Result<SourcePlan, Fault> {
+        if let Address::Table(address) = Address::parse(&spec.table_name)? {
+            return self.tables.plan(&address, spec, range_records).await;
+        }
         let wanted = Wanted::parse(&spec.dialect)?;
         let list = self.list(&spec.table_name).await?;
         let (source, before) = (self.clone(), list.clone());
@@ -165,6 +183,9 @@ impl Source for ListSource {
     }
 
     async fn open(&self, spec: &SourceSpec, plan: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
+        if let Address::Table(address) = Address::parse(&spec.table_name)? {
+            return self.tables.open(&address, spec, plan, range);
+        }
         let now = self.list(&spec.table_name).await?;
         if (now.size(), &now.version()) != (plan.fingerprint.size, &plan.fingerprint.version) {
             return Err(now.changed_since(&plan.dialect));

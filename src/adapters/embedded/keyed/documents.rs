@@ -33,6 +33,17 @@ impl Documents for Keyed {
         })
     }
 
+    async fn replace(&self, shelf: Shelf, name: &str, expected: &str, body: &str) -> Result<Cas, StoreError> {
+        let key = key_of(shelf, name);
+        // The row's beginning is compared, which is the whole row: a text's length stands before it.
+        let was = Expect::Bytes(0, small(&(expected,)));
+        let change = Batch::control().check(Table::Document, key.clone(), was);
+        Ok(match self.engine.write(change.put(Table::Document, key, small(&(body,)))).await? {
+            Written::Applied(_) => Cas::Applied,
+            Written::Refused => Cas::Refused,
+        })
+    }
+
     async fn put(&self, shelf: Shelf, name: &str, body: &str) -> Result<(), StoreError> {
         self.engine.write(Batch::control().put(Table::Document, key_of(shelf, name), small(&(body,)))).await?;
         Ok(())

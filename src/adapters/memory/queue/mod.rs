@@ -12,6 +12,7 @@ use self::topic::Topic;
 pub use self::topic::{MemberId, MemberQueue};
 use crate::model::limits::DELIVERY_PARTITIONS;
 use crate::model::task::{PrepareTask, SmsBatchPartitionTask};
+use crate::model::trace::TraceParent;
 use crate::ports::queue::{QueueError, TaskSender};
 
 /// Partitions of the preparation topic.
@@ -88,15 +89,19 @@ impl MemoryBroker {
 
 #[async_trait::async_trait]
 impl TaskSender for MemoryBroker {
-    async fn send_delivery(&self, tasks: Vec<(u8, SmsBatchPartitionTask)>) -> Result<(), QueueError> {
-        self.delivery.append(tasks);
+    async fn send_delivery(
+        &self,
+        tasks: Vec<(u8, SmsBatchPartitionTask)>,
+        trace: Option<TraceParent>,
+    ) -> Result<(), QueueError> {
+        self.delivery.append(tasks, trace);
         Ok(())
     }
 
-    async fn send_prepare(&self, tasks: Vec<PrepareTask>) -> Result<(), QueueError> {
+    async fn send_prepare(&self, tasks: Vec<PrepareTask>, trace: Option<TraceParent>) -> Result<(), QueueError> {
         let first = self.next_prepare.fetch_add(tasks.len() as u64, Ordering::Relaxed);
         let partition = |at: usize| ((first + at as u64) % u64::from(PREPARE_PARTITIONS)) as u8;
-        self.prepare.append(tasks.into_iter().enumerate().map(|(at, task)| (partition(at), task)).collect());
+        self.prepare.append(tasks.into_iter().enumerate().map(|(at, task)| (partition(at), task)).collect(), trace);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::assign::plan;
+use crate::model::trace::TraceParent;
 use crate::ports::queue::{QueueError, QueueEvent, TaskQueue};
 
 /// A partition goes to its new owner after this long, whether the old one said that it let go or not.
@@ -29,7 +30,7 @@ struct State<T> {
 
 struct Partition<T> {
     /// Tokens from the committed offset on.
-    tokens: VecDeque<T>,
+    tokens: VecDeque<(T, Option<TraceParent>)>,
     committed: u64,
     owner: Owner,
 }
@@ -63,12 +64,12 @@ impl<T: Clone> Topic<T> {
         Topic { state: Mutex::new(State { partitions, members: BTreeMap::new() }), changed: Notify::new() }
     }
 
-    pub(super) fn append(&self, tasks: Vec<(u8, T)>) {
+    pub(super) fn append(&self, tasks: Vec<(u8, T)>, trace: Option<TraceParent>) {
         {
             let mut state = self.lock();
             for (partition, task) in tasks {
                 if let Some(partition) = state.partitions.get_mut(usize::from(partition)) {
-                    partition.tokens.push_back(task);
+                    partition.tokens.push_back((task, trace));
                 }
             }
         }
@@ -196,19 +197,23 @@ impl<T: Clone> State<T> {
             let from_first = member.next.iter_mut().map(|(number, next)| (*number, next));
             found = from_first.filter_map(|(number, next)| has_token(&self.partitions, number, next)).next();
         }
-        let Some((partition, next, task)) = found else { return Ok(None) };
+        let Some((partition, next, (task, trace))) = found else { return Ok(None) };
         let offset = *next;
         *next += 1;
         member.last = partition;
-        Ok(Some(QueueEvent::Task { partition, offset, task }))
+        Ok(Some(QueueEvent::Task { partition, offset, task, trace }))
     }
 }
 
 /// The token at `next` of a partition, if it was sent.
-fn has_token<'a, T: Clone>(partitions: &[Partition<T>], number: u8, next: &'a mut u64) -> Option<(u8, &'a mut u64, T)> {
+fn has_token<'a, T: Clone>(
+    partitions: &[Partition<T>],
+    number: u8,
+    next: &'a mut u64,
+) -> Option<(u8, &'a mut u64, (T, Option<TraceParent>))> {
     let partition = &partitions[usize::from(number)];
     let at = usize::try_from(next.checked_sub(partition.committed)?).ok()?;
-    partition.tokens.get(at).map(|task| (number, next, task.clone()))
+    partition.tokens.get(at).map(|token| (number, next, token.clone()))
 }
 
 /// A member's end of a topic. Dropped, it leaves the group as a crash does.

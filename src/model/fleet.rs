@@ -1,0 +1,197 @@
+//! What each process of a fleet says of itself, every few seconds, and what can be told from it.
+//!
+//! A sheet is for people, and for the leader's choice of who holds sessions. No rule rests on it: who owns a lane stands in
+//! the lane's ledger, and a process that falls silent loses nothing but its sessions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{LaneKey, WorkerId};
+use super::time::Timestamp;
+
+/// How often a process writes its sheet.
+pub const SHEET_EVERY: Duration = Duration::from_secs(2);
+/// A process whose sheet is older than this is silent.
+pub const SILENT_AFTER: Duration = Duration::from_secs(10);
+/// A sheet of a process that has been silent for so long is taken away.
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
+
+/// What a process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FleetRole {
+    /// Leads, or waits to lead.
+    Coordinator,
+    /// Reads ranges and seals lanes.
+    Prepare,
+    /// Sends.
+    Deliver,
+    /// Serves the API, takes receipts, redirects short links.
+    Gateway,
+}
+
+/// All roles with their names, as commands and sheets have them.
+pub const ROLES: [(FleetRole, &str); 4] = [
+    (FleetRole::Coordinator, "coordinator"),
+    (FleetRole::Prepare, "prepare"),
+    (FleetRole::Deliver, "deliver"),
+    (FleetRole::Gateway, "gateway"),
+];
+
+impl FleetRole {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        ROLES.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name)
+    }
+}
+
+impl std::fmt::Display for FleetRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An account as a process that sends sees it now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LiveAccount {
+    /// Its name.
+    pub account: String,
+    /// Whether messages can be handed over.
+    pub up: bool,
+    /// Sessions bound.
+    pub sessions: u32,
+    /// Parts handed over and not answered.
+    pub outstanding: u64,
+    /// Parts that may be outstanding at once.
+    pub window: u32,
+    /// Segments a second the governor allows.
+    pub rate: f64,
+    /// The configured ceiling.
+    pub ceiling: Option<u32>,
+    /// "Slow down" answers so far.
+    pub throttled: u64,
+    /// The last error.
+    pub last_error: Option<String>,
+}
+
+impl LiveAccount {
+    /// Takes in what another process says of the same account: sessions add up, the rate is the whole fleet's already.
+    pub fn add(&mut self, other: &LiveAccount) {
+        self.up |= other.up;
+        self.sessions += other.sessions;
+        self.outstanding += other.outstanding;
+        self.window += other.window;
+        self.rate = self.rate.max(other.rate);
+        self.ceiling = self.ceiling.or(other.ceiling);
+        self.throttled = self.throttled.max(other.throttled);
+        self.last_error = self.last_error.take().or_else(|| other.last_error.clone());
+    }
+}
+
+/// Tokens that wait in the queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lag {
+    /// Tasks of preparation.
+    pub prepare: u64,
+    /// Tokens of delivery, about 5,000 recipients each.
+    pub delivery: u64,
+}
+
+/// What one process says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sheet {
+    /// This life of the process.
+    pub worker: WorkerId,
+    /// What it is for.
+    pub role: FleetRole,
+    /// The machine it runs on.
+    pub host: String,
+    /// Its process id there.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it wrote this.
+    pub at: Timestamp,
+    /// Since when it leads, if it does.
+    #[serde(default)]
+    pub leads_since: Option<Timestamp>,
+    /// What waits in the queues, if it leads.
+    #[serde(default)]
+    pub lag: Option<Lag>,
+    /// Partitions of the delivery topic that it owns.
+    #[serde(default)]
+    pub partitions: Vec<u8>,
+    /// Lanes that it serves now.
+    #[serde(default)]
+    pub lanes: Vec<LaneKey>,
+    /// Its accounts.
+    #[serde(default)]
+    pub accounts: Vec<LiveAccount>,
+    /// Accounts that its lanes wait for, or are sent through.
+    #[serde(default)]
+    pub wanted: Vec<String>,
+}
+
+impl Sheet {
+    /// Whether it was written a short while ago. Clocks of two machines may differ by a few seconds.
+    pub fn is_alive(&self, now: Timestamp) -> bool {
+        now.since(self.at) <= SILENT_AFTER
+    }
+}
+
+/// The fleet's accounts, put together from the sheets of those alive that send.
+pub fn accounts(sheets: &[Sheet], now: Timestamp) -> Vec<LiveAccount> {
+    let mut all: BTreeMap<&str, LiveAccount> = BTreeMap::new();
+    for account in sheets.iter().filter(|sheet| sheet.is_alive(now)).flat_map(|sheet| &sheet.accounts) {
+        all.entry(&account.account)
+            .or_insert_with(|| LiveAccount { account: account.account.clone(), ..LiveAccount::default() })
+            .add(account);
+    }
+    all.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sheet(at: i64, accounts: Vec<LiveAccount>) -> Sheet {
+        Sheet {
+            worker: WorkerId(1),
+            role: FleetRole::Deliver,
+            host: "a".into(),
+            pid: 1,
+            version: "1".into(),
+            started: Timestamp(0),
+            at: Timestamp(at),
+            leads_since: None,
+            lag: None,
+            partitions: vec![],
+            lanes: vec![],
+            accounts,
+            wanted: vec![],
+        }
+    }
+
+    #[test]
+    fn sessions_add_up_and_the_silent_do_not_count() {
+        let account =
+            |up, sessions, rate| LiveAccount { account: "main".into(), up, sessions, rate, ..LiveAccount::default() };
+        let now = Timestamp(0).plus(Duration::from_secs(100));
+        let fresh = now.minus(Duration::from_secs(3)).0;
+        let sheets =
+            [sheet(fresh, vec![account(true, 2, 100.0)]), sheet(fresh, vec![account(false, 1, 90.0)]), sheet(0, vec![account(true, 7, 500.0)])];
+        let all = accounts(&sheets, now);
+        assert_eq!((all.len(), all[0].up, all[0].sessions, all[0].rate), (1, true, 3, 100.0));
+    }
+
+    #[test]
+    fn a_sheet_of_an_older_version_is_read() {
+        let old = r#"{"worker":7,"role":"gateway","host":"h","pid":3,"version":"0","started":0,"at":5}"#;
+        let read: Sheet = serde_json::from_str(old).expect("what was added later has defaults");
+        assert_eq!((read.role, read.partitions.len()), (FleetRole::Gateway, 0));
+    }
+}

@@ -1,0 +1,133 @@
+//! What a gateway adds to its intake of receipts: the API over the fleet's store, providers' callbacks, short links.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::coordinate::members;
+use crate::links::{ClickLog, Redirector};
+use crate::model::code::Fault;
+use crate::model::fleet::{self, LiveAccount};
+use crate::ports::provider::ReportSink;
+use crate::ports::tallies::Tallies;
+use crate::roles::callbacks::Callbacks;
+use crate::roles::config::Config;
+use crate::roles::edges::Edges;
+use crate::roles::embedded::{HttpAccounts, link_settings};
+use crate::roles::opened::eraser;
+use crate::roles::sources::{self, Lists};
+use crate::roles::surface::{self, Base};
+use crate::runtime::metrics::Exporter;
+use crate::runtime::task::Tasks;
+use crate::serve::fleet::{Callback, CallbackReply, Live, Surface};
+use crate::serve::health::Health;
+
+/// How often the sheets are read.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A gateway's surface, and what runs beside it.
+pub struct Gateway {
+    /// What it serves.
+    pub surface: Surface,
+    clicks: JoinHandle<()>,
+}
+
+impl Gateway {
+    /// Composes the surface; what runs beside it belongs to `tasks` and ends with `stop`.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn new(
+        config: &Config,
+        edges: &Edges,
+        lists: Lists,
+        (http, reports): (HttpAccounts, ReportSink),
+        (health, exporter): (Health, Exporter),
+        tasks: &Tasks,
+        stop: CancellationToken,
+    ) -> Gateway {
+        let (log, writer) = ClickLog::new(edges.stores.clone(), edges.world.clone());
+        let links = Arc::new(Redirector::new(edges.stores.clone(), edges.world.clone(), link_settings(config), log));
+        let clicks = tasks.spawn("clicks", writer.run(stop.clone()));
+        let live = Arc::new(LiveCluster {
+            edges: edges.clone(),
+            callbacks: Callbacks { http, reports },
+            links,
+            health,
+            accounts: Mutex::default(),
+        });
+        tasks.spawn("sheets", watch(live.clone(), stop));
+        let (uploads, keep_days) = (lists.uploads.clone(), config.uploads.keep_days);
+        tasks.spawn("uploads", sources::keep_uploads(uploads, edges.stores.clone(), edges.world.clone(), keep_days));
+        let spool = crate::roles::opened::spool(config);
+        let base = Base {
+            stores: edges.stores.clone(),
+            world: edges.world.clone(),
+            eraser: eraser(&edges.stores, &edges.world, spool, &lists),
+            lists,
+        };
+        let surface = Surface {
+            live: Some(live),
+            exporter: Some(exporter),
+            ..surface::still(config, base, edges.webhooks.clone(), edges.service())
+        };
+        Gateway { surface, clicks }
+    }
+
+    /// Stores the openings of links that still wait, within `most`; their `stop` was cancelled.
+    pub async fn finish(self, most: Duration) {
+        let _ = tokio::time::timeout(most, self.clicks).await;
+    }
+}
+
+/// The fleet as its sheets show it.
+struct LiveCluster {
+    edges: Edges,
+    callbacks: Callbacks,
+    links: Arc<Redirector>,
+    health: Health,
+    accounts: Mutex<Vec<LiveAccount>>,
+}
+
+async fn watch(live: Arc<LiveCluster>, stop: CancellationToken) {
+    while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+        // A store that does not answer keeps what was read before.
+        if let Ok(sheets) = members::all(&live.edges.stores).await {
+            let accounts = fleet::accounts(&sheets, live.edges.world.clock.now());
+            *live.accounts.lock().unwrap_or_else(PoisonError::into_inner) = accounts;
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Live for LiveCluster {
+    fn accounts(&self) -> Vec<LiveAccount> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn store_latency_ms(&self) -> Option<f64> {
+        None
+    }
+
+    fn tallies(&self) -> Arc<dyn Tallies> {
+        self.edges.tallies.clone()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.health.ready()
+    }
+
+    fn links(&self) -> Option<Arc<Redirector>> {
+        Some(self.links.clone())
+    }
+
+    async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {
+        self.callbacks.receipts(callback).await
+    }
+
+    async fn inbound(&self, callback: Callback) -> Result<CallbackReply, Fault> {
+        self.callbacks.inbound(callback).await
+    }
+}

@@ -1,0 +1,42 @@
+//! Making, or bringing up to date, the tables and the topics of a cluster. Done a second time it changes nothing.
+
+use serde::{Deserialize, Serialize};
+
+use super::servers::{self, Wait};
+use crate::adapters::{kafka, scylla};
+use crate::model::code::Fault;
+use crate::roles::config::Config;
+use crate::serve::health::Health;
+use tokio_util::sync::CancellationToken;
+
+/// What was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrated {
+    /// The keyspace.
+    pub keyspace: String,
+    /// Whether the keyspace was made now.
+    pub keyspace_made: bool,
+    /// Tables that were made now.
+    pub tables_made: Vec<String>,
+    /// Topics that were made now.
+    pub topics_made: Vec<String>,
+    /// Topics that were there.
+    pub topics_present: Vec<String>,
+}
+
+/// Migrates both; servers that are away are waited for until `stop`.
+///
+/// # Errors
+/// What a server refuses for good; or the last trouble when `stop` comes.
+pub async fn migrate(config: &Config, stop: &CancellationToken) -> Result<Migrated, Fault> {
+    let wait = Wait { health: Health::starting("it migrates"), stop: stop.clone(), seed: 1 };
+    let tables = servers::reach("ScyllaDB", &wait, || scylla::migrate(&config.scylla)).await?;
+    let topics = servers::reach("Kafka", &wait, || kafka::migrate(&config.kafka)).await?;
+    Ok(Migrated {
+        keyspace: config.scylla.keyspace.clone(),
+        keyspace_made: tables.keyspace_made,
+        tables_made: tables.tables_made,
+        topics_made: topics.created,
+        topics_present: topics.present,
+    })
+}

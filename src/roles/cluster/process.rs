@@ -1,0 +1,276 @@
+//! One process of a cluster, from its first attempt to reach the servers to its last answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::accounts::Accounts;
+use super::gateway::Gateway;
+use super::servers::{Servers, Wait};
+use super::sheets::{self, Facts};
+use super::slots;
+use crate::adapters::memory::budget::BudgetedPacks;
+use crate::adapters::redis::budget::RedisBudget;
+use crate::adapters::redis::lease::RedisLease;
+use crate::adapters::redis::rates::RedisRates;
+use crate::adapters::redis::tallies::RedisTallies;
+use crate::adapters::webhook::HttpCaller;
+use crate::coordinate::mark::MARK_EVERY;
+use crate::model::code::{Code, Fault};
+use crate::model::fleet::FleetRole;
+use crate::model::id::WorkerId;
+use crate::ports::provider::Reports;
+use crate::ports::{Stores, World};
+use crate::roles::config::{Config, LISTEN};
+use crate::roles::coordinator::Leading;
+use crate::roles::edges::Edges;
+use crate::roles::embedded::{self, CLICKS_WITHIN, REPORTS_WAITING};
+use crate::roles::fleet::{Ends, Fleet, Settings};
+use crate::roles::opened;
+use crate::roles::sources::Lists;
+use crate::roles::surface::{self, COMMIT, TIDY_EVERY};
+use crate::runtime::metrics::Exporter;
+use crate::runtime::task::{self, Tasks};
+use crate::serve::health::{self, Front, Health};
+use crate::serve::router;
+use crate::webhooks::Webhooks;
+
+/// The pause between two rounds of the leader's jobs: each reads the running batches from the store.
+const ROUND: Duration = Duration::from_millis(400);
+/// How long the last sheet and the last counts may take when the process ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Answers of sessions that go back with their slot are waited for so long at most: the slot's time ends.
+const SLOT_GRACE: Duration = Duration::from_secs(5);
+
+/// A process that runs.
+pub struct Process {
+    /// Where it serves, if it does.
+    pub address: Option<SocketAddr>,
+    /// Cancelled when a role ended by itself, or the store turned out to be restored: the process should end with an error.
+    pub failed: CancellationToken,
+    fleet: Fleet,
+    accounts: Accounts,
+    gateway: Option<Gateway>,
+    side: Tasks,
+    sheet: JoinHandle<()>,
+    tallies: Arc<RedisTallies>,
+    stop_side: CancellationToken,
+    serving: Serving,
+    grace: Duration,
+}
+
+/// What listens.
+struct Serving {
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    async fn end(self) {
+        self.stop.cancel();
+        if let Some(task) = self.task {
+            // A client that reads slowly must not keep the process alive.
+            let _ = tokio::time::timeout(Duration::from_secs(2), task).await;
+        }
+    }
+}
+
+impl Process {
+    /// Starts a process with this role; servers that are away are waited for until `stop`.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration; what a server refuses for good; [`Code::StoreStale`].
+    pub async fn start(config: &Config, role: FleetRole, stop: &CancellationToken) -> Result<Process, Fault> {
+        let mut config = config.clone();
+        if role == FleetRole::Gateway {
+            config.serve.listen.get_or_insert(LISTEN);
+        }
+        let exporter = Exporter::install(COMMIT).map_err(|text| Fault::new(Code::Internal, text))?;
+        let health = Health::starting("it starts");
+        let front = Front::new(health::routes(health.clone(), exporter.clone()));
+        let stop_serving = CancellationToken::new();
+        let network = surface::network(&config, front.router(), stop_serving.clone()).await?;
+        let (address, task) = network.map_or((None, None), |(address, task)| (Some(address), Some(task)));
+        let serving = Serving { stop: stop_serving, task };
+        let begun = Begun { config: &config, role, health, front, exporter };
+        match begun.compose(stop).await {
+            Ok(composed) => Ok(Process { address, serving, ..composed }),
+            Err(fault) => {
+                serving.end().await;
+                Err(fault)
+            }
+        }
+    }
+
+    /// Ends in order, from the source's end: nothing new is handed over, answers are waited for, offsets are committed,
+    /// accounts say good-bye, receipts are stored to the last.
+    pub async fn stop(mut self) {
+        self.fleet.stop_working().await;
+        let closing = self.accounts.routes.values().map(|route| route.provider.close(self.grace));
+        futures::future::join_all(closing).await;
+        self.fleet.stop().await;
+        self.stop_side.cancel();
+        if let Some(gateway) = self.gateway {
+            gateway.finish(CLICKS_WITHIN).await;
+        }
+        let _ = tokio::time::timeout(FAREWELL, self.sheet).await;
+        let _ = tokio::time::timeout(FAREWELL, self.tallies.flush()).await;
+        self.side.abort_all();
+        self.serving.end().await;
+    }
+}
+
+/// A process that listens and has not composed its role yet.
+struct Begun<'a> {
+    config: &'a Config,
+    role: FleetRole,
+    health: Health,
+    front: Front,
+    exporter: Exporter,
+}
+
+impl Begun<'_> {
+    async fn compose(self, stop: &CancellationToken) -> Result<Process, Fault> {
+        let (config, role) = (self.config, self.role);
+        let world = opened::world();
+        let worker = WorkerId(world.chance.next());
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = format!("smsfleet-{role}-{host}-{worker}");
+        let wait = Wait { health: self.health.clone(), stop: stop.clone(), seed: world.chance.next() };
+        let servers = Servers::reach(config, &name, &world, &wait).await?;
+        let stores = servers.store.stores();
+        opened::check_mark(&stores).await?;
+
+        let side = Tasks::default();
+        let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
+        let accounts = Accounts::start(config, role, &world, &reports)?;
+        let lists = Lists::new(config, &world, opened::spool(config))?;
+        let tallies = RedisTallies::new(servers.redis.clone(), &side);
+        let edges = edges(config, &servers, &world, &accounts, &lists, tallies.clone(), stores, role, &side)?;
+        let settings = settings(config);
+        let grace = settings.grace;
+        let leading = (role == FleetRole::Coordinator).then(Leading::default);
+        let takes_reports = matches!(role, FleetRole::Deliver | FleetRole::Gateway);
+        let ends = Ends {
+            lead: leading.clone(),
+            prepare: if role == FleetRole::Prepare { Some(servers.kafka.join_prepare()?) } else { None },
+            delivery: if role == FleetRole::Deliver { Some(servers.kafka.join_delivery()?) } else { None },
+            reports: takes_reports.then_some(reports_in),
+        };
+        let fleet = Fleet::start(edges.clone(), ends, settings, worker);
+
+        let (stop_side, failed) = (CancellationToken::new(), CancellationToken::new());
+        side.spawn("failure", watch(edges.clone(), fleet.died.clone(), failed.clone()));
+        side.spawn("live rates", surface::follow_rates(edges.clone(), stop_side.clone()));
+        side.spawn("gauges", gauges(edges.clone(), role, self.exporter.clone(), stop_side.clone()));
+        let (lent, world_of, slot_grace) = (accounts.lent.clone(), world.clone(), grace.min(SLOT_GRACE));
+        side.spawn("bind slots", slots::follow(lent, worker, edges.stores.clone(), world_of, slot_grace, stop_side.clone()));
+        if matches!(role, FleetRole::Coordinator | FleetRole::Prepare) {
+            let keep = Duration::from_secs(u64::from(config.retention.texts_days) * 86_400);
+            side.spawn("spool", embedded::keep_spool(opened::spool(config), keep));
+        }
+        let gateway = (role == FleetRole::Gateway).then(|| {
+            let ways = (accounts.http.clone(), reports.clone());
+            let facts = (self.health.clone(), self.exporter.clone());
+            let gateway = Gateway::new(config, &edges, lists, ways, facts, &side, stop_side.clone());
+            self.front.show(router::public(gateway.surface.clone()));
+            gateway
+        });
+        let facts = Facts {
+            role,
+            worker,
+            host,
+            started: world.clock.now(),
+            edges,
+            kafka: servers.kafka.clone(),
+            leading,
+            delivery: fleet.delivery.clone(),
+        };
+        let sheet = task::spawn("sheet", sheets::keep(facts, self.health.clone(), stop_side.clone()));
+        self.health.works("start");
+        tracing::info!(%role, %worker, "the process works");
+        let serving = Serving { stop: CancellationToken::new(), task: None };
+        Ok(Process { address: None, failed, fleet, accounts, gateway, side, sheet, tallies, stop_side, serving, grace })
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is one edge of the role")]
+fn edges(
+    config: &Config,
+    servers: &Servers,
+    world: &World,
+    accounts: &Accounts,
+    lists: &Lists,
+    tallies: Arc<RedisTallies>,
+    stores: Stores,
+    role: FleetRole,
+    side: &Tasks,
+) -> Result<Edges, Fault> {
+    let limits = accounts.routes.iter().map(|(name, route)| (name.clone(), route.account.rate));
+    let rates = RedisRates::new(servers.redis.clone(), world.clone(), limits, side);
+    let caller = Arc::new(HttpCaller::new(config.webhooks.clone())?);
+    let webhooks = Webhooks::new(stores.clone(), world.clone(), caller);
+    let budget = RedisBudget::new(servers.redis.clone(), world.clone(), side);
+    let stores = if role == FleetRole::Prepare {
+        let packs = BudgetedPacks::new(stores.packs.clone());
+        budget.writer(packs.clone());
+        Stores { packs, ..stores }
+    } else {
+        stores
+    };
+    Ok(Edges {
+        stores,
+        world: world.clone(),
+        source: lists.source.clone(),
+        routes: accounts.routes.clone(),
+        rates,
+        tallies,
+        lease: Arc::new(RedisLease::new(servers.redis.clone())),
+        sender: servers.kafka.sender(),
+        budget: budget.leader(),
+        webhooks,
+        wake: Arc::new(Notify::new()),
+    })
+}
+
+fn settings(config: &Config) -> Settings {
+    let mut settings = embedded::settings(config);
+    let limited = |(name, account): (&String, &crate::roles::config::AccountConfig)| Some((name.clone(), account.bind_slots?));
+    settings.coordinator.bind_slots = config.accounts.iter().filter_map(limited).collect();
+    settings.coordinator.raise_mark = true;
+    settings.coordinator.every = ROUND;
+    // Enough for every partition of the topic to keep a preparer busy, few enough that a small batch does not wait.
+    settings.coordinator.range_tasks = settings.coordinator.range_tasks.max(2 * usize::from(config.kafka.prepare_partitions));
+    settings
+}
+
+/// Ends the process when a role ended by itself, or when the store is older than the mark beside it: somebody restored it while
+/// the fleet ran.
+async fn watch(edges: Edges, died: CancellationToken, failed: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = died.cancelled() => break,
+            () = tokio::time::sleep(MARK_EVERY * 3) => {}
+        }
+        if let Err(fault) = opened::check_mark(&edges.stores).await
+            && fault.code == Code::StoreStale
+        {
+            tracing::error!(code = %fault.code, "nothing more is sent: {}", fault.context);
+            break;
+        }
+    }
+    failed.cancel();
+}
+
+async fn gauges(edges: Edges, role: FleetRole, exporter: Exporter, stop: CancellationToken) {
+    while tokio::time::timeout(TIDY_EVERY, stop.cancelled()).await.is_err() {
+        let accounts = if role == FleetRole::Deliver { edges.live_accounts() } else { vec![] };
+        surface::gauges(accounts.into_iter(), &edges.stores).await;
+        exporter.tidy();
+    }
+}

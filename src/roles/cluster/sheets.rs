@@ -1,0 +1,112 @@
+//! What this process says of itself, every few seconds: its sheet in the store, by which people and the leader know it.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::kafka::Kafka;
+use crate::coordinate::members;
+use crate::deliver::Delivery;
+use crate::model::fleet::{FleetRole, Lag, SHEET_EVERY, Sheet};
+use crate::model::id::WorkerId;
+use crate::model::time::Timestamp;
+use crate::roles::coordinator::Leading;
+use crate::roles::edges::Edges;
+use crate::runtime::metrics;
+use crate::serve::health::Health;
+
+/// So many sheets that could not be written one after the other make a process not ready.
+const MISSED_MAX: u32 = 3;
+/// How long the lag may take to be measured.
+const LAG_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where the facts of a sheet come from.
+pub struct Facts {
+    /// What the process is for.
+    pub role: FleetRole,
+    /// Its name.
+    pub worker: WorkerId,
+    /// The machine's name.
+    pub host: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// Store, accounts, rates.
+    pub edges: Edges,
+    /// The queues.
+    pub kafka: Arc<Kafka>,
+    /// Since when it leads, where it may.
+    pub leading: Option<Leading>,
+    /// What it delivers, where it does.
+    pub delivery: Option<Arc<Delivery>>,
+}
+
+impl Facts {
+    async fn sheet(&self) -> Sheet {
+        let leads_since = self.leading.as_ref().and_then(|since| *since.lock().unwrap_or_else(PoisonError::into_inner));
+        let holds = self.delivery.as_ref().map(|delivery| delivery.holds()).unwrap_or_default();
+        let types = self.delivery.as_ref().map(|delivery| delivery.turns.wanted()).unwrap_or_default();
+        let routes = self.edges.routes.iter().filter(|(_, route)| types.contains(&route.account.provider_type));
+        let sends = self.delivery.is_some();
+        Sheet {
+            worker: self.worker,
+            role: self.role,
+            host: self.host.clone(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started,
+            at: self.edges.world.clock.now(),
+            leads_since,
+            lag: if leads_since.is_some() { self.lag().await } else { None },
+            partitions: holds.partitions.into_iter().collect(),
+            lanes: holds.lanes.into_iter().collect(),
+            accounts: if sends { self.edges.live_accounts() } else { vec![] },
+            wanted: routes.map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
+    async fn lag(&self) -> Option<Lag> {
+        match tokio::time::timeout(LAG_WITHIN, self.kafka.lag()).await {
+            Ok(Ok(lag)) => {
+                metrics::set(&metrics::QUEUE_LAG, &["prepare"], lag.prepare as f64);
+                metrics::set(&metrics::QUEUE_LAG, &["delivery"], lag.delivery as f64);
+                Some(Lag { prepare: lag.prepare, delivery: lag.delivery })
+            }
+            Ok(Err(fault)) => {
+                tracing::debug!(code = %fault.code, "the lag cannot be measured: {}", fault.context);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// Writes sheets until `stop`, then takes the last one away.
+pub async fn keep(facts: Facts, health: Health, stop: CancellationToken) {
+    let mut missed = 0;
+    loop {
+        let sheet = facts.sheet().await;
+        let began = Instant::now();
+        match members::write(&facts.edges.stores, &sheet).await {
+            Ok(()) => {
+                missed = 0;
+                health.works("store");
+                // One conditional write among the others: a fair sample of what they take here.
+                metrics::observe(&metrics::STORE_COMMIT, &[], began.elapsed());
+            }
+            Err(error) => {
+                missed += 1;
+                tracing::warn!(code = %error.code(), %error, "this process's sheet could not be written");
+                if missed >= MISSED_MAX {
+                    health.fails("store", format!("ScyllaDB does not answer (scylla.nodes): {error}"));
+                }
+            }
+        }
+        if tokio::time::timeout(SHEET_EVERY, stop.cancelled()).await.is_ok() {
+            break;
+        }
+    }
+    if let Err(error) = members::leave(&facts.edges.stores, facts.worker).await {
+        tracing::warn!(code = %error.code(), "this process's sheet could not be taken away; it is forgotten after a while");
+    }
+}
