@@ -7,11 +7,11 @@ use smsfleet::model::record::{RangePlan, RangeRow};
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::control::Cas;
 
-use super::fixture::{batch_row, lane, over_both};
+use super::fixture::{batch_row, lane, over_all};
 
 #[test]
 fn a_row_is_created_once_and_replaced_only_at_its_version() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let ledgers = subject.stores().ledgers;
         let key = lane(1, 0);
         assert_eq!(ledgers.load(key).await, Ok(None));
@@ -34,7 +34,7 @@ fn a_row_is_created_once_and_replaced_only_at_its_version() {
 
 #[test]
 fn of_many_racers_one_wins_each_round() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let key = lane(1, 0);
         let ledgers = subject.stores().ledgers;
         ledgers.insert(key, &Ledger::sealed(1), 0).await.expect("it is created");
@@ -63,7 +63,7 @@ fn of_many_racers_one_wins_each_round() {
 
 #[test]
 fn rows_of_a_batch_are_listed_in_order_and_without_its_neighbours() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let stores = subject.stores();
         for (batch, range) in [(7u128, 300u32), (7, 2), (8, 0), (6, u32::MAX), (7, 0)] {
             let row = RangeRow::planned(RangePlan { records: u64::from(range), ..RangePlan::default() });
@@ -84,7 +84,7 @@ fn rows_of_a_batch_are_listed_in_order_and_without_its_neighbours() {
 
 #[test]
 fn active_batches_follow_their_rows() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let stores = subject.stores();
         for id in [3, 1, 2] {
             stores.batches.insert(BatchId(id), &batch_row(id, 0), 1).await.expect("it is created");
@@ -106,7 +106,7 @@ fn active_batches_follow_their_rows() {
 
 #[test]
 fn batches_are_listed_newest_first_page_by_page() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let stores = subject.stores();
         assert_eq!(stores.batch_index.list(None, 5).await, Ok((vec![], None)));
         for (id, created) in [(1, 50), (2, -10), (3, 70), (4, 50), (5, 0)] {

@@ -8,7 +8,7 @@ use smsfleet::model::record::{Reject, RejectKind};
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::receipts::{MatchedReport, ParkedReport, UncertainEntry};
 
-use super::fixture::{lane, over_both, part};
+use super::fixture::{lane, over_all, part};
 use super::packs::pack;
 
 fn report(number: Option<Msisdn>, raw: &str) -> Report {
@@ -26,7 +26,7 @@ fn report(number: Option<Msisdn>, raw: &str) -> Report {
 
 #[test]
 fn messages_of_all_attempts_are_emptied_in_their_places() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let stores = subject.stores();
         let key = |attempt, n| PackKey { lane: lane(1, 9), range: 0, attempt, n };
         let keys = [key(1, 0), key(2, 0), key(2, 1)];
@@ -65,7 +65,7 @@ fn messages_of_all_attempts_are_emptied_in_their_places() {
 
 #[test]
 fn rejects_are_emptied_however_the_list_wrote_the_number() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let stores = subject.stores();
         let range = RangeKey { batch: BatchId(1), range: 2 };
         let reject = |record, number: &str| Reject {
@@ -94,7 +94,7 @@ fn rejects_are_emptied_however_the_list_wrote_the_number() {
 
 #[test]
 fn reports_keep_what_they_say_and_lose_whom_they_name() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let stores = subject.stores();
         let number = Msisdn(491_511_234_567);
         let matched =
@@ -123,7 +123,7 @@ fn reports_keep_what_they_say_and_lose_whom_they_name() {
 
 #[test]
 fn what_stands_outside_batches_is_found_and_removed() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let stores = subject.stores();
         let (mine, other) = (Msisdn(491_511_234_567), Msisdn(491_511_234_568));
         let entry = |account: &str, number| UncertainEntry {

@@ -13,13 +13,13 @@ use smsfleet::ports::Stores;
 use smsfleet::ports::receipts::{MatchedReport, ParkedReport, PartKey, UncertainEntry};
 use smsfleet::ports::retention::Kind;
 
-use super::fixture::{batch_row, lane, over_both, part};
+use super::fixture::{batch_row, lane, over_all, part};
 use super::packs::pack;
 use super::windows::window_row;
 
 #[test]
 fn suppressed_numbers_are_known_at_once_and_after_a_restart() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let suppressions = subject.stores().suppressions;
         let numbers: Vec<Msisdn> = (0..20_000).map(|n| Msisdn(8_613_000_000_000 + n * 3)).collect();
         suppressions.add(&numbers).await.expect("they are added");
@@ -37,7 +37,7 @@ fn suppressed_numbers_are_known_at_once_and_after_a_restart() {
 
 #[test]
 fn link_blocks_never_overlap() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let links = subject.stores().links;
         let takers: Vec<_> = (0..20u64)
             .map(|n| {
@@ -131,7 +131,7 @@ async fn there(stores: &Stores, batch: u128) -> (usize, usize, usize) {
 
 #[test]
 fn each_kind_of_a_batch_goes_alone_and_its_neighbours_stay() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let stores = subject.stores();
         for batch in [6, 7, 8] {
             fill(&stores, batch).await;
@@ -148,7 +148,7 @@ fn each_kind_of_a_batch_goes_alone_and_its_neighbours_stay() {
 
 #[test]
 fn old_parked_reports_and_uncertain_entries_go() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let stores = subject.stores();
         let parked = |id, received, due: Option<i64>| ParkedReport {
             id,

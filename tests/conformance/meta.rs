@@ -6,11 +6,11 @@ use smsfleet::adapters::memory::store::MemoryStore;
 use smsfleet::adapters::system::SeededChance;
 use smsfleet::ports::StoreError;
 
-use super::fixture::over_both;
+use super::fixture::over_all;
 
 #[test]
 fn the_mark_grows_and_facts_stay() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let meta = subject.stores().meta;
         assert_eq!(meta.check_mark().await, Ok(Ok(())), "a new store is not a restored one");
         for mark in 1..4 {

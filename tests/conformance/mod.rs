@@ -4,6 +4,7 @@
 //! implementation so far; a later one joins by a line in its file.
 
 mod fixture;
+mod keyspace;
 
 mod control;
 mod packs;

@@ -11,7 +11,7 @@ use smsfleet::model::record::{Reject, RejectKind};
 use smsfleet::ports::StoreError;
 use smsfleet::ports::control::Cas;
 
-use super::fixture::{lane, over_both};
+use super::fixture::{lane, over_all};
 
 pub fn pack(first: u64, count: u64) -> SmsDeliveryPack {
     let message = |n: u64| Message {
@@ -32,7 +32,7 @@ fn key_of(range: u32, attempt: u32, n: u32) -> PackKey {
 
 #[test]
 fn packs_and_their_heads_read_back() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let packs = subject.stores().packs;
         // Enough for several commits.
         let many: Vec<(PackKey, SmsDeliveryPack)> = (0..40).map(|n| (key_of(0, 1, n), pack(u64::from(n), 1_024))).collect();
@@ -67,7 +67,7 @@ async fn a_damaged_pack_is_noticed_and_its_neighbours_are_read() {
 
 #[test]
 fn rejects_are_kept_by_attempt_and_piece() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let rejects = subject.stores().rejects;
         let range = RangeKey { batch: BatchId(1), range: 2 };
         let reject = |record, code: Option<Code>| Reject {
@@ -92,7 +92,7 @@ fn rejects_are_kept_by_attempt_and_piece() {
 
 #[test]
 fn a_manifest_is_written_once() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let manifests = subject.stores().manifests;
         let manifest = |count| Manifest {
             packs: vec![ManifestPack { range: 0, attempt: 1, n: 0, first_seq: 0, count }],

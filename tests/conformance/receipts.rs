@@ -5,7 +5,7 @@ use smsfleet::model::receipt::{Ending, Report, Rung};
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::receipts::{MatchedReport, ParkedReport, PartKey, UncertainEntry};
 
-use super::fixture::{lane, over_both, part};
+use super::fixture::{lane, over_all, part};
 
 fn report(rung: Rung, raw: &str) -> Report {
     Report {
@@ -27,7 +27,7 @@ fn matched(lane: LaneKey, seq: u32, part: u8, rung: Rung, raw: &str) -> MatchedR
 
 #[test]
 fn a_report_is_new_once() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let receipts = subject.stores().receipts;
         let at = lane(1, 2);
         let first = vec![
@@ -54,7 +54,7 @@ fn a_report_is_new_once() {
 
 #[test]
 fn reports_are_listed_by_whole_recipients() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let receipts = subject.stores().receipts;
         let at = lane(1, 2);
         let mut all = vec![matched(lane(1, 1), 9, 0, Rung::EnRoute, "another lane")];
@@ -88,7 +88,7 @@ fn parked(id: u64, due: Option<i64>, looks: u32) -> ParkedReport {
 
 #[test]
 fn parked_reports_come_when_they_are_due_and_parking_again_replaces() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let store = subject.stores().parked;
         store.park(vec![parked(1, Some(300), 0), parked(2, Some(100), 0), parked(3, Some(200), 0)]).await.expect("parked");
         store.park(vec![parked(2, Some(250), 1), parked(2, Some(260), 2), parked(4, None, 9)]).await.expect("parked again");
@@ -113,7 +113,7 @@ fn parked_reports_come_when_they_are_due_and_parking_again_replaces() {
 
 #[test]
 fn uncertain_recipients_are_found_by_account_and_number() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let index = subject.stores().receipt_index;
         let entry = |account: &str, number, seq| UncertainEntry {
             account: account.into(),

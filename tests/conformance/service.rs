@@ -5,11 +5,11 @@ use smsfleet::ports::control::Cas;
 use smsfleet::ports::documents::Shelf;
 use smsfleet::ports::journal::{Direction, Entry, Place, Stream};
 
-use super::fixture::over_both;
+use super::fixture::over_all;
 
 #[test]
 fn a_document_is_there_at_once_and_after_a_restart_and_only_on_its_shelf() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let documents = subject.stores().documents;
         assert_eq!(documents.insert(Shelf::ApiKey, "a", "1").await, Ok(Cas::Applied));
         assert_eq!(documents.insert(Shelf::ApiKey, "a", "2").await, Ok(Cas::Refused));
@@ -44,7 +44,7 @@ fn entry(scope: &str, at: i64, id: u64, body: &str) -> Entry {
 
 #[test]
 fn a_journal_is_read_from_both_ends_in_pages() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let journal = subject.stores().journal;
         let entries = vec![entry("b/", 5, 1, "e"), entry("a/", 7, 0, "c"), entry("a/", 3, 2, "b"), entry("a/", 3, 1, "a")];
         assert_eq!(journal.append(Stream::Inbox, entries).await, Ok(vec![true; 4]));
@@ -74,7 +74,7 @@ fn a_journal_is_read_from_both_ends_in_pages() {
 
 #[test]
 fn old_entries_go_from_every_scope_and_new_ones_stay() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let journal = subject.stores().journal;
         let scopes = ["a/", "a/b/", "b/", "long/1/", "long/2/"];
         let all = scopes.iter().flat_map(|scope| (0..1_500).map(move |at| entry(scope, at, 0, "")));

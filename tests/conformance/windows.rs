@@ -7,7 +7,7 @@ use smsfleet::model::ledger::OpenWindow;
 use smsfleet::model::time::Timestamp;
 use smsfleet::model::window::{Answered, Judgement, RetryEntry, RetryPack, WindowRow};
 
-use super::fixture::{lane, over_both};
+use super::fixture::{lane, over_all};
 
 pub fn window_row(window: u64, answers: u32, at: i64) -> WindowRow {
     let answer = |seq: u32| match seq % 4 {
@@ -37,7 +37,7 @@ fn key(lane: LaneKey, window: u64) -> WindowKey {
 
 #[test]
 fn a_later_row_replaces_and_a_judgement_stands_beside_it() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let windows = subject.stores().windows;
         let (place, judgement) = (lane(1, 2), |window| Judgement {
             window: window_row(window, 0, 5).window,
@@ -61,7 +61,7 @@ fn a_later_row_replaces_and_a_judgement_stands_beside_it() {
 
 #[test]
 fn windows_of_a_lane_come_in_the_order_of_their_names() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let windows = subject.stores().windows;
         for window in [300, 2, 70_000, 1] {
             windows.put(key(lane(1, 2), window), &window_row(window, 3, 0), vec![]).await.expect("it is stored");
@@ -80,7 +80,7 @@ fn windows_of_a_lane_come_in_the_order_of_their_names() {
 
 #[test]
 fn retry_packs_are_found_by_name() {
-    over_both(async |subject| {
+    over_all(async |subject| {
         let windows = subject.stores().windows;
         let pack = RetryPack { entries: vec![RetryEntry { seq: 9, tries: 2, parts: 0b101, round: 1 }] };
         windows.put_retry(lane(1, 2), u64::MAX, &pack).await.expect("it is stored");

@@ -33,8 +33,8 @@ const FIND: Statement = Statement::read(
      WHERE account = ? AND id_head = ? AND id_tail = ?",
 );
 
-/// An entry as it is written.
-type Note<'a> = (&'a str, &'a str, &'a str, i32, [u8; 16], i32, i64, i32, i32, i32);
+/// An entry as it is written, within its partition.
+type Note = (String, i32, [u8; 16], i32, i64, i32, i32);
 /// An entry as it is read.
 type Found = (i32, Vec<u8>, i32, i64, i32, i32, i64);
 
@@ -52,29 +52,33 @@ fn hash_number(number: Msisdn) -> i32 {
 impl CqlStore {
     /// Makes message ids findable, durably.
     pub(super) async fn note_messages(&self, entries: Vec<IndexEntry>) -> Result<(), StoreError> {
-        let mut partitions: BTreeMap<(&str, &str), Vec<Note>> = BTreeMap::new();
-        for (place, entry) in entries.iter().enumerate() {
+        let mut partitions: BTreeMap<(String, String), Vec<Note>> = BTreeMap::new();
+        for (place, entry) in entries.into_iter().enumerate() {
             let RecipientKey { lane, seq } = entry.part.recipient;
             let (head, tail) = halves(&entry.message_id);
-            partitions.entry((&entry.account, head)).or_default().push((
-                &entry.account,
-                head,
-                tail,
+            partitions.entry((entry.account, head.to_owned())).or_default().push((
+                tail.to_owned(),
                 hash_number(entry.number),
                 key::batch(lane.batch),
                 key::lane(lane),
                 seq.into(),
                 entry.part.part.into(),
                 i32::try_from(place).unwrap_or(i32::MAX),
-                self.index_ttl,
             ));
         }
-        let bytes = |note: &Note<'_>| ENTRY_BYTES + note.0.len() + note.1.len() + note.2.len();
-        stream::iter(partitions.into_values())
-            .map(|notes| self.cql.write_rows(&NOTE, notes, bytes))
+        stream::iter(partitions)
+            .map(|((account, head), notes)| self.note_partition(account, head, notes))
             .buffer_unordered(PARTITIONS_AT_ONCE)
             .try_for_each(async |()| Ok(()))
             .await
+    }
+
+    async fn note_partition(&self, account: String, head: String, notes: Vec<Note>) -> Result<(), StoreError> {
+        let row = |(tail, hash, batch, lane, seq, part, place): Note| {
+            (&account, &head, tail, hash, batch, lane, seq, part, place, self.index_ttl)
+        };
+        let key_bytes = account.len() + head.len();
+        self.cql.write_rows(&NOTE, notes.into_iter().map(row).collect(), |_| ENTRY_BYTES + key_bytes).await
     }
 
     async fn find_one(&self, account: &str, id: &str, number: Option<Msisdn>) -> Result<Vec<PartKey>, StoreError> {

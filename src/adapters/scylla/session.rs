@@ -32,7 +32,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::config::ScyllaConfig;
 use super::error::{self, Asked};
-use super::statement::{Kind, Statement};
+use super::statement::Statement;
 use super::tls;
 use crate::adapters::rows::frame::corrupt;
 use crate::model::code::{Code, Fault};
@@ -385,11 +385,5 @@ mod tests {
         let mut tries = Tries::new();
         let ends = (0..TRIES).map(|_| tries.goes_on(&answer(DbError::Overloaded)).is_err()).collect::<Vec<_>>();
         assert_eq!(ends, [false, false, true]);
-    }
-
-    #[test]
-    fn conditions_are_never_sent_again_by_the_driver() {
-        let condition = Statement::condition("x");
-        assert_eq!((condition.kind, condition.asked()), (Kind::Condition, Asked::Condition));
     }
 }

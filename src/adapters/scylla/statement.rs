@@ -6,8 +6,6 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
 use std::sync::Arc;
 
-use super::error::Asked;
-
 /// Rows of a page where rows are small.
 const PAGE_ROWS: i32 = 1_000;
 
@@ -56,15 +54,6 @@ impl Statement {
     /// The same with pages of so many rows: fewer where rows are large.
     pub const fn by(self, page_rows: i32) -> Statement {
         Statement { page_rows, ..self }
-    }
-
-    /// What its failure means.
-    pub(super) fn asked(&self) -> Asked {
-        match self.kind {
-            Kind::Read | Kind::SerialRead => Asked::Read,
-            Kind::Write => Asked::Write,
-            Kind::Condition => Asked::Condition,
-        }
     }
 
     /// Tells the driver how to send it. `reads` is the profile that may ask a second node.

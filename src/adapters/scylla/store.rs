@@ -13,6 +13,7 @@ use super::suppressions::SuppressedKept;
 use super::uncertain::Accounts;
 use crate::adapters::system::SystemClock;
 use crate::model::code::{Code, Fault};
+use crate::ports::Stores;
 use crate::ports::clock::{Chance, Clock};
 use crate::ports::meta::Outside;
 
@@ -88,6 +89,30 @@ impl CqlStore {
             suppressed: SuppressedKept::default(),
             reserving: tokio::sync::Mutex::new(()),
         }))
+    }
+
+    /// The ports.
+    pub fn stores(self: &Arc<CqlStore>) -> Stores {
+        Stores {
+            batches: self.clone(),
+            batch_index: self.clone(),
+            ranges: self.clone(),
+            ledgers: self.clone(),
+            packs: self.clone(),
+            rejects: self.clone(),
+            manifests: self.clone(),
+            windows: self.clone(),
+            receipts: self.clone(),
+            receipt_index: self.clone(),
+            parked: self.clone(),
+            suppressions: self.clone(),
+            links: self.clone(),
+            retention: self.clone(),
+            documents: self.clone(),
+            journal: self.clone(),
+            erasure: self.clone(),
+            meta: self.clone(),
+        }
     }
 
     /// Which store this is: made once with its schema, so that another keyspace, or one made anew, is another store.
