@@ -61,6 +61,14 @@ impl Documents for CqlStore {
         self.insert_document(shelf, name, body, self.chance.next() as i64).await
     }
 
+    async fn replace(&self, shelf: Shelf, name: &str, expected: &str, body: &str) -> Result<Cas, StoreError> {
+        let Some((_, last)) = self.document(shelf, name).await?.filter(|(text, _)| text == expected) else {
+            return Ok(Cas::Refused);
+        };
+        let (nonce, bucket) = (self.chance.next() as i64, bucket_of(name));
+        self.cql.cas(&REPLACE, (body, nonce, shelf_of(shelf), bucket, name, last)).await
+    }
+
     /// A put that somebody else's change overtakes between its read and its write has happened just before that change.
     async fn put(&self, shelf: Shelf, name: &str, body: &str) -> Result<(), StoreError> {
         let nonce = self.chance.next() as i64;
