@@ -3,6 +3,7 @@
 
 mod bare;
 mod delivery;
+mod fleet;
 mod links;
 mod memory;
 mod prepare;
@@ -35,6 +36,7 @@ fn main() {
         ("sources: files and objects", sources::run),
         ("links: opened codes", links::run),
         ("service: reads, watchers, pauses and receipts while it sends", |size| service::run(size.unwrap_or(8_000_000))),
+        ("fleet: processes over real servers", fleet::run),
     ];
     for (name, bench) in parts.iter().chain(delivery::BENCHES) {
         if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {

@@ -77,6 +77,7 @@ metrics_table! {
     WEBHOOKS_WAITING = "smsfleet_webhooks_waiting_events", Gauge, [], "Events that wait to be told; set by the leader alone, counted up to 100,000.";
     WEBHOOKS_DEAD = "smsfleet_webhooks_dead_events", Gauge, [], "Events that were given up and can be replayed; set by the leader alone, counted up to 100,000.";
     QUEUE_LAG = "smsfleet_queue_lag_tokens", Gauge, ["queue"], "Tokens that wait, by queue: prepare, delivery; set by the leader alone.";
+    STORE_REQUESTS = "smsfleet_store_requests_total", Counter, ["kind"], "Requests to a cluster's store, by kind: read, write, conditional.";
     STORE_COMMIT = "smsfleet_store_commit_latency_seconds", Histogram, [], "One synced commit of the store.";
     STORE_ERRORS = "smsfleet_store_errors_total", Counter, ["code"], "Calls on control rows that failed and were tried again.";
     STORE_CONFLICTS = "smsfleet_store_conflicts_total", Counter, [], "Compare-and-set calls on control rows that were refused: somebody else was first.";
