@@ -21,20 +21,26 @@ pub mod send;
 pub mod service_args;
 pub mod simulate;
 
+use std::time::Duration;
+
 use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;
 
+use crate::adapters::secure;
 use crate::model::code::{Code, Fault};
 use crate::model::fleet::FleetRole;
 use crate::model::limits::DELIVERY_PARTITIONS;
 use crate::roles::config::{Config, LISTEN};
 use crate::roles::config_load::{self, Problem, Sources};
 use crate::roles::surface::{COMMIT, Holding};
-use crate::runtime::{logging, signals};
+use crate::runtime::{logging, signals, trace};
 use args::{Cli, Command};
 use service_args::{ListArgs, OnceArgs};
 
 pub use args::Global;
+
+/// How long the last spans may take to reach their collector.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs the command line of this process; the exit code.
 pub fn main() -> u8 {
@@ -81,6 +87,11 @@ fn run(cli: Cli) -> Result<u8, Fault> {
     };
     let color = !global.no_color && std::io::IsTerminal::is_terminal(&std::io::stderr());
     logging::start(&config.log, global.verbose, global.quiet, color).map_err(|text| Fault::new(Code::ConfigInvalid, text))?;
+    if config.trace.endpoint.is_some() {
+        // The collector's client takes its cryptography from the process.
+        secure::install();
+        trace::start(&config.trace)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -88,6 +99,7 @@ fn run(cli: Cli) -> Result<u8, Fault> {
     let done = runtime.block_on(command(cli, config));
     // A thread that reads standard input cannot be interrupted; it must not keep the process.
     runtime.shutdown_background();
+    trace::stop(LAST_SPANS);
     done
 }
 

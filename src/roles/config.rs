@@ -16,6 +16,7 @@ use crate::model::schedule::{LateStart, SendingHours, seconds};
 use crate::model::window::OnUncertain;
 use crate::ports::clock::Clock;
 use crate::runtime::logging::{self, LogConfig};
+use crate::runtime::trace::TraceConfig;
 
 /// The explained list of all keys, with the defaults as values.
 pub const REFERENCE: &str = include_str!("reference.toml");
@@ -56,6 +57,8 @@ pub struct Config {
     pub redis: RedisConfig,
     /// Log lines.
     pub log: LogConfig,
+    /// Traces for a collector.
+    pub trace: TraceConfig,
     /// Limits that users may tune.
     pub limits: LimitsConfig,
 }
@@ -79,6 +82,7 @@ impl Default for Config {
             kafka: KafkaConfig::default(),
             redis: RedisConfig::default(),
             log: LogConfig::default(),
+            trace: TraceConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -404,6 +408,9 @@ impl Config {
         }
         if let Err(text) = logging::check(&self.log.level) {
             refuse("log.level".into(), &text);
+        }
+        if let Err((key, text)) = self.trace.check() {
+            refuse(format!("trace.{key}"), &text);
         }
         if self.retention.dead_days < 2 {
             refuse("retention.dead_days".into(), "is at least 2: webhooks are tried for a day");

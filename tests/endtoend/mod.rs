@@ -16,3 +16,4 @@ mod refusals;
 mod service;
 mod stopped;
 mod told;
+mod traced;
