@@ -110,10 +110,7 @@ impl Shared {
             }
         };
         for faster in 0..TRIES {
-            let mut shared = stored.read().unwrap_or_else(|| {
-                let credit = account.credit();
-                SharedRate::begin(credit.seen(), credit.ceiling(), stored.now)
-            });
+            let mut shared = stored.read().unwrap_or_else(|| account.credit().begin(stored.now));
             let slice = shared.visit(&visit, stored.now);
             let began = self.world.clock.boot();
             match self.store(account, &stored.sequence, &shared).await {
