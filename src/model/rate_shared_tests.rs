@@ -10,16 +10,25 @@ fn asks(holder: u64, want: u32) -> Visit {
     Visit { holder, want, ..Visit::default() }
 }
 
-/// Workers that always want more come every 10 ms, each at its own moment; the state is lost at `lost`. Returns what each got.
-fn run(rate: u32, workers: u64, until: u64, lost: &[u64]) -> Vec<u32> {
+/// Workers that always want more come about every 12 ms, each at moments of its own; the state is lost at `lost`. Returns
+/// what each got.
+fn run(rate: u32, workers: usize, until: u64, lost: &[u64]) -> Vec<u32> {
     let mut shared = SharedRate::begin(None, Some(rate), Some(rate), at(0));
-    let mut got = vec![0; workers as usize];
+    let (mut got, mut next, mut chance) = (vec![0; workers], vec![0; workers], 1u64);
+    let mut below = |most: usize| {
+        chance = crate::model::lane::mix(chance);
+        chance as usize % most
+    };
     for ms in 0..until {
         if lost.contains(&ms) {
             shared = SharedRate::begin(Some(shared.governor()), Some(rate), Some(rate), at(ms));
         }
-        for worker in (0..workers).filter(|worker| (ms + worker * 7 + ms / 10 * (worker + 3)) % 10 == 0) {
-            got[worker as usize] += shared.visit(&asks(worker, 10_000), at(ms)).granted;
+        let first = below(workers);
+        for worker in (0..workers).map(|n| (first + n) % workers) {
+            if next[worker] <= ms {
+                got[worker] += shared.visit(&asks(worker as u64, 10_000), at(ms)).granted;
+                next[worker] = ms + 10 + below(5) as u64;
+            }
         }
     }
     got
