@@ -18,7 +18,8 @@ pub struct RedisConfig {
     pub mode: RedisMode,
     /// With Sentinels: the name they know the primary by.
     pub master_name: String,
-    /// The user of the server's access list; empty for the default user.
+    /// The user of the server's access list; empty for the default user. It needs `~PREFIX:* +@read +@write +@scripting
+    /// +@connection +time`, behind Sentinels `+role` too, and on a Cluster `+cluster`.
     pub username: String,
     /// The user's password; empty when the server asks for none.
     pub password: Secret,
