@@ -27,8 +27,7 @@ use crate::ports::receipts::Parked;
 const ROUNDS_MAX: u32 = 20;
 
 const HEADS: Statement =
-    Statement::read("SELECT attempt, n, head FROM sms_delivery_pack WHERE batch_id = ? AND lane = ? AND range_no = ?")
-        .by(50);
+    Statement::read("SELECT attempt, n, head FROM sms_delivery_pack WHERE batch_id = ? AND lane = ? AND range_no = ?").by(50);
 const PACK: Statement = Statement::read(
     "SELECT head, texts, gone FROM sms_delivery_pack WHERE batch_id = ? AND lane = ? AND range_no = ? AND attempt = ? AND n = ?",
 );

@@ -109,7 +109,6 @@ impl SuppressedKept {
     fn list_mut(&self) -> RwLockWriteGuard<'_, List> {
         self.list.write().unwrap_or_else(PoisonError::into_inner)
     }
-
 }
 
 impl CqlStore {
