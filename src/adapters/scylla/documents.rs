@@ -5,7 +5,6 @@
 //! on the row that it saw: one that got lost on the way and is carried out after all can never undo a later one.
 
 use std::cmp::Ordering;
-use std::time::Duration;
 
 use futures::FutureExt;
 use xxhash_rust::xxh3::xxh3_64;

@@ -121,11 +121,8 @@ impl Parked for CqlStore {
         }
         let begun = Instant::now();
         self.write_places(&PUT_PLACE, &places).await?;
-        stream::iter(latest.values())
-            .map(|report| async move { self.cql.write(&PUT, (signed(report.id), write_parked(report))).await })
-            .buffer_unordered(ROWS_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        let rows: Vec<(i64, Vec<u8>)> = latest.values().map(|report| (signed(report.id), write_parked(report))).collect();
+        stream::iter(rows).map(|row| self.cql.write(&PUT, row)).buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
         if begun.elapsed() > PARK_MAX {
             self.write_places(&PUT_PLACE, &places).await?;
         }
@@ -139,6 +136,9 @@ impl Parked for CqlStore {
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<ParkedReport>, StoreError> {
+        if limit == 0 {
+            return Ok(vec![]);
+        }
         let _only_one = self.parked.looking.lock().await;
         let from = {
             let mut known = self.parked_known();
@@ -149,8 +149,7 @@ impl Parked for CqlStore {
             }
             known.from
         };
-        let mut first = i64::MAX;
-        let found = self.agreeing_parked(WAITING, (from, i64::MIN), now.0, limit, &mut first).await?;
+        let (found, first) = self.agreeing_parked(WAITING, (from, i64::MIN), now.0, limit).await?;
         let mut known = self.parked_known();
         let reached = first.min(now.0.saturating_sub(MARGIN_MS)).max(from);
         known.from = reached.min(known.parked);
@@ -159,11 +158,8 @@ impl Parked for CqlStore {
 
     async fn remove(&self, ids: Vec<u64>) -> Result<(), StoreError> {
         let there: Vec<ParkedReport> = self.parked_rows(&ids).await?.into_iter().flatten().collect();
-        stream::iter(&there)
-            .map(|report| async move { self.cql.write(&DELETE, (signed(report.id),)).await })
-            .buffer_unordered(ROWS_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        let names: Vec<(i64,)> = there.iter().map(|report| (signed(report.id),)).collect();
+        stream::iter(names).map(|name| self.cql.write(&DELETE, name)).buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
         let places: Vec<Place> = there.iter().map(|report| place_of(report.id, report.due)).collect();
         self.write_places(&DELETE_PLACE, &places).await?;
         self.parked_changed();
@@ -206,7 +202,7 @@ impl Parked for CqlStore {
 
     async fn unmatched(&self, behind: Option<u64>, limit: usize) -> Result<Vec<ParkedReport>, StoreError> {
         let behind = behind.map_or((-1, i64::MIN), |id| (0, signed(id)));
-        self.agreeing_parked(UNMATCHED, behind, 0, limit, &mut i64::MAX).await
+        Ok(self.agreeing_parked(UNMATCHED, behind, 0, limit).await?.0)
     }
 }
 
@@ -227,17 +223,16 @@ impl CqlStore {
         }
     }
 
-    /// Reports in the order of their places, behind a place and up to a due time, whose rows agree; `first` becomes the due
-    /// time of the first place that is there, agreeing or not.
+    /// Reports in the order of their places, behind a place and up to a due time, whose rows agree; and the due time of
+    /// the first place that is there, agreeing or not.
     async fn agreeing_parked(
         &self,
         state: i32,
         behind: (i64, i64),
         until: i64,
         limit: usize,
-        first: &mut i64,
-    ) -> Result<Vec<ParkedReport>, StoreError> {
-        let (mut found, mut behind) = (Vec::new(), behind);
+    ) -> Result<(Vec<ParkedReport>, i64), StoreError> {
+        let (mut found, mut behind, mut first) = (Vec::new(), behind, i64::MAX);
         while found.len() < limit {
             let asked = limit - found.len();
             let page = |shard: u16, last: Option<(i64, i64)>, limit: usize| {
@@ -246,7 +241,7 @@ impl CqlStore {
                 async move { self.cql.rows::<(i64, i64), _>(&PLACES, values).await }.boxed()
             };
             let places = merged(SHARDS, asked, |a: &(i64, i64), b: &(i64, i64)| a.cmp(b), page).await?;
-            *first = places.first().map_or(*first, |place| place.0.min(*first));
+            first = places.first().map_or(first, |place| place.0.min(first));
             let is_last = places.len() < asked;
             behind = places.last().copied().unwrap_or(behind);
             let ids: Vec<u64> = places.iter().map(|(_, id)| unsigned(*id)).collect();
@@ -263,7 +258,7 @@ impl CqlStore {
                 break;
             }
         }
-        Ok(found)
+        Ok((found, first))
     }
 
     /// Takes places away that have disagreed with their rows for long enough.
@@ -290,9 +285,9 @@ impl CqlStore {
 
     /// The rows of these names, in their order.
     async fn parked_rows(&self, ids: &[u64]) -> Result<Vec<Option<ParkedReport>>, StoreError> {
-        stream::iter(ids)
+        stream::iter(ids.to_vec())
             .map(|id| async move {
-                let row: Option<(Vec<u8>,)> = self.cql.first(&GET, (signed(*id),)).await?;
+                let row: Option<(Vec<u8>,)> = self.cql.first(&GET, (signed(id),)).await?;
                 row.map(|(body,)| read_parked(&body)).transpose()
             })
             .buffered(ROWS_AT_ONCE)
@@ -337,7 +332,7 @@ impl CqlStore {
     async fn parked_such_as(
         &self,
         limit: usize,
-        is_wanted: impl Fn(&ParkedReport) -> bool + Send,
+        is_wanted: impl Fn(&ParkedReport) -> bool + Send + Sync,
     ) -> Result<Vec<ParkedReport>, StoreError> {
         let mut found = Vec::new();
         self.cql
