@@ -4,6 +4,7 @@ pub mod access;
 pub mod args;
 pub mod batch;
 pub mod check;
+pub mod cluster;
 pub mod exit;
 pub mod keep;
 pub mod people;
@@ -11,6 +12,7 @@ pub mod print;
 pub mod query;
 pub mod quickstart;
 pub mod render;
+pub mod render_fleet;
 pub mod render_service;
 pub mod request;
 pub mod sample;
@@ -23,6 +25,7 @@ use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::code::{Code, Fault};
+use crate::model::fleet::FleetRole;
 use crate::model::limits::DELIVERY_PARTITIONS;
 use crate::roles::config::{Config, LISTEN};
 use crate::roles::config_load::{self, Problem, Sources};
@@ -94,6 +97,12 @@ async fn command(cli: Cli, config: Config) -> Result<u8, Fault> {
         Command::Quickstart(args) => quickstart::quickstart(global, &args, listen(global)?).await,
         Command::Send(args) => send::send(global, &args, config, listen(global)?).await,
         Command::All => all(global, config, listen(global)?).await,
+        Command::Coordinator => cluster::run(global, &config, FleetRole::Coordinator, listen(global)?).await,
+        Command::Prepare => cluster::run(global, &config, FleetRole::Prepare, listen(global)?).await,
+        Command::Deliver => cluster::run(global, &config, FleetRole::Deliver, listen(global)?).await,
+        Command::Gateway => cluster::run(global, &config, FleetRole::Gateway, listen(global)?).await,
+        Command::Migrate => cluster::migrate(global, &config, listen(global)?).await,
+        Command::Fleet => cluster::fleet(global, &config).await,
         Command::Batches => batch::list(global, &config, &ListArgs::default()).await,
         Command::Report { batch } => query::report(global, &config, &batch).await,
         Command::Recipients(args) => query::recipients(global, &config, &args).await,
@@ -156,6 +165,7 @@ fn listen(global: &Global) -> Result<CancellationToken, Fault> {
 }
 
 async fn all(global: &Global, mut config: Config, stop: CancellationToken) -> Result<u8, Fault> {
+    embedded_only(&config)?;
     config.serve.listen.get_or_insert(LISTEN);
     let holding = Holding::start(&config).await?;
     if !global.quiet {
@@ -179,6 +189,17 @@ async fn all(global: &Global, mut config: Config, stop: CancellationToken) -> Re
         ));
     }
     Ok(exit::SETTLED)
+}
+
+/// Refuses a command that runs the whole fleet over a folder while the configuration names a cluster: it would send through the
+/// same accounts beside it.
+fn embedded_only(config: &Config) -> Result<(), Fault> {
+    if config.is_cluster() {
+        let context = "scylla.nodes names a cluster: run `smsfleet coordinator`, `prepare`, `deliver` and `gateway`, and create \
+                       batches with `smsfleet batch create`";
+        return Err(Fault::new(Code::ConfigInvalid, context));
+    }
+    Ok(())
 }
 
 fn version(global: &Global) -> Result<u8, Fault> {

@@ -19,11 +19,7 @@ pub enum QueueError {
 #[doc(alias = "MessageQueueSender")]
 pub trait TaskSender: Send + Sync {
     /// Sends tokens of delivery, each to its lane's partition.
-    async fn send_delivery(
-        &self,
-        tasks: Vec<(u8, SmsBatchPartitionTask)>,
-        trace: Option<TraceParent>,
-    ) -> Result<(), QueueError>;
+    async fn send_delivery(&self, tasks: Vec<(u8, SmsBatchPartitionTask)>, trace: Option<TraceParent>) -> Result<(), QueueError>;
 
     /// Sends tasks of preparation.
     async fn send_prepare(&self, tasks: Vec<PrepareTask>, trace: Option<TraceParent>) -> Result<(), QueueError>;

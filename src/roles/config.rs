@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reach::{AzureTableConfig, HttpConfig, ObjectStoreConfig, SmppConfig, WebhookConfig, is_store};
+use super::reach::{KafkaConfig, RedisConfig, ScyllaConfig, AzureTableConfig, HttpConfig, ObjectStoreConfig, SmppConfig, WebhookConfig, is_store};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
 use crate::model::inbound::OptOutRules;
 use crate::model::limits::PARTS_MAX;
@@ -48,6 +48,12 @@ pub struct Config {
     pub serve: ServeConfig,
     /// Which servers of users may be told of events.
     pub webhooks: WebhookConfig,
+    /// The store of a cluster; without nodes the fleet is embedded, in `data_dir`.
+    pub scylla: ScyllaConfig,
+    /// The queues of a cluster.
+    pub kafka: KafkaConfig,
+    /// Lock, rates and live counts of a cluster.
+    pub redis: RedisConfig,
     /// Log lines.
     pub log: LogConfig,
     /// Limits that users may tune.
@@ -69,6 +75,9 @@ impl Default for Config {
             links: LinksConfig::default(),
             serve: ServeConfig::default(),
             webhooks: WebhookConfig::default(),
+            scylla: ScyllaConfig::default(),
+            kafka: KafkaConfig::default(),
+            redis: RedisConfig::default(),
             log: LogConfig::default(),
             limits: LimitsConfig::default(),
         }
@@ -145,6 +154,9 @@ pub struct AccountConfig {
     /// Seconds an answer is waited for.
     #[serde(with = "seconds")]
     pub answer_timeout: Duration,
+    /// How many deliverers of a cluster may have sessions at once, where the provider allows only so many binds; without it all
+    /// have. Each has as many sessions as its table below says.
+    pub bind_slots: Option<u32>,
     /// What it can do.
     pub capabilities: Capabilities,
     /// How its receipts are read.
@@ -167,6 +179,7 @@ impl Default for AccountConfig {
             currency: "EUR".into(),
             hours: None,
             answer_timeout: Duration::from_secs(10),
+            bind_slots: None,
             capabilities: Capabilities::default(),
             receipts: ReceiptRules::default(),
             opt_out: OptOutRules::default(),
@@ -362,6 +375,11 @@ impl Default for LimitsConfig {
 }
 
 impl Config {
+    /// Whether the store is a cluster's and not a folder's.
+    pub fn is_cluster(&self) -> bool {
+        self.scylla.is_used()
+    }
+
     /// The accounts as the stages see them.
     pub fn accounts(&self) -> BTreeMap<String, Account> {
         self.accounts.iter().map(|(name, config)| (name.clone(), config.account(name))).collect()
@@ -421,6 +439,18 @@ impl Config {
                 refuse(format!("azure_tables.{name}.{key}"), &text);
             }
         }
+        for (key, text) in self.scylla.check().into_iter().map(|(key, text)| (format!("scylla.{key}"), text)) {
+            refuse(key, &text);
+        }
+        for (key, text) in self.kafka.check().into_iter().chain(self.redis.check()) {
+            refuse(key, &text);
+        }
+        let named = [("scylla.nodes", self.scylla.is_used()), ("kafka.brokers", self.kafka.is_used()), ("redis.nodes", self.redis.is_used())];
+        if named.iter().any(|(_, used)| *used) {
+            for (key, _) in named.iter().filter(|(_, used)| !used) {
+                refuse((*key).into(), "is needed for a cluster: it has ScyllaDB, Kafka and Redis, all three");
+            }
+        }
         // No store copies more than this in one step, which is how a long upload gets its name.
         if self.uploads.max_mb == 0 || self.uploads.url.is_some() && self.uploads.max_mb > 5_000 {
             refuse("uploads.max_mb".into(), "is at least 1, and at most 5000 with uploads.url");
@@ -429,6 +459,9 @@ impl Config {
             let key = |key: &str| format!("accounts.{name}.{key}");
             if name.is_empty() || name.len() > 32 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
                 refuse(format!("accounts.{name}"), "an account's name has up to 32 letters, digits, _ and -");
+            }
+            if account.bind_slots == Some(0) {
+                refuse(key("bind_slots"), "is at least 1; leave it out where every deliverer may have sessions");
             }
             if account.rate == Some(0) {
                 refuse(key("rate"), "is at least 1; leave it out to learn the rate");

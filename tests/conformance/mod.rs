@@ -21,6 +21,7 @@ mod erasure;
 mod folder;
 mod meta;
 
+mod kafka;
 mod lease;
 mod queue;
 

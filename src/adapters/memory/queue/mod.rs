@@ -89,11 +89,7 @@ impl MemoryBroker {
 
 #[async_trait::async_trait]
 impl TaskSender for MemoryBroker {
-    async fn send_delivery(
-        &self,
-        tasks: Vec<(u8, SmsBatchPartitionTask)>,
-        trace: Option<TraceParent>,
-    ) -> Result<(), QueueError> {
+    async fn send_delivery(&self, tasks: Vec<(u8, SmsBatchPartitionTask)>, trace: Option<TraceParent>) -> Result<(), QueueError> {
         self.delivery.append(tasks, trace);
         Ok(())
     }
