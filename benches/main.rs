@@ -2,6 +2,7 @@
 //! runs the benches whose name contains the word, and a number behind it sets the number of recipients.
 
 mod bare;
+mod cql;
 mod delivery;
 mod links;
 mod memory;
@@ -34,6 +35,7 @@ fn main() {
         ("prepare: its parts", |_| prepare::run()),
         ("sources: files and objects", sources::run),
         ("links: opened codes", links::run),
+        ("cql: packs through the ports, against the bare driver", cql::run),
         ("service: reads, watchers, pauses and receipts while it sends", |size| service::run(size.unwrap_or(8_000_000))),
     ];
     for (name, bench) in parts.iter().chain(delivery::BENCHES) {

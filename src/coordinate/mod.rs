@@ -22,10 +22,10 @@ pub mod store_guard;
 pub mod sweeper;
 pub mod throughput;
 
+pub use delivery_tracker::DeliveryStatusTracker;
 pub use mark::Mark;
 pub use members::Members;
-pub use slots::BindSlots;
-pub use delivery_tracker::DeliveryStatusTracker;
 pub use planning::Planning;
 pub use prepare_tracker::PrepareStatusTracker;
 pub use scheduler::JobScheduler;
+pub use slots::BindSlots;

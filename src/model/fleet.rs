@@ -178,12 +178,14 @@ mod tests {
 
     #[test]
     fn sessions_add_up_and_the_silent_do_not_count() {
-        let account =
-            |up, sessions, rate| LiveAccount { account: "main".into(), up, sessions, rate, ..LiveAccount::default() };
+        let account = |up, sessions, rate| LiveAccount { account: "main".into(), up, sessions, rate, ..LiveAccount::default() };
         let now = Timestamp(0).plus(Duration::from_secs(100));
         let fresh = now.minus(Duration::from_secs(3)).0;
-        let sheets =
-            [sheet(fresh, vec![account(true, 2, 100.0)]), sheet(fresh, vec![account(false, 1, 90.0)]), sheet(0, vec![account(true, 7, 500.0)])];
+        let sheets = [
+            sheet(fresh, vec![account(true, 2, 100.0)]),
+            sheet(fresh, vec![account(false, 1, 90.0)]),
+            sheet(0, vec![account(true, 7, 500.0)]),
+        ];
         let all = accounts(&sheets, now);
         assert_eq!((all.len(), all[0].up, all[0].sessions, all[0].rate), (1, true, 3, 100.0));
     }

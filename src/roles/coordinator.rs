@@ -76,8 +76,7 @@ pub async fn run(edges: Edges, settings: Settings, tasks: Tasks, stop: Cancellat
     let scheduler = JobScheduler::new(jobs, every, edges.wake.clone());
     let webhooks = edges.webhooks.clone();
     // The webhooks go their own way: calls to strangers never stand in the way of a batch.
-    let changes =
-        Arc::new(JobScheduler::new(vec![Arc::new(Changes::new(webhooks.clone()))], every, Arc::new(Notify::new())));
+    let changes = Arc::new(JobScheduler::new(vec![Arc::new(Changes::new(webhooks.clone()))], every, Arc::new(Notify::new())));
     let sender = Sender::new(webhooks);
     let token = edges.world.chance.next();
     let now_leading = |since: Option<Timestamp>| *leading.lock().unwrap_or_else(PoisonError::into_inner) = since;

@@ -11,9 +11,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::callbacks::Callbacks;
 use super::config::Config;
 use super::edges::Edges;
-use super::callbacks::Callbacks;
 use super::embedded::Embedded;
 use super::opened::Opened;
 use super::selection::Selection;
@@ -23,10 +23,10 @@ use crate::access::rates;
 use crate::batch::SmsBatchService;
 use crate::links::Redirector;
 use crate::model::code::{Code, Fault};
-use crate::ports::{Stores, World};
-use crate::privacy::Eraser;
 use crate::ports::tallies::Tallies;
 use crate::ports::uploads::Uploads;
+use crate::ports::{Stores, World};
+use crate::privacy::Eraser;
 use crate::runtime::metrics::{self, Exporter};
 use crate::runtime::task;
 use crate::serve::fleet::{Callback, CallbackReply, Defaults, Limits, Live, Surface};
@@ -76,7 +76,12 @@ impl Holding {
                 failed: embedded.failed.clone(),
             })),
             exporter: Some(exporter.clone()),
-            ..still(config, base(&embedded.opened, embedded.lists.clone()), embedded.edges.webhooks.clone(), embedded.service.clone())
+            ..still(
+                config,
+                base(&embedded.opened, embedded.lists.clone()),
+                embedded.edges.webhooks.clone(),
+                embedded.service.clone(),
+            )
         };
         let mut holding = Holding { embedded, surface, address: None, stop, serving: vec![] };
         if let Err(fault) = holding.serve(config, exporter).await {
@@ -137,7 +142,8 @@ pub async fn network(
     if tls.is_none() && !address.ip().is_loopback() {
         tracing::warn!(%address, "HTTP is served to the network without TLS: set serve.tls, or put a proxy in front");
     }
-    let cannot = |error: std::io::Error| Fault::new(Code::InputInvalid, format!("cannot listen on {address} (serve.listen): {error}"));
+    let cannot =
+        |error: std::io::Error| Fault::new(Code::InputInvalid, format!("cannot listen on {address} (serve.listen): {error}"));
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let bound = listener.local_addr().map_err(cannot)?;
     Ok(Some((bound, task::spawn("network", listen::serve(listener, routes, tls, limits(config), stop)))))

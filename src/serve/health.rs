@@ -57,7 +57,8 @@ impl Health {
 
 /// The routes of a process without an API.
 pub fn routes(health: Health, exporter: Exporter) -> Router {
-    let not_here = || async { Problem::from(Fault::new(Code::NotFound, "this process serves /healthz, /readyz and /metrics only")) };
+    let not_here =
+        || async { Problem::from(Fault::new(Code::NotFound, "this process serves /healthz, /readyz and /metrics only")) };
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(|State(health): State<Health>| async move { readiness(health.ready()) }))

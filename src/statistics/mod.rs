@@ -17,8 +17,8 @@ pub mod settle;
 pub mod syncer;
 pub mod walk;
 
-pub use clicks::{BatchClicks, batch_clicks};
 pub use crate::model::fleet::LiveAccount;
+pub use clicks::{BatchClicks, batch_clicks};
 pub use explain::{BatchFacts, explain_batch, explain_number, verdict};
 pub use line::{Event, RecipientFilter, RecipientLine};
 pub use number::{BatchOfNumber, NumberExport, NumberHistory, number_history};

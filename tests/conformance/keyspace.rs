@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scylla::client::session_builder::SessionBuilder;
+use scylla::response::query_result::QueryResult;
 use smsfleet::adapters::embedded::keyed::MarkCell;
 use smsfleet::adapters::scylla::config::{Flavour, ScyllaConfig};
 use smsfleet::adapters::scylla::{CqlOptions, CqlStore, migrate};
@@ -61,10 +62,16 @@ impl Keyspace {
     }
 
     /// Runs CQL in the keyspace, past the store.
-    pub async fn run(&self, text: &str) {
+    pub async fn run(&self, text: &str) -> QueryResult {
         let session = SessionBuilder::new().known_nodes(&self.config.nodes).keyspaces_to_fetch([&self.config.keyspace]);
         let session = session.use_keyspace(&self.config.keyspace, true).build().await.expect("a session");
-        session.query_unpaged(text, ()).await.expect("it is done");
+        session.query_unpaged(text, ()).await.expect("it is done")
+    }
+
+    /// The one number that a query answers.
+    pub async fn number(&self, text: &str) -> i32 {
+        let rows = self.run(text).await.into_rows_result().expect("rows");
+        rows.single_row::<(i32,)>().expect("a number").0
     }
 }
 

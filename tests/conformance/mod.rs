@@ -16,6 +16,7 @@ mod receipts;
 mod lists;
 mod service;
 
+mod cql;
 mod disk;
 mod erasure;
 mod folder;

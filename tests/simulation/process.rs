@@ -118,7 +118,8 @@ impl Process {
         let (prepare, delivery) = (shared.broker.join_prepare(), shared.broker.join_delivery());
         let members = [prepare.member(), delivery.member()];
         let worker = WorkerId(edges.world.chance.next());
-        let ends = Ends { lead: Some(Leading::default()), prepare: Some(prepare), delivery: Some(delivery), reports: Some(reports) };
+        let ends =
+            Ends { lead: Some(Leading::default()), prepare: Some(prepare), delivery: Some(delivery), reports: Some(reports) };
         let fleet = Fleet::start(edges, ends, settings(), worker);
         Process { fleet, sessions, frozen, members, expelled: false }
     }

@@ -33,8 +33,7 @@ const ROWS_AT_ONCE: usize = 32;
 
 const NOTE_DAY: Statement = Statement::write("INSERT INTO batch_day (one, day) VALUES (0, ?)");
 const DAYS: Statement = Statement::read("SELECT day FROM batch_day WHERE one = 0 AND day <= ?");
-const NOTE_CREATED: Statement =
-    Statement::write("INSERT INTO batch_by_day (day, shard, created, batch_id) VALUES (?, ?, ?, ?)");
+const NOTE_CREATED: Statement = Statement::write("INSERT INTO batch_by_day (day, shard, created, batch_id) VALUES (?, ?, ?, ?)");
 const FORGET_CREATED: Statement =
     Statement::write("DELETE FROM batch_by_day WHERE day = ? AND shard = ? AND created = ? AND batch_id = ?");
 const NEWEST: Statement = Statement::read("SELECT created, batch_id FROM batch_by_day WHERE day = ? AND shard = ? LIMIT ?");
@@ -133,9 +132,7 @@ impl CqlStore {
             let shard = i32::from(shard);
             match behind {
                 None => self.cql.rows(&NEWEST, (day, shard, most)).await,
-                Some((created, batch)) => {
-                    self.cql.rows(&NEWEST_BEHIND, (day, shard, created, key::batch(batch), most)).await
-                }
+                Some((created, batch)) => self.cql.rows(&NEWEST_BEHIND, (day, shard, created, key::batch(batch), most)).await,
             }
         };
         let shards: Vec<Vec<_>> = stream::iter(0..SHARDS).map(of_shard).buffered(SHARDS.into()).try_collect().await?;

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_configuration_is_read_and_its_password_is_not_printed() {
-        let text = "nodes=['db1:9042']\nflavour='cassandra'\nusername='u'\npassword='geheim'\nrequest_timeout=2.5\n[tls]\nenabled=true";
+        let text =
+            "nodes=['db1:9042']\nflavour='cassandra'\nusername='u'\npassword='geheim'\nrequest_timeout=2.5\n[tls]\nenabled=true";
         let config: ScyllaConfig = toml::from_str(text).expect("it is valid");
         assert_eq!((config.flavour, config.request_timeout), (Flavour::Cassandra, Duration::from_millis(2_500)));
         assert!(config.is_used() && config.tls.enabled && config.tls.verify_host && config.check().is_empty());

@@ -31,9 +31,11 @@ const REPLACE_BATCH: Statement =
 const DROP_BATCH: Statement = Statement::condition("DELETE FROM sms_batch WHERE batch_id = ? IF EXISTS");
 const PEEK_BATCH: Statement = Statement::read("SELECT version, body FROM sms_batch WHERE batch_id = ?");
 
-const LOAD_RANGE: Statement = Statement::serial_read("SELECT version, body FROM record_range WHERE batch_id = ? AND range_no = ?");
-const INSERT_RANGE: Statement =
-    Statement::condition("INSERT INTO record_range (version, nonce, body, batch_id, range_no) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS");
+const LOAD_RANGE: Statement =
+    Statement::serial_read("SELECT version, body FROM record_range WHERE batch_id = ? AND range_no = ?");
+const INSERT_RANGE: Statement = Statement::condition(
+    "INSERT INTO record_range (version, nonce, body, batch_id, range_no) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
+);
 const REPLACE_RANGE: Statement = Statement::condition(
     "UPDATE record_range SET version = ?, nonce = ?, body = ? WHERE batch_id = ? AND range_no = ? IF version = ?",
 );

@@ -98,7 +98,9 @@ fn connection(config: &ScyllaConfig, error: &ConnectionError) -> Fault {
     match error {
         ConnectionError::IoError(io) if is_tls(io) => Fault::new(
             Code::ServerTls,
-            format!("no TLS connection to the store at {nodes}: {error}; check scylla.tls.ca_file and whether the port speaks TLS"),
+            format!(
+                "no TLS connection to the store at {nodes}: {error}; check scylla.tls.ca_file and whether the port speaks TLS"
+            ),
         ),
         ConnectionError::ConnectionSetupRequestError(setup) => match &setup.error {
             ConnectionSetupRequestErrorKind::MissingAuthentication => {
@@ -154,7 +156,8 @@ fn db_error(error: &ExecutionError) -> Option<&DbError> {
     match error {
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, _)) => Some(error),
         ExecutionError::PrepareError(PrepareError::AllAttemptsFailed {
-            first_attempt: RequestAttemptError::DbError(error, _), ..
+            first_attempt: RequestAttemptError::DbError(error, _),
+            ..
         }) => Some(error),
         _ => None,
     }

@@ -100,7 +100,6 @@ impl CqlStore {
     }
 }
 
-
 #[async_trait::async_trait]
 impl ReceiptIndex for CqlStore {
     async fn find(&self, account: &str, ids: &[(String, Option<Msisdn>)]) -> Result<Vec<Vec<PartKey>>, StoreError> {

@@ -33,8 +33,10 @@ const HEAD: Statement = Statement::read(
 );
 const PUT_REJECTS: Statement =
     Statement::write("INSERT INTO reject (batch_id, range_no, attempt, n, body) VALUES (?, ?, ?, ?, ?)");
-const REJECTS: Statement = Statement::read("SELECT body, gone FROM reject WHERE batch_id = ? AND range_no = ? AND attempt = ? AND n = ?");
-const PUT_MANIFEST: Statement = Statement::condition("INSERT INTO manifest (batch_id, lane, body) VALUES (?, ?, ?) IF NOT EXISTS");
+const REJECTS: Statement =
+    Statement::read("SELECT body, gone FROM reject WHERE batch_id = ? AND range_no = ? AND attempt = ? AND n = ?");
+const PUT_MANIFEST: Statement =
+    Statement::condition("INSERT INTO manifest (batch_id, lane, body) VALUES (?, ?, ?) IF NOT EXISTS");
 // Written under a condition, so what it decided is only sure to be seen by a read that is linearisable with it.
 const MANIFEST: Statement = Statement::serial_read("SELECT body FROM manifest WHERE batch_id = ? AND lane = ?");
 

@@ -83,9 +83,10 @@ impl Cql {
             .request_timeout(Some(config.request_timeout))
             .retry_policy(Arc::new(DefaultRetryPolicy::new()))
             .load_balancing_policy(DefaultPolicy::builder().token_aware(true).build());
-        let speculation = config.speculative_ms.map(|after| -> Arc<dyn scylla::policies::speculative_execution::SpeculativeExecutionPolicy> {
-            Arc::new(SimpleSpeculativeExecutionPolicy { max_retry_count: 1, retry_interval: Duration::from_millis(after) })
-        });
+        let speculation =
+            config.speculative_ms.map(|after| -> Arc<dyn scylla::policies::speculative_execution::SpeculativeExecutionPolicy> {
+                Arc::new(SimpleSpeculativeExecutionPolicy { max_retry_count: 1, retry_interval: Duration::from_millis(after) })
+            });
         let profile = profile.build();
         let reads = profile.to_builder().speculative_execution_policy(speculation).build().into_handle();
         let connections = NonZeroUsize::new(config.connections as usize).unwrap_or(NonZeroUsize::MIN);
@@ -264,7 +265,11 @@ impl Cql {
         self.session.query_unpaged(text, ()).await
     }
 
-    async fn bind<V: SerializeRow + Sync>(&self, statement: &'static Statement, values: &V) -> Result<BoundStatement, StoreError> {
+    async fn bind<V: SerializeRow + Sync>(
+        &self,
+        statement: &'static Statement,
+        values: &V,
+    ) -> Result<BoundStatement, StoreError> {
         let prepared = self.prepared(statement).await?;
         (*prepared).clone().bind(values).map_err(|error| corrupt("row to be written", &error.to_string()))
     }
@@ -306,7 +311,8 @@ fn check_datacenter(config: &ScyllaConfig, session: &Session) -> Result<(), Faul
     if known.contains(&wanted.as_str()) {
         return Ok(());
     }
-    let context = format!("the store at {} has no datacenter {wanted:?} (scylla.datacenter); it has {known:?}", config.addresses());
+    let context =
+        format!("the store at {} has no datacenter {wanted:?} (scylla.datacenter); it has {known:?}", config.addresses());
     Err(Fault::new(Code::ConfigInvalid, context))
 }
 
@@ -338,7 +344,8 @@ fn read_cas(result: QueryResult) -> Result<Cas, StoreError> {
     let rows = result.into_rows_result().map_err(|error| unread(&error.to_string()))?;
     let row: Option<Row> = rows.maybe_first_row().map_err(|error| unread(&error.to_string()))?;
     let row = row.ok_or_else(|| unread("it is empty"))?;
-    applied(rows.column_specs().iter().map(|column| column.name()), &row.columns).ok_or_else(|| unread("it does not say [applied]"))
+    applied(rows.column_specs().iter().map(|column| column.name()), &row.columns)
+        .ok_or_else(|| unread("it does not say [applied]"))
 }
 
 fn applied<'a>(names: impl Iterator<Item = &'a str>, columns: &[Option<CqlValue>]) -> Option<Cas> {

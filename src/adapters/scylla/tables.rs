@@ -26,14 +26,13 @@ pub(super) const CORE: &[Table] = &[
     table("fact", "name text PRIMARY KEY, value text"),
     table("sms_batch", "batch_id blob PRIMARY KEY, version bigint, nonce bigint, body blob"),
     // One partition a batch, so that its ranges are listed by one read.
-    table("record_range", "batch_id blob, range_no bigint, version bigint, nonce bigint, body blob, PRIMARY KEY ((batch_id), range_no)"),
+    table(
+        "record_range",
+        "batch_id blob, range_no bigint, version bigint, nonce bigint, body blob, PRIMARY KEY ((batch_id), range_no)",
+    ),
     table("lane_ledger", "batch_id blob, lane int, version bigint, nonce bigint, body blob, PRIMARY KEY ((batch_id, lane))"),
     // Which days have batches; the days stand in one partition.
-    Table {
-        name: "batch_day",
-        columns: "one int, day int, PRIMARY KEY ((one), day)",
-        options: "CLUSTERING ORDER BY (day DESC)",
-    },
+    Table { name: "batch_day", columns: "one int, day int, PRIMARY KEY ((one), day)", options: "CLUSTERING ORDER BY (day DESC)" },
     Table {
         name: "batch_by_day",
         columns: "day int, shard int, created bigint, batch_id blob, PRIMARY KEY ((day, shard), created, batch_id)",
@@ -47,8 +46,11 @@ pub(super) const CORE: &[Table] = &[
         "batch_id blob, lane int, range_no bigint, attempt bigint, n bigint, head blob, texts blob, gone set<int>, \
          PRIMARY KEY ((batch_id, lane, range_no), attempt, n)",
     ),
-    table("reject", "batch_id blob, range_no bigint, attempt bigint, n bigint, body blob, gone set<int>, \
-         PRIMARY KEY ((batch_id, range_no), attempt, n)"),
+    table(
+        "reject",
+        "batch_id blob, range_no bigint, attempt bigint, n bigint, body blob, gone set<int>, \
+         PRIMARY KEY ((batch_id, range_no), attempt, n)",
+    ),
     table("manifest", "batch_id blob, lane int, body blob, PRIMARY KEY ((batch_id, lane))"),
     table(
         "send_window",

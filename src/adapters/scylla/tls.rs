@@ -43,9 +43,8 @@ pub(super) fn context(config: &ScyllaTls) -> Result<OpenSsl010Config, Fault> {
     }
     if !config.verify_host {
         // The driver always asks for the node's address in the certificate; only this one complaint is passed over.
-        builder.set_verify_callback(SslVerifyMode::PEER, |is_fit, chain| {
-            is_fit || ANOTHER_HOST.contains(&chain.error().as_raw())
-        });
+        builder
+            .set_verify_callback(SslVerifyMode::PEER, |is_fit, chain| is_fit || ANOTHER_HOST.contains(&chain.error().as_raw()));
     }
     Ok(OpenSsl010Config::new(builder))
 }
@@ -57,7 +56,10 @@ fn bundle(config: &ScyllaTls) -> Result<PathBuf, Fault> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let usual = BUNDLES.iter().map(PathBuf::from);
     named.into_iter().chain(usual).find(|path| path.is_file()).ok_or_else(|| {
-        Fault::new(Code::ServerTls, "this system has no list of authorities where one is looked for: name one in scylla.tls.ca_file")
+        Fault::new(
+            Code::ServerTls,
+            "this system has no list of authorities where one is looked for: name one in scylla.tls.ca_file",
+        )
     })
 }
 

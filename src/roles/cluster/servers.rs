@@ -108,7 +108,8 @@ mod tests {
         let mut tries = 0;
         let reached = reach("Redis", &wait, || {
             tries += 1;
-            let answer = if tries < 5 { Err(Fault::new(Code::ServerUnavailable, "redis.nodes: r:6379 refuses")) } else { Ok(tries) };
+            let answer =
+                if tries < 5 { Err(Fault::new(Code::ServerUnavailable, "redis.nodes: r:6379 refuses")) } else { Ok(tries) };
             let health = health.clone();
             async move {
                 assert!(tries == 1 || health.ready().is_err_and(|why| why.contains("redis.nodes")));

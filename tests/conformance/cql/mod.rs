@@ -1,0 +1,8 @@
+//! What only a store on servers can do wrong: answers that get lost, servers that refuse, tables of another version, and
+//! orders in which clocks do not agree.
+
+mod connect;
+mod faults;
+mod proxy;
+mod rows;
+mod schema;
