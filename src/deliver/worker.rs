@@ -116,8 +116,8 @@ impl Worker {
             }
         }
         let batches: BTreeSet<BatchId> = running.keys().chain(waiting.keys()).copied().collect();
-        let per_batch =
-            (LANES_AT_ONCE / batches.len().max(1)).clamp(1, LANES_PER_BATCH.max(if batches.len() == 1 { 8 } else { 0 }));
+        let alone = if batches.len() == 1 { self.ctx.turns.lanes_at_once() } else { LANES_PER_BATCH };
+        let per_batch = (LANES_AT_ONCE / batches.len().max(1)).clamp(1, alone);
         for (batch, lanes) in waiting {
             let free = per_batch.saturating_sub(running.get(&batch).copied().unwrap_or(0));
             for key in lanes.into_iter().take(free) {

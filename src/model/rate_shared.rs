@@ -110,6 +110,11 @@ impl SharedRate {
         &self.governor
     }
 
+    /// Workers that share the rate: those that asked a moment ago, or wait for answers. At least 1.
+    pub fn sharers(&self) -> u32 {
+        (self.holders.len() as u32).max(1)
+    }
+
     /// A worker comes by at `now`.
     pub fn visit(&mut self, visit: &Visit, now: Duration) -> Slice {
         self.at = self.at.max(now);

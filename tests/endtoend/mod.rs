@@ -2,7 +2,7 @@
 
 mod alongside;
 mod clicks;
-mod fixture;
+pub mod fixture;
 mod folder;
 mod http;
 mod inbound;

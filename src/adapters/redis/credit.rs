@@ -38,6 +38,7 @@ pub(super) struct Credit {
     outstanding: u32,
     wait: Duration,
     seen: Option<(Governor, Duration)>,
+    sharers: u32,
 }
 
 impl Credit {
@@ -58,6 +59,7 @@ impl Credit {
             outstanding: 0,
             wait: SOON,
             seen: None,
+            sharers: 1,
         }
     }
 
@@ -159,11 +161,13 @@ impl Credit {
         }
         self.wait = if slice.granted > 0 { SOON } else { slice.wait.clamp(SOON, LATER) };
         self.seen = Some((shared.governor().clone(), now));
+        self.sharers = shared.sharers();
     }
 
     /// The shared state was read, nothing more.
     pub fn looked(&mut self, shared: &SharedRate, now: Duration) {
         self.seen = Some((shared.governor().clone(), now));
+        self.sharers = shared.sharers();
     }
 
     /// Nobody knows whether the visit was made. What it may have granted is not used; what it gave back is not given back
@@ -202,6 +206,7 @@ impl Credit {
             answer_time: governor.map_or(Duration::ZERO, Governor::answer_time),
             ceiling: governor.map_or(self.ceiling, Governor::ceiling),
             throttled: governor.map_or(0, Governor::throttled),
+            sharers: self.sharers,
         }
     }
 }

@@ -240,6 +240,7 @@ impl Rates for RedisRates {
             answer_time: Duration::ZERO,
             ceiling: None,
             throttled: 0,
+            sharers: 1,
         })
     }
 }
