@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reach::{
-    AzureTableConfig, HttpConfig, KafkaConfig, ObjectStoreConfig, RedisConfig, ScyllaConfig, SmppConfig, WebhookConfig, is_store,
-};
+use super::reach::{KafkaConfig, RedisConfig, ScyllaConfig, AzureTableConfig, HttpConfig, ObjectStoreConfig, SmppConfig, WebhookConfig, is_store};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
 use crate::model::inbound::OptOutRules;
 use crate::model::limits::PARTS_MAX;
@@ -447,11 +445,7 @@ impl Config {
         for (key, text) in self.kafka.check().into_iter().chain(self.redis.check()) {
             refuse(key, &text);
         }
-        let named = [
-            ("scylla.nodes", self.scylla.is_used()),
-            ("kafka.brokers", self.kafka.is_used()),
-            ("redis.nodes", self.redis.is_used()),
-        ];
+        let named = [("scylla.nodes", self.scylla.is_used()), ("kafka.brokers", self.kafka.is_used()), ("redis.nodes", self.redis.is_used())];
         if named.iter().any(|(_, used)| *used) {
             for (key, _) in named.iter().filter(|(_, used)| !used) {
                 refuse((*key).into(), "is needed for a cluster: it has ScyllaDB, Kafka and Redis, all three");
