@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scylla::client::session_builder::SessionBuilder;
+use scylla::deserialize::row::DeserializeRow;
 use scylla::response::query_result::QueryResult;
 use smsfleet::adapters::embedded::keyed::MarkCell;
 use smsfleet::adapters::scylla::config::{Flavour, ScyllaConfig};
@@ -66,6 +67,15 @@ impl Keyspace {
         let session = SessionBuilder::new().known_nodes(&self.config.nodes).keyspaces_to_fetch([&self.config.keyspace]);
         let session = session.use_keyspace(&self.config.keyspace, true).build().await.expect("a session");
         session.query_unpaged(text, ()).await.expect("it is done")
+    }
+
+    /// What a query answers, past the store.
+    pub async fn rows<R>(&self, text: &str) -> Vec<R>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm>,
+    {
+        let answer = self.run(text).await.into_rows_result().expect("rows");
+        answer.rows().expect("of this kind").map(|row| row.expect("a row")).collect()
     }
 
     /// The one number that a query answers.
