@@ -82,7 +82,14 @@ fn one(recipients: u64) -> f64 {
 
     let before = servers.cpu(&processes);
     let list = list.display().to_string();
-    let create = ["batch", "create", "--source", &list, "--template", "Dear {{name}}, your parcel has arrived. Your pickup code is {{code}}."];
+    let create = [
+        "batch",
+        "create",
+        "--source",
+        &list,
+        "--template",
+        "Dear {{name}}, your parcel has arrived. Your pickup code is {{code}}.",
+    ];
     let created = ask(folder.path(), &[&create[..], &["--account", "sim"]].concat()).expect("created");
     let batch = created["batch_id"].as_str().expect("an id").to_owned();
     let began = Instant::now();
@@ -103,7 +110,11 @@ fn one(recipients: u64) -> f64 {
 
     let thousands = recipients as f64 / 1_000.0;
     println!("  {recipients} recipients, accepted {accepted}");
-    println!("  preparation {:>10.0} recipients/s ({:.1} s)", recipients as f64 / prepared_in.as_secs_f64(), prepared_in.as_secs_f64());
+    println!(
+        "  preparation {:>10.0} recipients/s ({:.1} s)",
+        recipients as f64 / prepared_in.as_secs_f64(),
+        prepared_in.as_secs_f64()
+    );
     println!("  delivery    {:>10.0} messages/s ({:.1} s)", recipients as f64 / sent_in.as_secs_f64(), sent_in.as_secs_f64());
     println!("  conditional writes for 1,000 messages: {:.2}", conditional as f64 / thousands);
     println!("  processor seconds for 1,000 messages, preparation and delivery:");
@@ -140,7 +151,8 @@ fn smsfleet(folder: &Path) -> Command {
 }
 
 fn ask(folder: &Path, arguments: &[&str]) -> Option<Value> {
-    let output = smsfleet(folder).args(arguments).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("it runs");
+    let output =
+        smsfleet(folder).args(arguments).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("it runs");
     let value = serde_json::from_slice(&output.stdout).ok();
     if value.is_none() {
         eprintln!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -187,7 +199,8 @@ impl Servers {
         std::fs::create_dir_all(&folder).expect("a folder");
         script("up", &folder, &["kafka", "cassandra", "redis"]);
         let text = std::fs::read_to_string(folder.join("env")).expect("their addresses");
-        let settings = text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings =
+            text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned()));
         Servers { settings: settings.collect(), folder }
     }
 

@@ -16,7 +16,8 @@ fn cluster_only(config: &Config) -> Result<(), Fault> {
     if config.is_cluster() {
         return Ok(());
     }
-    let context = "scylla.nodes, kafka.brokers and redis.nodes name no cluster; on one machine, `smsfleet all` runs the whole fleet";
+    let context =
+        "scylla.nodes, kafka.brokers and redis.nodes name no cluster; on one machine, `smsfleet all` runs the whole fleet";
     Err(Fault::new(Code::ConfigInvalid, context))
 }
 

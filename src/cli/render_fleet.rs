@@ -47,7 +47,10 @@ pub fn fleet(view: &FleetView) -> String {
     }
     if let Some(lag) = view.lag {
         let (prepare, delivery) = (grouped(lag.prepare), grouped(lag.delivery));
-        let _ = writeln!(text, "  waiting      {prepare} tasks of preparation, {delivery} tokens of delivery (about 5,000 recipients each)");
+        let _ = writeln!(
+            text,
+            "  waiting      {prepare} tasks of preparation, {delivery} tokens of delivery (about 5,000 recipients each)"
+        );
     }
     let _ = writeln!(text, "  partitions   {} of 128 have an owner", view.partitions_owned);
     if !view.members.is_empty() {
@@ -58,7 +61,14 @@ pub fn fleet(view: &FleetView) -> String {
     }
     accounts(&mut text, view);
     for slot in &view.slots {
-        let _ = writeln!(text, "  bind slot of {}: {} since {}, until {}", printable(&slot.account), slot.worker, slot.since, slot.until);
+        let _ = writeln!(
+            text,
+            "  bind slot of {}: {} since {}, until {}",
+            printable(&slot.account),
+            slot.worker,
+            slot.since,
+            slot.until
+        );
     }
     text
 }
@@ -90,7 +100,11 @@ fn accounts(text: &mut String, view: &FleetView) {
     }
     for (name, account) in all {
         let limit = account.ceiling.map_or_else(|| "learned".to_owned(), |ceiling| grouped(u64::from(ceiling)));
-        let error = account.last_error.as_deref().filter(|_| !account.up).map_or(String::new(), |why| format!("  DOWN: {}", printable(why)));
+        let error = account
+            .last_error
+            .as_deref()
+            .filter(|_| !account.up)
+            .map_or(String::new(), |why| format!("  DOWN: {}", printable(why)));
         let (in_flight, rate) = (grouped(account.outstanding), grouped(account.rate.round() as u64));
         let _ = writeln!(text, "  {:<20} {:>9} {in_flight:>12} {rate:>14}  {limit}{error}", printable(name), account.sessions);
     }

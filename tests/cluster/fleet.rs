@@ -210,7 +210,8 @@ impl Fleet {
         while !holds(self) {
             self.all_live();
             if begun.elapsed() > DEADLINE {
-                let logs: Vec<String> = self.members.iter().map(|member| format!("{}:\n{}", member.role, tail(&member.log))).collect();
+                let logs: Vec<String> =
+                    self.members.iter().map(|member| format!("{}:\n{}", member.role, tail(&member.log))).collect();
                 panic!("it never happened: {what}\n{}", logs.join("\n"));
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -219,7 +220,8 @@ impl Fleet {
 
     /// Creates a batch over a list in the fleet's folder and starts it; its id.
     pub fn create(&self, list: &str, template: &str) -> String {
-        let created = ["batch", "create", "--recipients", list, "--template", template, "--account", "main", "--auto-trigger", "--json"];
+        let created =
+            ["batch", "create", "--recipients", list, "--template", template, "--account", "main", "--auto-trigger", "--json"];
         let said = self.run(&created).ended(0).json();
         said["batch_id"].as_str().unwrap_or_else(|| panic!("no id in {said}")).to_owned()
     }

@@ -108,8 +108,12 @@ fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
     sent(&mut fleet, 78);
     fleet.start("deliver");
     fleet.until("the newcomer has its share", |fleet| {
-        let shares: Vec<usize> =
-            fleet.alive().iter().filter(|member| member["role"] == "deliver").filter_map(|member| Some(member["partitions"].as_array()?.len())).collect();
+        let shares: Vec<usize> = fleet
+            .alive()
+            .iter()
+            .filter(|member| member["role"] == "deliver")
+            .filter_map(|member| Some(member["partitions"].as_array()?.len()))
+            .collect();
         shares.len() == 4 && shares.iter().all(|share| *share >= 20)
     });
     hit("a fourth deliverer joined");

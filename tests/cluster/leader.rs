@@ -31,7 +31,9 @@ fn another_coordinator_leads_when_the_leader_is_killed_or_stopped() {
     fleet.until("the third one leads", |fleet| fleet.leader().is_some_and(|leader| leader != second));
     let after_stop = stopped.elapsed();
     // What the sheets say is up to two seconds old: the log has the moment itself.
-    eprintln!("led again {after_kill:?} after kill -9, {after_stop:?} after SIGTERM (the process itself ended in {took:?}), by the sheets");
+    eprintln!(
+        "led again {after_kill:?} after kill -9, {after_stop:?} after SIGTERM (the process itself ended in {took:?}), by the sheets"
+    );
     assert!(after_kill < PATIENCE && after_stop < PATIENCE);
 }
 

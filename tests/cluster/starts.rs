@@ -54,7 +54,8 @@ fn what_is_missing_is_named() {
     assert!(partly.err.contains("kafka.brokers") && partly.err.contains("redis.nodes"), "{}", partly.err);
     let fleet = Fleet::new(Servers::shared(), &Provider::start(), 100);
     let text = std::fs::read_to_string(fleet.place.path("smsfleet.toml")).expect("the configuration");
-    let other = text.replace("keyspace = \"t", "keyspace = \"never_made_").replace("topic_prefix = \"t", "topic_prefix = \"never-made-");
+    let other =
+        text.replace("keyspace = \"t", "keyspace = \"never_made_").replace("topic_prefix = \"t", "topic_prefix = \"never-made-");
     fleet.place.write("smsfleet.toml", &other);
     let missing = fleet.run(&["coordinator"]).ended(3);
     assert!(missing.err.contains("SF-4012") && missing.err.contains("smsfleet migrate"), "{}", missing.err);

@@ -77,11 +77,7 @@ async fn view(surface: &Surface) -> Result<FleetView, Fault> {
     }
     let members: Vec<MemberView> = sheets
         .into_iter()
-        .map(|sheet| MemberView {
-            alive: sheet.is_alive(now),
-            heard_seconds_ago: now.since(sheet.at).as_secs_f64(),
-            sheet,
-        })
+        .map(|sheet| MemberView { alive: sheet.is_alive(now), heard_seconds_ago: now.since(sheet.at).as_secs_f64(), sheet })
         .collect();
     // A leader that was frozen may still say that it leads: the one that began last does.
     let leads = members.iter().filter(|member| member.alive && member.sheet.leads_since.is_some());
