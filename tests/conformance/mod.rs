@@ -1,7 +1,7 @@
 //! One suite for each port, run over every implementation: whatever holds here, the stages may rest on.
 //!
-//! The store's suites run over the embedded folder and over memory. Queue and lease have one implementation so far; a
-//! later one joins by a line in its file.
+//! The store's suites run over the embedded folder and over memory. The queue's run over memory in
+//! simulated time and over Kafka in real time. The lease has one implementation so far.
 
 mod fixture;
 
