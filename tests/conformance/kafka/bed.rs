@@ -80,7 +80,7 @@ impl Bed {
     pub async fn write(&self, what: &str, partition: i32, body: &[u8]) {
         let producer: FutureProducer = self.bare().create().expect("a producer");
         let topic = self.topic(what);
-        let record = FutureRecord::<(), [u8]>::to(&topic).partition(partition).payload(body);
+        let record = FutureRecord::to(&topic).partition(partition).key("mark").payload(body);
         producer.send(record, Timeout::After(Duration::from_secs(10))).await.expect("it is written");
     }
 
@@ -101,7 +101,8 @@ impl Drop for Bed {
         if self.owner {
             let topics = ["prepare", "delivery", "mark"].map(|what| self.topic(what));
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-            let removed = self.admin().delete_topics(&topics, &AdminOptions::new());
+            let admin = self.admin();
+            let removed = admin.delete_topics(&topics, &AdminOptions::new());
             // A topic that was never made is an error of no interest.
             let _ = futures::executor::block_on(removed);
         }

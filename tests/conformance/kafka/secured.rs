@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+};
 use smsfleet::adapters::kafka::{Kafka, KafkaConfig, Mechanism, Security, migrate};
 use smsfleet::adapters::secure::Secret;
 use smsfleet::model::code::Code;
@@ -30,10 +32,14 @@ fn free_port() -> u16 {
 /// An authority, and files with it and with a certificate of its for 127.0.0.1.
 fn authority(folder: &Path, name: &str) -> PathBuf {
     let mut params = CertificateParams::new(vec![]).expect("a name");
+    params.distinguished_name.push(DnType::CommonName, format!("the authority {name}"));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).expect("an address");
+    // Not the authority's, or the certificate would look as if it had signed itself.
+    params.distinguished_name.push(DnType::CommonName, "broker");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = params.signed_by(&key, &issuer).expect("a certificate");
     let file = folder.join(format!("{name}-authority.pem"));

@@ -6,7 +6,7 @@ use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use smsfleet::adapters::kafka::{Kafka, KafkaConfig, migrate};
 use smsfleet::model::code::{Code, Fault};
 
-use super::bed::{Bed, assigned, send, task};
+use super::bed::{Bed, assigned, send, task, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn migrating_twice_is_harmless_and_every_partition_has_an_offset() {
@@ -62,6 +62,9 @@ async fn what_is_wrong_is_said_with_address_and_setting() {
     let few = bed.topic("delivery");
     let topic = NewTopic::new(&few, 12, TopicReplication::Fixed(1));
     bed.admin().create_topics([&topic], &AdminOptions::new()).await.expect("it is made")[0].as_ref().expect("it is made");
+    // Brokers hear of a new topic a moment later.
+    let made = || async { !refused(&bed.config).await.context.contains("missing") };
+    until(Duration::from_secs(10), "the topic is known", made).await;
     for fault in [refused(&bed.config).await, migrate(&bed.config).await.expect_err("lanes are spread over 128")] {
         assert_eq!(fault.code, Code::ServerSchema);
         assert!(fault.context.contains(&few) && fault.context.contains("12 partitions"), "{fault}");
