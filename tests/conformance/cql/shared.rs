@@ -16,7 +16,7 @@ use crate::conformance::fixture::{Keyspace, part};
 async fn a_suppressed_number_is_known_to_every_process_within_a_second() {
     let keyspace = Keyspace::made().await;
     let (one, other) = (keyspace.connect().await.stores().suppressions, keyspace.connect().await.stores().suppressions);
-    let number = |n| Msisdn(8_613_800_000_000 + n);
+    let number = |n: u64| Msisdn(8_613_800_000_000 + n);
     let known: Vec<Msisdn> = (0..3_000).map(number).collect();
     one.add(&known).await.expect("they are added");
     assert_eq!(other.count().await, Ok(3_000), "what was there before a process asked first");
