@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_together_is_refused_with_its_key() {
-        let cases: [(&str, fn(&mut RedisConfig)); 9] = [
+        type Change = fn(&mut RedisConfig);
+        let cases: [(&str, Change); 9] = [
             ("redis.nodes", |c| c.nodes = vec!["redis".into()]),
             ("redis.nodes", |c| c.nodes = vec!["a:1".into(), "b:2".into()]),
             ("redis.master_name", |c| (c.mode, c.master_name) = (RedisMode::Sentinel, String::new())),
