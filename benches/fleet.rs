@@ -91,7 +91,7 @@ fn one(recipients: u64) -> f64 {
         "Dear {{name}}, your parcel has arrived. Your pickup code is {{code}}.",
     ];
     let created = ask(folder.path(), &[&create[..], &["--account", "sim"]].concat()).expect("created");
-    let batch = created["batch_id"].as_str().expect("an id").to_owned();
+    let batch = created["batch"]["batch_id"].as_str().expect("an id").to_owned();
     let began = Instant::now();
     wait(folder.path(), "sealed", &["batch", "show", &batch], |view| !view["plan"].is_null());
     let prepared_in = began.elapsed();

@@ -223,7 +223,7 @@ impl Fleet {
         let created =
             ["batch", "create", "--recipients", list, "--template", template, "--account", "main", "--auto-trigger", "--json"];
         let said = self.run(&created).ended(0).json();
-        said["batch_id"].as_str().unwrap_or_else(|| panic!("no id in {said}")).to_owned()
+        said["batch"]["batch_id"].as_str().unwrap_or_else(|| panic!("no id in {said}")).to_owned()
     }
 
     /// All lines that the processes logged.
