@@ -56,6 +56,7 @@ pub struct Cql {
     reads: ExecutionProfileHandle,
     prepared: RwLock<HashMap<&'static str, Arc<PreparedStatement>>>,
     places: Semaphore,
+    keyspace: String,
     request_timeout: Duration,
 }
 
@@ -118,6 +119,7 @@ impl Cql {
             reads,
             prepared: RwLock::default(),
             places: Semaphore::new(config.in_flight as usize),
+            keyspace: config.keyspace.clone(),
             request_timeout: config.request_timeout,
         })
     }
@@ -282,7 +284,7 @@ impl Cql {
             return Ok(known);
         }
         // The driver itself waits for ever for a node that does not answer a preparation.
-        let preparing = tokio::time::timeout(self.request_timeout, self.session.prepare(statement.text));
+        let preparing = tokio::time::timeout(self.request_timeout, self.session.prepare(statement.text_in(&self.keyspace)));
         let mut prepared = match preparing.await {
             Ok(answer) => answer.map_err(|error| unprepared(&error))?,
             Err(_) => return Err(StoreError::Unavailable("no node prepared the statement in time".into())),
