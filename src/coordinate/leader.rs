@@ -23,7 +23,7 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Terms {
-        Terms { ttl: Duration::from_secs(6), margin: Duration::from_secs(1) }
+        Terms { ttl: Duration::from_secs(5), margin: Duration::from_secs(1) }
     }
 }
 

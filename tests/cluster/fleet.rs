@@ -226,6 +226,16 @@ impl Fleet {
         said["batch"]["batch_id"].as_str().unwrap_or_else(|| panic!("no id in {said}")).to_owned()
     }
 
+    /// When a process last began to lead, by the log.
+    pub fn led_at(&self) -> Option<std::time::SystemTime> {
+        let moment = |line: &str| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let at: jiff::Timestamp = line["timestamp"].as_str()?.parse().ok()?;
+            (line["message"] == "this process leads").then(|| std::time::SystemTime::from(at))
+        };
+        self.logs().lines().filter_map(moment).max()
+    }
+
     /// All lines that the processes logged.
     pub fn logs(&self) -> String {
         let mut text = String::new();
