@@ -4,6 +4,7 @@
 mod bare;
 mod cql;
 mod delivery;
+mod fleet;
 mod links;
 mod memory;
 mod prepare;
@@ -37,6 +38,7 @@ fn main() {
         ("links: opened codes", links::run),
         ("cql: packs through the ports, against the bare driver", cql::run),
         ("service: reads, watchers, pauses and receipts while it sends", |size| service::run(size.unwrap_or(8_000_000))),
+        ("fleet: processes over real servers", fleet::run),
     ];
     for (name, bench) in parts.iter().chain(delivery::BENCHES) {
         if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {

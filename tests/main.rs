@@ -1,5 +1,6 @@
 //! The one integration test binary. Each folder is a kind of proof; see `tests/README` lines in each `mod.rs`.
 
+mod cluster;
 mod conformance;
 mod endtoend;
 mod layout;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tracing::Instrument;
 
 use super::pause::{self, PauseReceipt};
 use super::select::Select;
@@ -21,6 +22,7 @@ use crate::ports::{Stores, World};
 use crate::runtime::control::{change, create};
 use crate::runtime::digest::{digest, hex};
 use crate::runtime::fence::fence;
+use crate::runtime::trace::{Piece, Span};
 
 /// Creates batches and carries out commands.
 #[derive(Clone)]
@@ -98,11 +100,16 @@ impl SmsBatchService {
         let request = serde_json::to_vec(&batch).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
         let request_digest = hex(&digest([request.as_slice()]));
         let row = BatchRow::created(batch, request_digest.clone(), self.world.clock.now());
-        let created = create(&*self.stores.batches, id, &*self.world.chance, &row).await?;
+        // A batch that is there already has its first span.
+        let mut span = Span::root(Piece::Create(id));
+        let creating = create(&*self.stores.batches, id, &*self.world.chance, &row).instrument(span.lines());
+        let created = creating.await.inspect_err(|error| span.failed(error.code()))?;
         self.wake.notify_one();
         if created == Cas::Applied {
+            span.lines().in_scope(|| tracing::info!(batch = %id, "a batch was created"));
             return Ok(Created { batch: id, existed: false });
         }
+        span.forget();
         let stored = self.load(id).await?;
         if stored.row.request_digest != request_digest {
             return Err(Fault::new(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Global;
 use crate::model::code::{Code, Fault};
 use crate::roles::config::Config;
-use crate::roles::embedded::{self, Opened};
+use crate::roles::opened::{self, Opened};
 use crate::roles::reach;
 use crate::roles::surface;
 use crate::serve::client::{Client, Remote};
@@ -50,10 +50,12 @@ impl Access {
         let folder = &config.data_dir;
         let mut last = Fault::new(Code::FolderInUse, folder.display().to_string());
         for _ in 0..TRIES {
-            if let Some(client) = Client::running(folder).await {
+            if !config.is_cluster()
+                && let Some(client) = Client::running(folder).await
+            {
                 return Ok(Access { client, opened: None });
             }
-            if !make && !embedded::exists(folder) {
+            if !make && !opened::exists(config) {
                 let context = format!("there is no data in {}; name the folder with --data-dir", folder.display());
                 return Err(Fault::new(Code::BatchNotFound, context));
             }
@@ -86,15 +88,16 @@ impl Access {
         }
     }
 
-    /// Whether a process runs that goes on with what is commanded.
+    /// Whether a process runs that goes on with what is commanded. Of a cluster that is taken for granted: `smsfleet fleet`
+    /// tells.
     pub fn somebody_runs(&self) -> bool {
-        self.opened.is_none()
+        self.opened.as_ref().is_none_or(|opened| opened.is_cluster())
     }
 
     /// Closes what this process opened.
     pub fn close(self) {
         if let Some(opened) = self.opened {
-            opened.store.close();
+            opened.close();
         }
     }
 }

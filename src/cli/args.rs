@@ -82,6 +82,22 @@ The provider refuses some on purpose: the exit code is 0 when every row is accou
     /// Run the whole fleet as a service over the data folder: API, receipts, unfinished batches
     #[command(visible_alias = "serve", after_help = ALL_HELP)]
     All,
+    /// Run a coordinator of a cluster: it leads, or waits to lead
+    #[command(after_help = ROLE_HELP)]
+    Coordinator,
+    /// Run a preparer of a cluster: it reads lists, renders messages, seals lanes
+    #[command(after_help = ROLE_HELP)]
+    Prepare,
+    /// Run a deliverer of a cluster: it sends, and takes the receipts of its sessions
+    #[command(after_help = ROLE_HELP)]
+    Deliver,
+    /// Run a gateway of a cluster: API, callbacks of providers, receiving sessions, short links
+    #[command(after_help = ROLE_HELP)]
+    Gateway,
+    /// Make, or bring up to date, the tables and the topics of a cluster
+    Migrate,
+    /// List the processes of a cluster: who is alive, who leads, who has what, what waits
+    Fleet,
     /// List batches, newest first
     Batches,
     /// Print a batch's report, counted from the store
@@ -150,7 +166,7 @@ The provider refuses some on purpose: the exit code is 0 when every row is accou
     SimulateProvider(SimulateArgs),
     /// Check the configuration and print what is in force, without secrets
     CheckConfig(CheckArgs),
-    /// Make a restored or copied data folder usable: what may have been sent since becomes uncertain
+    /// Make a restored store or a copied data folder usable: what may have been sent since becomes uncertain
     Recover {
         /// The moment of the backup, such as 2024-05-01T12:00:00Z
         #[arg(long, value_name = "TIME")]
@@ -172,6 +188,10 @@ const ALL_HELP: &str =
 
 Whoever may open the data folder needs none: commands on this machine go through the socket in the folder.
 Ctrl-C once ends in order: nothing new is handed over, answers are waited for. Twice ends at once.";
+
+const ROLE_HELP: &str =
+    "There may be any number of each role. Servers that are away at the start are waited for; /readyz on serve.listen says for
+which. Ctrl-C once ends in order: nothing new is handed over, answers are waited for. Twice ends at once.";
 
 const SEND_HELP: &str =
     "A batch is named by an idempotency key. Without --key the key is made from the list's path and all options, so

@@ -26,6 +26,10 @@ pub fn of(fault: &Fault) -> u8 {
         | Code::ProviderLogin
         | Code::ProviderTls
         | Code::RecordsUnaccounted
+        | Code::ServerUnavailable
+        | Code::ServerLogin
+        | Code::ServerTls
+        | Code::ServerSchema
         | Code::ServerDown
         | Code::TooManyRequests
         | Code::TooSlow

@@ -4,6 +4,7 @@ pub mod access;
 pub mod args;
 pub mod batch;
 pub mod check;
+pub mod cluster;
 pub mod exit;
 pub mod keep;
 pub mod people;
@@ -11,6 +12,7 @@ pub mod print;
 pub mod query;
 pub mod quickstart;
 pub mod render;
+pub mod render_fleet;
 pub mod render_service;
 pub mod request;
 pub mod sample;
@@ -19,19 +21,26 @@ pub mod send;
 pub mod service_args;
 pub mod simulate;
 
+use std::time::Duration;
+
 use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;
 
+use crate::adapters::secure;
 use crate::model::code::{Code, Fault};
+use crate::model::fleet::FleetRole;
 use crate::model::limits::DELIVERY_PARTITIONS;
 use crate::roles::config::{Config, LISTEN};
 use crate::roles::config_load::{self, Problem, Sources};
 use crate::roles::surface::{COMMIT, Holding};
-use crate::runtime::{logging, signals};
+use crate::runtime::{logging, signals, trace};
 use args::{Cli, Command};
 use service_args::{ListArgs, OnceArgs};
 
 pub use args::Global;
+
+/// How long the last spans may take to reach their collector.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs the command line of this process; the exit code.
 pub fn main() -> u8 {
@@ -78,6 +87,11 @@ fn run(cli: Cli) -> Result<u8, Fault> {
     };
     let color = !global.no_color && std::io::IsTerminal::is_terminal(&std::io::stderr());
     logging::start(&config.log, global.verbose, global.quiet, color).map_err(|text| Fault::new(Code::ConfigInvalid, text))?;
+    if config.trace.endpoint.is_some() {
+        // The collector's client takes its cryptography from the process.
+        secure::install();
+        trace::start(&config.trace)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -85,6 +99,7 @@ fn run(cli: Cli) -> Result<u8, Fault> {
     let done = runtime.block_on(command(cli, config));
     // A thread that reads standard input cannot be interrupted; it must not keep the process.
     runtime.shutdown_background();
+    trace::stop(LAST_SPANS);
     done
 }
 
@@ -94,6 +109,12 @@ async fn command(cli: Cli, config: Config) -> Result<u8, Fault> {
         Command::Quickstart(args) => quickstart::quickstart(global, &args, listen(global)?).await,
         Command::Send(args) => send::send(global, &args, config, listen(global)?).await,
         Command::All => all(global, config, listen(global)?).await,
+        Command::Coordinator => cluster::run(global, &config, FleetRole::Coordinator, listen(global)?).await,
+        Command::Prepare => cluster::run(global, &config, FleetRole::Prepare, listen(global)?).await,
+        Command::Deliver => cluster::run(global, &config, FleetRole::Deliver, listen(global)?).await,
+        Command::Gateway => cluster::run(global, &config, FleetRole::Gateway, listen(global)?).await,
+        Command::Migrate => cluster::migrate(global, &config, listen(global)?).await,
+        Command::Fleet => cluster::fleet(global, &config).await,
         Command::Batches => batch::list(global, &config, &ListArgs::default()).await,
         Command::Report { batch } => query::report(global, &config, &batch).await,
         Command::Recipients(args) => query::recipients(global, &config, &args).await,
@@ -156,6 +177,7 @@ fn listen(global: &Global) -> Result<CancellationToken, Fault> {
 }
 
 async fn all(global: &Global, mut config: Config, stop: CancellationToken) -> Result<u8, Fault> {
+    embedded_only(&config)?;
     config.serve.listen.get_or_insert(LISTEN);
     let holding = Holding::start(&config).await?;
     if !global.quiet {
@@ -179,6 +201,17 @@ async fn all(global: &Global, mut config: Config, stop: CancellationToken) -> Re
         ));
     }
     Ok(exit::SETTLED)
+}
+
+/// Refuses a command that runs the whole fleet over a folder while the configuration names a cluster: it would send through the
+/// same accounts beside it.
+fn embedded_only(config: &Config) -> Result<(), Fault> {
+    if config.is_cluster() {
+        let context = "scylla.nodes names a cluster: run `smsfleet coordinator`, `prepare`, `deliver` and `gateway`, and create \
+                       batches with `smsfleet batch create`";
+        return Err(Fault::new(Code::ConfigInvalid, context));
+    }
+    Ok(())
 }
 
 fn version(global: &Global) -> Result<u8, Fault> {

@@ -7,7 +7,7 @@ use crate::access::audit::Asked;
 use crate::model::access::{Caller, Standing};
 use crate::model::code::{Code, Fault};
 use crate::roles::config::Config;
-use crate::roles::embedded::{self, Opened};
+use crate::roles::opened::{self, Opened};
 use crate::runtime::moment::moment;
 use crate::serve::api::{BatchExplained, NumberExplained};
 use crate::serve::views::BatchReport;
@@ -73,10 +73,11 @@ pub async fn explain(global: &Global, config: &Config, batch: &str, number: Opti
 /// Marks what may have been sent since a backup as uncertain, and makes the folder usable.
 pub async fn recover(global: &Global, config: &Config, since: &str) -> Result<u8, Fault> {
     let since = moment(since)?;
-    if !embedded::exists(&config.data_dir) {
+    if !opened::exists(config) {
         return Err(Fault::new(Code::BatchNotFound, format!("there is no data in {}", config.data_dir.display())));
     }
     let opened = Opened::open(config).await?;
+    opened.check_idle().await?;
     let accounts: Vec<(String, String)> =
         config.accounts().into_values().map(|account| (account.name, account.provider_type)).collect();
     let (stores, clock) = (&opened.stores, &opened.world.clock);
@@ -95,12 +96,12 @@ pub async fn recover(global: &Global, config: &Config, since: &str) -> Result<u8
     };
     let wish = Standing::from([("since".into(), since.to_string())]);
     let recovered = asked.witness(stores, &**clock, wish, command).await;
-    opened.store.close();
+    opened.close();
     let recovered = recovered?;
     print::result(global, &recovered, || {
         format!(
             "{} batches looked at; {} recipients may have been sent since {since} and are uncertain now.\n\
-             The folder can be used again. See them: smsfleet recipients BATCH --status uncertain\n",
+             The store can be used again. See them: smsfleet recipients BATCH --status uncertain\n",
             recovered.batches,
             render::grouped(recovered.uncertain)
         )

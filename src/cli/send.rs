@@ -59,6 +59,7 @@ pub enum Ended {
 
 /// Runs `send`.
 pub async fn send(global: &Global, args: &SendArgs, mut config: Config, stop: CancellationToken) -> Result<u8, Fault> {
+    super::embedded_only(&config)?;
     if let Some(price) = args.price {
         config.accounts.values_mut().for_each(|account| account.price = Some(price));
     }
@@ -111,7 +112,7 @@ async fn run(
         Some(list) => list,
         None => {
             screen.say("reading the list from standard input …");
-            let folder = holding.embedded.opened.store.spool();
+            let folder = holding.embedded.opened.spool();
             let spooled = tokio::task::spawn_blocking(move || source::spool(std::io::stdin().lock(), &folder)).await;
             spooled.map_err(|error| Fault::new(Code::Internal, error.to_string()))??
         }

@@ -18,6 +18,7 @@ use crate::runtime::control::change;
 use crate::runtime::fence::fence;
 use crate::runtime::job::Job;
 use crate::runtime::metrics;
+use crate::runtime::trace::{self, Piece};
 
 /// A lane that is not done and whose ledger did not move for so long gets its tokens again.
 const STILL: Duration = Duration::from_secs(30);
@@ -131,7 +132,7 @@ impl DeliveryStatusTracker {
             return;
         }
         metrics::count(&metrics::DISPATCH_TOKENS, &["delivery"], tokens.len() as u64);
-        if let Err(error) = self.sender.send_delivery(tokens, None).await {
+        if let Err(error) = self.sender.send_delivery(tokens, trace::place(Piece::Dispatch(row.task_code()))).await {
             tracing::warn!(%error, "tokens could not be sent again; the next round tries");
         }
     }

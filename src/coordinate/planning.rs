@@ -17,6 +17,7 @@ use crate::runtime::control::{change, create};
 use crate::runtime::job::Job;
 use crate::runtime::retry::Schedule;
 use crate::runtime::task::Tasks;
+use crate::runtime::trace::{self, Piece, Span};
 
 /// Before a list that could not be looked at is looked at again.
 const PLAN_AGAIN_FIRST: Duration = Duration::from_millis(500);
@@ -100,6 +101,7 @@ async fn plan(
     }
     let spec =
         SourceSpec { table_name: row.batch.table_name.clone(), dialect: row.batch.dialect.clone(), ..SourceSpec::default() };
+    let mut span = Span::begin(Piece::Plan(batch), trace::place(Piece::Create(batch)));
     let mut schedule: Option<Schedule> = None;
     let found = loop {
         match source.plan(&spec, range_records).await {
@@ -125,7 +127,8 @@ async fn plan(
     let planned = match planned {
         Ok(plan) => plan,
         Err(fault) => {
-            tracing::warn!(%batch, %fault, "the batch cannot be prepared");
+            span.failed(fault.code);
+            span.lines().in_scope(|| tracing::warn!(%batch, %fault, "the batch cannot be prepared"));
             let reason = Some((fault.code, fault.context));
             let failed =
                 change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Fail, reason.clone(), now))
@@ -134,6 +137,8 @@ async fn plan(
             return Ok(());
         }
     };
+    span.note("records", planned.records);
+    span.note("ranges", planned.ranges.len());
     for (range, plan) in planned.ranges.iter().enumerate() {
         let key = RangeKey { batch, range: range as u32 };
         create(&*stores.ranges, key, &*world.chance, &RangeRow::planned(plan.clone())).await?;

@@ -20,6 +20,7 @@ use crate::runtime::control::change;
 use crate::runtime::digest::{digest, hex};
 use crate::runtime::job::Job;
 use crate::runtime::metrics;
+use crate::runtime::trace;
 
 /// A claimed range without a sign of life for so long is given to somebody else.
 pub const HEART_BEAT_DEAD: Duration = Duration::from_secs(15);
@@ -183,9 +184,11 @@ impl PrepareStatusTracker {
             return;
         }
         metrics::count(&metrics::DISPATCH_TOKENS, &["prepare"], tasks.len() as u64);
-        if let Err(error) = self.sender.send_prepare(tasks, None).await {
-            // Whether they arrived or not: what nobody takes up is sent again.
-            tracing::warn!(%error, "tasks of preparation could not be sent; they are sent again");
+        for (place, tasks) in trace::grouped(tasks, |task| task.task_code().batch) {
+            if let Err(error) = self.sender.send_prepare(tasks, place).await {
+                // Whether they arrived or not: what nobody takes up is sent again.
+                tracing::warn!(%error, "tasks of preparation could not be sent; they are sent again");
+            }
         }
     }
 }

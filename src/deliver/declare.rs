@@ -1,6 +1,7 @@
 //! Declaring a window: loads its recipients, checks what the law and the operator ask for, stores the declare, and only then
 //! makes the window ready to run.
 
+use super::followed::Followed;
 use super::lane::{Changed, Lane};
 use super::readings::Reading;
 use super::turns::Turn;
@@ -76,9 +77,13 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
         Changed::Lost => return Ok(Declared::Lost),
     }
     window.window = lane.held.version;
+    let key = WindowKey { lane: lane.key, window: window.window };
+    let followed =
+        Followed::begin(key, &window, &entries, &lane.loader, lane.trace, ctx.world.clock.boot().saturating_sub(declared));
     metrics::count(&metrics::DELIVER_WINDOWS, &["declared"], 1);
     Ok(Declared::Window(Box::new(Job {
-        key: WindowKey { lane: lane.key, window: window.window },
+        key,
+        followed,
         window,
         entries,
         submits: prepared.submits,

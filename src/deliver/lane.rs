@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::context::Delivery;
 use super::declare::within_hours;
@@ -22,11 +23,13 @@ use crate::model::id::{LaneKey, TaskCode};
 use crate::model::ledger::{Ledger, LedgerRefusal};
 use crate::model::limits::LANE_WINDOWS_MAX;
 use crate::model::time::Timestamp;
+use crate::model::trace::TraceParent;
 use crate::model::turn::Claim;
 use crate::model::window::OnUncertain;
 use crate::ports::StoreError;
 use crate::ports::control::Versioned;
 use crate::runtime::control::{change, change_from};
+use crate::runtime::trace::{self, Piece};
 
 /// How long a lane outside the batch's hours is left alone: the zone's clock may be set meanwhile.
 const LOOK_AT_HOURS: Duration = Duration::from_secs(20);
@@ -75,6 +78,8 @@ pub(super) struct Lane {
     pub(super) task: TaskCode,
     pub(super) held: Versioned<Ledger>,
     pub(super) loader: Loader,
+    /// The dispatch's place in the batch's trace.
+    pub(super) trace: Option<TraceParent>,
     pub(super) view: Arc<Mutex<LaneView>>,
     /// Windows that this serving declared and that have not ended.
     pub(super) mine: BTreeSet<u64>,
@@ -89,13 +94,15 @@ pub async fn serve(
     key: LaneKey,
     task: TaskCode,
     view: Arc<Mutex<LaneView>>,
+    trace: Option<TraceParent>,
     stop: CancellationToken,
 ) -> LaneEnd {
+    let trace = trace.or_else(|| trace::place(Piece::Dispatch(task)));
     match begin(&ctx, key, task).await {
         Ok(Ok((held, loader, reading))) => {
             let (ended, mut ends) = mpsc::unbounded_channel();
             let mut lane =
-                Lane { ctx, key, task, held, loader, view, mine: BTreeSet::new(), ended, halt: CancellationToken::new() };
+                Lane { ctx, key, task, held, loader, trace, view, mine: BTreeSet::new(), ended, halt: CancellationToken::new() };
             lane.show();
             let claim =
                 Claim { tenant: reading.row.batch.tenant.clone(), priority: reading.row.batch.priority, batch: key.batch };
@@ -350,7 +357,8 @@ impl Lane {
                 let (ctx, ended, name) = (self.ctx.clone(), self.ended.clone(), job.window.window);
                 self.mine.insert(name);
                 self.ctx.tasks.spawn("window", async move {
-                    let end = window::run(ctx, route, *job).await;
+                    let lines = job.followed.lines();
+                    let end = window::run(ctx, route, *job).instrument(lines).await;
                     // Nobody listens when the lane was given up: the answers are durable all the same.
                     let _ = ended.send((name, end));
                 });

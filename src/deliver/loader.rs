@@ -1,6 +1,6 @@
 //! The recipients and messages behind the places of a lane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::code::Code;
@@ -61,6 +61,14 @@ impl Loader {
         }
         let pack = self.retry(leg).await?;
         Ok(pack.entries.iter().skip(from as usize).take((to - from) as usize).copied().collect())
+    }
+
+    /// The packs that hold some recipients, each once.
+    pub fn packs_of(&self, entries: &[RetryEntry]) -> BTreeMap<u32, PackKey> {
+        let places = entries.iter().filter_map(|entry| self.manifest.pack_of(entry.seq));
+        let indexes: BTreeSet<usize> = places.collect();
+        let packs = indexes.into_iter().map(|index| &self.manifest.packs[index]);
+        packs.map(|at| (at.first_seq, PackKey { lane: self.lane, range: at.range, attempt: at.attempt, n: at.n })).collect()
     }
 
     /// A retry pack of the lane.

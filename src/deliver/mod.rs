@@ -11,6 +11,7 @@
 pub mod context;
 pub mod declare;
 pub mod ending;
+mod followed;
 pub mod judge;
 pub mod lane;
 pub mod loader;

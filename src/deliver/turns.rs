@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::model::turn::{Claim, Served, open_bound, window_size};
+use crate::model::turn::{Claim, Served, lanes_at_once, open_bound, window_size};
 use crate::ports::clock::Clock;
 use crate::ports::provider::{Route, Routes};
 use crate::ports::rates::Rates;
@@ -82,6 +82,12 @@ impl Turns {
         self.state().open.get(account).copied().unwrap_or(0)
     }
 
+    /// Lanes of one batch that are worth serving at once: as many as leave each a window that pays for its bookkeeping.
+    pub fn lanes_at_once(&self) -> usize {
+        let rate = self.routes.keys().map(|name| self.rates.view(name).share()).fold(0.0, f64::max);
+        lanes_at_once(rate)
+    }
+
     /// Provider types that lanes being served go through, or wait for.
     pub fn wanted(&self) -> BTreeSet<String> {
         self.state().lanes.values().map(|(_, provider_type)| provider_type.clone()).collect()
@@ -125,7 +131,7 @@ impl Turns {
                 continue;
             }
             let view = self.rates.view(name);
-            let rate = view.rate.max(1.0);
+            let rate = view.share().max(1.0);
             let size = window_size(rate, sharing);
             let open = state.open.get(name).copied().unwrap_or(0);
             let room = open_bound(rate, view.answer_time, size).saturating_sub(open);

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
+use super::followed::Followed;
 use crate::model::answer::{Answer, NotNow};
 use crate::model::id::{Msisdn, RecipientKey, WindowKey};
 use crate::model::idform::canonical;
@@ -30,6 +31,8 @@ use crate::runtime::retry::{Schedule, store};
 pub struct Job {
     /// Its name.
     pub key: WindowKey,
+    /// Its spans.
+    pub followed: Followed,
     /// As it was declared.
     pub window: OpenWindow,
     /// Its recipients, ascending.
@@ -72,13 +75,13 @@ impl Recipients {
 
 /// Runs a window to its end.
 pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, StoreError> {
-    let Job { key, window, entries, submits, local, declared, send_by, stop } = job;
+    let Job { key, followed, window, entries, submits, local, declared, send_by, stop } = job;
     let recipients =
         Recipients { rows: submits.iter().map(|(submit, segments)| (submit.seq, submit.number, *segments)).collect() };
     let (sender, mut answers_in) = mpsc::unbounded_channel();
-    let feeding = feed(&ctx, &route, submits, send_by, &stop, sender);
+    let feeding = feed(&ctx, &route, submits, send_by, &stop, &followed, sender);
     let mut row = WindowRow { window: window.clone(), answers: local, complete: false };
-    let gathering = gather(&ctx, &route, key, &mut row, &recipients, &mut answers_in);
+    let gathering = gather(&ctx, &route, key, &mut row, &recipients, &followed, &mut answers_in);
     let (handed, indexed) = tokio::join!(feeding, gathering);
 
     let took = ctx.world.clock.boot().saturating_sub(declared);
@@ -96,6 +99,7 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     }
     store(forever(&ctx), || ctx.stores.windows.put(key, &row, index.clone())).await?;
     count(&ctx, key, &row.answers);
+    followed.end(&row.answers);
     let handed = handed.filter(|_| is_touched(&row.answers));
     Ok(Ended { window, entries, answers: row.answers, handed })
 }
@@ -119,6 +123,7 @@ async fn feed(
     submits: Vec<(Submit, u32)>,
     send_by: Duration,
     stop: &CancellationToken,
+    followed: &Followed,
     answers: mpsc::UnboundedSender<Vec<Answered>>,
 ) -> Option<Timestamp> {
     let mut handed = None;
@@ -149,6 +154,8 @@ async fn feed(
         if messages.is_empty() {
             continue;
         }
+        // Its span ends when the account has taken it.
+        let _span = followed.chunk(&messages);
         let chunk = Chunk { messages, send_by, stop: stop.clone(), answers: answers.clone() };
         match route.provider.submit(chunk).await {
             Ok(()) => handed = Some(clock.now()),
@@ -183,6 +190,7 @@ async fn gather(
     key: WindowKey,
     row: &mut WindowRow,
     recipients: &Recipients,
+    followed: &Followed,
     answers_in: &mut mpsc::UnboundedReceiver<Vec<Answered>>,
 ) -> usize {
     let account = &route.account.name;
@@ -209,6 +217,7 @@ async fn gather(
                     metrics::count(&metrics::DELIVER_ANSWERS, &[account, class], answers);
                 }
                 ctx.rates.answered(account, others, throttled, ctx.world.clock.boot());
+                followed.answered(&batch);
                 row.answers.extend(batch);
             }
             _ = flush.tick() => {

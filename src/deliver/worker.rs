@@ -13,6 +13,7 @@ use super::lane::{LaneEnd, LaneView, serve};
 use crate::model::id::{BatchId, LaneKey};
 use crate::model::task::{SmsBatchPartitionTask, TaskStatus};
 use crate::model::time::Timestamp;
+use crate::model::trace::TraceParent;
 use crate::ports::queue::{DeliveryQueue, QueueError, QueueEvent};
 use crate::runtime::offsets::Offsets;
 
@@ -32,6 +33,8 @@ struct Slot {
     view: Arc<Mutex<LaneView>>,
     running: Option<Running>,
     not_before: Timestamp,
+    /// Where in a trace its newest token came from.
+    trace: Option<TraceParent>,
 }
 
 struct Running {
@@ -88,7 +91,7 @@ impl Worker {
                 self.release(partitions.iter().copied().collect(), ends).await;
                 self.queue.released(&partitions).await;
             }
-            QueueEvent::Task { partition, offset, task, trace: _ } => {
+            QueueEvent::Task { partition, offset, task, trace } => {
                 self.partitions.entry(partition).or_insert_with(|| Offsets::new(offset)).received(offset);
                 let slot = self.slots.entry(task.lane()).or_insert_with(|| Slot {
                     partition,
@@ -96,8 +99,10 @@ impl Worker {
                     view: Arc::default(),
                     running: None,
                     not_before: Timestamp(0),
+                    trace: None,
                 });
                 slot.tokens.insert(offset, task);
+                slot.trace = trace.or(slot.trace);
                 self.start_lanes();
             }
         }
@@ -116,8 +121,8 @@ impl Worker {
             }
         }
         let batches: BTreeSet<BatchId> = running.keys().chain(waiting.keys()).copied().collect();
-        let per_batch =
-            (LANES_AT_ONCE / batches.len().max(1)).clamp(1, LANES_PER_BATCH.max(if batches.len() == 1 { 8 } else { 0 }));
+        let alone = if batches.len() == 1 { self.ctx.turns.lanes_at_once() } else { LANES_PER_BATCH };
+        let per_batch = (LANES_AT_ONCE / batches.len().max(1)).clamp(1, alone);
         for (batch, lanes) in waiting {
             let free = per_batch.saturating_sub(running.get(&batch).copied().unwrap_or(0));
             for key in lanes.into_iter().take(free) {
@@ -130,12 +135,13 @@ impl Worker {
         let Some(slot) = self.slots.get_mut(&key) else { return };
         let Some(task) = slot.tokens.values().map(|token| token.task_code).max() else { return };
         let (ctx, view, stop, ended) = (self.ctx.clone(), slot.view.clone(), CancellationToken::new(), self.ended.clone());
+        let trace = slot.trace;
         let lane_stop = stop.clone();
         self.ctx.note(|holds| {
             holds.lanes.insert(key);
         });
         let task = self.ctx.tasks.spawn("lane", async move {
-            let end = serve(ctx, key, task, view, lane_stop).await;
+            let end = serve(ctx, key, task, view, trace, lane_stop).await;
             let _ = ended.send((key, end));
         });
         slot.running = Some(Running { task, stop });

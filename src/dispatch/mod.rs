@@ -18,6 +18,7 @@ use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
 use crate::runtime::job::Job;
 use crate::runtime::metrics;
+use crate::runtime::trace::{self, Piece, Span};
 
 /// The job that dispatches what is due.
 #[doc(alias = "dispatch_batch")]
@@ -62,7 +63,10 @@ impl DispatchBatch {
         let ledgers = self.stores.ledgers.list(row.batch.batch_id).await?;
         let tokens: Vec<_> = ledgers.iter().flat_map(|(key, ledger)| tokens_of(row.task_code(), *key, &ledger.row)).collect();
         metrics::count(&metrics::DISPATCH_TOKENS, &["delivery"], tokens.len() as u64);
-        if let Err(error) = self.sender.send_delivery(tokens, None).await {
+        let mut span = Span::begin(Piece::Dispatch(row.task_code()), trace::place(Piece::Create(row.batch.batch_id)));
+        span.note("tokens", tokens.len());
+        if let Err(error) = self.sender.send_delivery(tokens, span.place()).await {
+            span.failed(Code::ServerUnavailable);
             tracing::warn!(%error, batch = %row.batch.batch_id, "tokens could not be sent; the tracker sends what does not move");
         }
         Ok(())

@@ -85,14 +85,15 @@ pub struct Slice {
 }
 
 impl SharedRate {
-    /// A new state, from what a worker knows: the governor it last saw, when it saw one, and the ceiling.
-    pub fn begin(seen: Option<&Governor>, ceiling: Option<u32>, now: Duration) -> SharedRate {
+    /// A new state, from what a worker knows: the governor it last saw, when it saw one, the ceiling it began with, and the
+    /// ceiling now.
+    pub fn begin(seen: Option<&Governor>, begun_with: Option<u32>, ceiling: Option<u32>, now: Duration) -> SharedRate {
         let from = now + LEASE;
         let governor = match seen {
             Some(seen) if seen.ceiling() == ceiling => seen.again(from),
             _ => Governor::new(ceiling, from).again(from),
         };
-        SharedRate { version: VERSION, born: now, at: now, begun_with: ceiling, governor, holders: BTreeMap::new() }
+        SharedRate { version: VERSION, born: now, at: now, begun_with, governor, holders: BTreeMap::new() }
     }
 
     /// Whether it can be gone on with: of this version, and not from a future that the clock left again.
@@ -108,6 +109,11 @@ impl SharedRate {
     /// The governor as it is now.
     pub fn governor(&self) -> &Governor {
         &self.governor
+    }
+
+    /// Workers that share the rate: those that asked a moment ago, or wait for answers. At least 1.
+    pub fn sharers(&self) -> u32 {
+        (self.holders.len() as u32).max(1)
     }
 
     /// A worker comes by at `now`.

@@ -10,16 +10,25 @@ fn asks(holder: u64, want: u32) -> Visit {
     Visit { holder, want, ..Visit::default() }
 }
 
-/// Workers that always want more come every 10 ms, each at its own moment; the state is lost at `lost`. Returns what each got.
-fn run(rate: u32, workers: u64, until: u64, lost: &[u64]) -> Vec<u32> {
-    let mut shared = SharedRate::begin(None, Some(rate), at(0));
-    let mut got = vec![0; workers as usize];
+/// Workers that always want more come about every 12 ms, each at moments of its own; the state is lost at `lost`. Returns
+/// what each got.
+fn run(rate: u32, workers: usize, until: u64, lost: &[u64]) -> Vec<u32> {
+    let mut shared = SharedRate::begin(None, Some(rate), Some(rate), at(0));
+    let (mut got, mut next, mut chance) = (vec![0; workers], vec![0; workers], 1u64);
+    let mut below = |most: usize| {
+        chance = crate::model::lane::mix(chance);
+        chance as usize % most
+    };
     for ms in 0..until {
         if lost.contains(&ms) {
-            shared = SharedRate::begin(Some(shared.governor()), Some(rate), at(ms));
+            shared = SharedRate::begin(Some(shared.governor()), Some(rate), Some(rate), at(ms));
         }
-        for worker in (0..workers).filter(|worker| (ms + worker * 7 + ms / 10 * (worker + 3)) % 10 == 0) {
-            got[worker as usize] += shared.visit(&asks(worker, 10_000), at(ms)).granted;
+        let first = below(workers);
+        for worker in (0..workers).map(|n| (first + n) % workers) {
+            if next[worker] <= ms {
+                got[worker] += shared.visit(&asks(worker as u64, 10_000), at(ms)).granted;
+                next[worker] = ms + 10 + below(5) as u64;
+            }
         }
     }
     got
@@ -48,24 +57,24 @@ fn a_lost_state_never_grants_twice() {
 
 #[test]
 fn a_new_state_grants_nothing_for_one_lease_and_knows_what_was_learned() {
-    let mut learned = SharedRate::begin(None, None, at(0));
+    let mut learned = SharedRate::begin(None, None, None, at(0));
     for ms in 0..5_000 {
         learned.visit(&asks(1, 10_000), at(ms));
     }
     let rate = learned.governor().rate();
     assert!(rate > 1_000.0, "it grew: {rate}");
-    let mut again = SharedRate::begin(Some(learned.governor()), None, at(6_000));
+    let mut again = SharedRate::begin(Some(learned.governor()), None, None, at(6_000));
     assert_eq!(again.governor().rate(), rate);
     for ms in 0..300 {
         assert_eq!(again.visit(&asks(1, 10), at(6_000 + ms)).granted, 0, "after {ms} ms");
     }
     assert!(again.visit(&asks(1, 10), at(6_310)).granted > 0);
-    assert_eq!(SharedRate::begin(Some(learned.governor()), Some(70), at(0)).governor().ceiling(), Some(70));
+    assert_eq!(SharedRate::begin(Some(learned.governor()), None, Some(70), at(0)).governor().ceiling(), Some(70));
 }
 
 #[test]
 fn unused_segments_go_back_to_the_life_they_came_from() {
-    let mut shared = SharedRate::begin(None, Some(1_000), at(0));
+    let mut shared = SharedRate::begin(None, Some(1_000), Some(1_000), at(0));
     let full = shared.visit(&asks(1, 10_000), at(1_000)).granted;
     let back = Visit { unused: full, life: Some(shared.life()), ..asks(1, 10_000) };
     assert_eq!(shared.clone().visit(&back, at(1_000)).granted, full, "taken, given back, taken again");
@@ -77,7 +86,7 @@ fn unused_segments_go_back_to_the_life_they_came_from() {
 fn a_ceiling_is_changed_live_and_a_start_does_not_undo_it() {
     let begin = |ceiling| Visit { holder: 1, begun_with: Some(ceiling), ..Visit::default() };
     let live = |ceiling| Visit { holder: 2, ceiling: Some(ceiling), ..Visit::default() };
-    let mut shared = SharedRate::begin(None, Some(100), at(0));
+    let mut shared = SharedRate::begin(None, Some(100), Some(100), at(0));
     shared.visit(&live(Some(40)), at(1));
     assert_eq!(shared.governor().ceiling(), Some(40));
     shared.visit(&begin(Some(100)), at(2));
@@ -90,7 +99,7 @@ fn a_ceiling_is_changed_live_and_a_start_does_not_undo_it() {
 
 #[test]
 fn who_is_gone_is_not_waited_for() {
-    let mut shared = SharedRate::begin(None, Some(1_000), at(0));
+    let mut shared = SharedRate::begin(None, Some(1_000), Some(1_000), at(0));
     let busy = Visit { outstanding: 500, ..asks(1, 10) };
     shared.visit(&busy, at(1_000));
     assert_eq!(shared.outstanding(), 500.0);
@@ -102,7 +111,7 @@ fn who_is_gone_is_not_waited_for() {
 
 #[test]
 fn throttle_answers_of_any_worker_cut_the_rate_for_all() {
-    let mut shared = SharedRate::begin(None, Some(1_000), at(0));
+    let mut shared = SharedRate::begin(None, Some(1_000), Some(1_000), at(0));
     shared.visit(&Visit { throttled: 5, outstanding: 100, ..asks(3, 0) }, at(1_000));
     assert!(shared.governor().rate() < 990.0, "{}", shared.governor().rate());
     assert_eq!(shared.governor().throttled(), 5);
@@ -110,7 +119,7 @@ fn throttle_answers_of_any_worker_cut_the_rate_for_all() {
 
 #[test]
 fn a_clock_that_went_back_ends_the_state() {
-    let mut shared = SharedRate::begin(None, Some(1_000), at(10_000));
+    let mut shared = SharedRate::begin(None, Some(1_000), Some(1_000), at(10_000));
     shared.visit(&asks(1, 1), at(20_000));
     assert!(shared.is_usable(at(19_900)), "a small step is waited out");
     assert!(!shared.is_usable(at(10_000)));

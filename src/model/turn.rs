@@ -66,6 +66,18 @@ pub fn window_size(rate: f64, lanes_sharing: usize) -> u32 {
     (share.ceil() as u32).clamp(1, WINDOW_RECIPIENTS_MAX)
 }
 
+/// Recipients of a window that is worth its two conditional writes.
+const WINDOW_WORTH: f64 = 256.0;
+/// Lanes of one batch that a worker serves at once: never one alone, since a lane that waits for its last answers declares
+/// nothing, and never so many that the worker's rate, spread over them, makes windows of a few.
+const LANES_LEAST: usize = 2;
+const LANES_MOST: usize = 8;
+
+/// See [`LANES_MOST`]; `rate` is this worker's.
+pub fn lanes_at_once(rate: f64) -> usize {
+    ((rate * WINDOW_SPAN.as_secs_f64() / WINDOW_WORTH) as usize).clamp(LANES_LEAST, LANES_MOST)
+}
+
 /// What a declare and the close of its window take, about: the time that a window is open without being answered.
 const BOOKKEEPING: Duration = Duration::from_millis(50);
 
@@ -132,6 +144,7 @@ mod tests {
         assert_eq!(window_size(0.5, 4), 1);
         assert_eq!(window_size(1_000.0, 4), 50);
         assert_eq!(window_size(1e9, 1), WINDOW_RECIPIENTS_MAX);
+        assert_eq!([0.0, 100.0, 2_500.0, 5_000.0, 1e6].map(lanes_at_once), [2, 2, 2, 3, 8]);
         assert_eq!(open_bound(1_000.0, Duration::from_millis(150), 50), 400);
         assert_eq!(open_bound(1_000.0, Duration::from_millis(1), 200), 400);
         assert_eq!(open_bound(1.0, Duration::from_millis(1), 1), 2);

@@ -22,6 +22,15 @@ pub struct RateView {
     pub ceiling: Option<u32>,
     /// "Slow down" answers so far.
     pub throttled: u64,
+    /// Workers that share the rate now, this one included: at least 1.
+    pub sharers: u32,
+}
+
+impl RateView {
+    /// This worker's part of the rate.
+    pub fn share(&self) -> f64 {
+        self.rate / f64::from(self.sharers.max(1))
+    }
 }
 
 /// Hands out an account's budget in segments, exact over the fleet, and follows what its answers say.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::reading::{Trouble, read_range};
 use super::tools::{BEAT_EVERY, End, LOOK_EVERY, Tools, is_wanted};
@@ -12,11 +13,13 @@ use crate::model::batch::BatchRow;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{RangeKey, TaskCode};
 use crate::model::record::{RangeRow, RangeState, RowFault};
+use crate::model::trace::TraceParent;
 use crate::ports::StoreError;
 use crate::ports::control::Versioned;
 use crate::runtime::control::{change, load_row};
 use crate::runtime::metrics;
 use crate::runtime::retry::Schedule;
+use crate::runtime::trace::{self, Piece, Span};
 
 /// How long a task that was stopped tries to give its range back; after that the range waits until its holder looks dead.
 const RELEASE_WITHIN: Duration = Duration::from_millis(500);
@@ -26,8 +29,15 @@ const RELEASE_WITHIN: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] when a control row cannot be read.
-pub async fn prepare_range(tools: &Tools, task_code: TaskCode, range: u32, stop: &CancellationToken) -> Result<End, StoreError> {
+pub async fn prepare_range(
+    tools: &Tools,
+    task_code: TaskCode,
+    range: u32,
+    trace: Option<TraceParent>,
+    stop: &CancellationToken,
+) -> Result<End, StoreError> {
     let key = RangeKey { batch: task_code.batch, range };
+    let parent = trace.or_else(|| trace::place(Piece::Create(key.batch)));
     let mut waits = Schedule::new(Duration::from_millis(200), Duration::from_secs(10), tools.world.chance.next());
     loop {
         let attempt = tokio::select! {
@@ -38,11 +48,16 @@ pub async fn prepare_range(tools: &Tools, task_code: TaskCode, range: u32, stop:
                 Err(end) => return Ok(end),
             },
         };
+        let mut span = Span::begin(Piece::Range(key, attempt.number), parent);
+        span.note("range", range);
+        span.note("attempt", attempt.number);
+        let lines = span.lines();
         let end = tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            end = carry_out(tools, task_code, key, &attempt) => Some(end?),
+            end = carry_out(tools, task_code, key, &attempt, &mut span).instrument(lines) => Some(end?),
         };
+        drop(span);
         match end {
             Some(Carried::Ended(end)) => return Ok(end),
             Some(Carried::Unwanted) => {
@@ -117,19 +132,37 @@ async fn begin(tools: &Tools, task_code: TaskCode, key: RangeKey) -> Result<Resu
     Ok(claimed.await?.map(|claimed| Attempt { number: claimed.row.attempt, row: claimed.row, batch }))
 }
 
-async fn carry_out(tools: &Tools, task_code: TaskCode, key: RangeKey, attempt: &Attempt) -> Result<Carried, StoreError> {
+async fn carry_out(
+    tools: &Tools,
+    task_code: TaskCode,
+    key: RangeKey,
+    attempt: &Attempt,
+    span: &mut Span,
+) -> Result<Carried, StoreError> {
     let progress = AtomicU64::new(0);
     let read = tokio::select! {
         biased;
         carried = watch(tools, task_code, key, attempt.number, &progress) => return Ok(carried),
-        read = read_range(tools, &attempt.batch, &attempt.row.plan, key, attempt.number, &progress) => read,
+        read = read_range(tools, &attempt.batch, &attempt.row.plan, key, attempt.number, &progress, span.place()) => read,
     };
     let state = match read {
         Ok(totals) => RangeState::Done(Box::new(totals)),
-        Err(Trouble::Fault(fault)) if fault.code.retryable() => return Ok(Carried::MayPass(fault)),
+        Err(Trouble::Fault(fault)) if fault.code.retryable() => {
+            span.failed(fault.code);
+            return Ok(Carried::MayPass(fault));
+        }
         Err(Trouble::Fault(fault)) => failed(key, fault.code, fault.context),
         Err(Trouble::Store(error)) => failed(key, error.code(), error.to_string()),
     };
+    match &state {
+        RangeState::Done(totals) => {
+            span.note("records", totals.records);
+            span.note("messages", totals.messages);
+            tracing::info!(batch = %key.batch, range = key.range, records = totals.records, "a range was prepared");
+        }
+        RangeState::Failed(fault) => span.failed(fault.code),
+        RangeState::Waiting | RangeState::Claimed => {}
+    }
     let end = if matches!(state, RangeState::Done(_)) { End::Done } else { End::Failed };
     let finished = change_range(tools, key, |row| {
         // The row may hold this very end already, when the answer to it was lost.

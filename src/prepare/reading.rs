@@ -13,6 +13,7 @@ use crate::model::batch::BatchRow;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{Msisdn, RangeKey};
 use crate::model::record::{RangePlan, RangeTotals, Reject, SourcePlan};
+use crate::model::trace::TraceParent;
 use crate::ports::StoreError;
 use crate::ports::source::{RangeReader, SourceSpec};
 use crate::ports::tallies::Tally;
@@ -44,7 +45,7 @@ impl From<StoreError> for Trouble {
 }
 
 /// Reads the range and writes its packs under `attempt`; all of them are durable when the totals come back. `progress`
-/// counts the records read.
+/// counts the records read; `trace` is the attempt's place.
 ///
 /// # Errors
 /// What keeps the range from being read. A fault whose code says so may pass: then a new attempt is worth while.
@@ -55,11 +56,12 @@ pub async fn read_range(
     key: RangeKey,
     attempt: u32,
     progress: &AtomicU64,
+    trace: Option<TraceParent>,
 ) -> Result<RangeTotals, Trouble> {
     let recipe = recipe(tools, row, plan).await?;
     let mut reader = open(tools, row, plan, recipe.needed(&row.columns)).await?;
     let mut shelves = Shelves::new(key.batch, key.range, attempt, row.lanes);
-    let mut writes = Writes::new(tools, key, attempt);
+    let mut writes = Writes::new(tools, key, attempt, trace);
     let mut counts = Counts::default();
     let (mut found, mut full) = (Found::default(), vec![]);
     loop {

@@ -69,7 +69,7 @@ fn done(bed: &Bed, range: u32) -> RangeTotals {
 async fn prepare_all(bed: &Bed, worker: u64) {
     let (tools, stop) = (bed.tools(worker), CancellationToken::new());
     for range in 0..bed.batch().ranges {
-        let end = prepare_range(&tools, bed.task_code(), range, &stop).await;
+        let end = prepare_range(&tools, bed.task_code(), range, None, &stop).await;
         assert_eq!(end, Ok(End::Done));
     }
 }
@@ -163,10 +163,10 @@ async fn packs_of_a_crashed_attempt_are_ghosts() {
     *bed.list.slow.lock().unwrap() = Duration::from_secs(1);
     // The first worker dies after it has written packs and before it finishes.
     let (tools, stop) = (bed.tools(1), CancellationToken::new());
-    let crash = tokio::time::timeout(Duration::from_secs(4), prepare_range(&tools, bed.task_code(), 0, &stop));
+    let crash = tokio::time::timeout(Duration::from_secs(4), prepare_range(&tools, bed.task_code(), 0, None, &stop));
     assert!(crash.await.is_err());
     let ghosts = bed.data.packs.lock().unwrap().len();
-    let held = prepare_range(&bed.tools(2), bed.task_code(), 0, &stop).await;
+    let held = prepare_range(&bed.tools(2), bed.task_code(), 0, None, &stop).await;
     assert_eq!((held, bed.range(0).attempt), (Ok(End::Held), 1), "it may still live");
     tokio::time::sleep(Duration::from_secs(10)).await;
     prepare_all(&bed, 2).await;
@@ -182,11 +182,11 @@ async fn of_two_attempts_the_one_that_holds_the_range_wins() {
     let bed = bed(5_000, 5_000, 2);
     *bed.list.slow.lock().unwrap() = Duration::from_secs(3);
     let (frozen, awake, stop) = (bed.tools(1), bed.tools(2), CancellationToken::new());
-    let mut first = std::pin::pin!(prepare_range(&frozen, bed.task_code(), 0, &stop));
+    let mut first = std::pin::pin!(prepare_range(&frozen, bed.task_code(), 0, None, &stop));
     assert!(tokio::time::timeout(Duration::from_secs(7), &mut first).await.is_err());
     // The first is frozen: it is not polled while the second claims and reads.
     tokio::time::sleep(Duration::from_secs(11)).await;
-    let mut second = std::pin::pin!(prepare_range(&awake, bed.task_code(), 0, &stop));
+    let mut second = std::pin::pin!(prepare_range(&awake, bed.task_code(), 0, None, &stop));
     assert!(tokio::time::timeout(Duration::from_secs(4), &mut second).await.is_err());
     let (first, second) = tokio::join!(first, second);
     assert_eq!((first, second), (Ok(End::OutOfDate), Ok(End::Done)));
@@ -216,9 +216,9 @@ async fn a_lane_sealed_twice_has_one_manifest() {
 async fn nothing_is_sealed_before_all_ranges_are_done_or_when_a_pack_is_missing() {
     let bed = bed(2_000, 1_000, 2);
     let (tools, stop) = (bed.tools(1), CancellationToken::new());
-    assert_eq!(prepare_range(&tools, bed.task_code(), 0, &stop).await, Ok(End::Done));
+    assert_eq!(prepare_range(&tools, bed.task_code(), 0, None, &stop).await, Ok(End::Done));
     assert_eq!(seal_all(&bed, 1).await, Ok(End::OutOfDate));
-    assert_eq!(prepare_range(&tools, bed.task_code(), 1, &stop).await, Ok(End::Done));
+    assert_eq!(prepare_range(&tools, bed.task_code(), 1, None, &stop).await, Ok(End::Done));
     bed.data.packs.lock().unwrap().pop_first();
     assert!(matches!(seal_all(&bed, 1).await, Err(StoreError::Corrupt(_))));
     assert!(manifests(&bed).is_empty());
@@ -229,12 +229,12 @@ async fn a_paused_batch_stops_its_ranges_and_they_go_on_after_it() {
     let bed = bed(5_000, 5_000, 2);
     *bed.list.slow.lock().unwrap() = Duration::from_secs(1);
     let (tools, stop, old) = (bed.tools(1), CancellationToken::new(), bed.task_code());
-    let (end, ()) = tokio::join!(prepare_range(&tools, old, 0, &stop), async {
+    let (end, ()) = tokio::join!(prepare_range(&tools, old, 0, None, &stop), async {
         tokio::time::sleep(Duration::from_millis(1_900)).await;
         bed.change_batch(|row| row.command(Command::Pause, Timestamp(1)).expect("paused"));
     });
     assert_eq!((end, bed.range(0).state), (Ok(End::OutOfDate), RangeState::Waiting));
-    assert_eq!(prepare_range(&tools, old, 0, &stop).await, Ok(End::OutOfDate), "an old token does nothing");
+    assert_eq!(prepare_range(&tools, old, 0, None, &stop).await, Ok(End::OutOfDate), "an old token does nothing");
     bed.change_batch(|row| {
         let resumed = row.command(Command::Resume, Timestamp(2)).expect("resumed");
         resumed.after(StepEvent::Start, None, Timestamp(2)).expect("dispatched")
@@ -254,7 +254,7 @@ async fn a_fault_that_may_pass_is_read_again_and_another_fails_the_range() {
 
     let bed = self::bed(3_000, 3_000, 1);
     bed.list.faults.lock().unwrap().push_back(Fault::new(Code::SourceChanged, "another size"));
-    let end = prepare_range(&bed.tools(1), bed.task_code(), 0, &CancellationToken::new()).await;
+    let end = prepare_range(&bed.tools(1), bed.task_code(), 0, None, &CancellationToken::new()).await;
     assert_eq!(end, Ok(End::Failed));
     assert!(matches!(bed.range(0).state, RangeState::Failed(fault) if fault.code == Code::SourceChanged));
 }
@@ -263,7 +263,7 @@ async fn a_fault_that_may_pass_is_read_again_and_another_fails_the_range() {
 async fn a_range_with_fewer_records_than_planned_fails() {
     let mut bed = bed(1_000, 1_000, 1);
     Arc::get_mut(&mut bed.list).expect("not shared yet").records.pop();
-    let end = prepare_range(&bed.tools(1), bed.task_code(), 0, &CancellationToken::new()).await;
+    let end = prepare_range(&bed.tools(1), bed.task_code(), 0, None, &CancellationToken::new()).await;
     assert_eq!(end, Ok(End::Failed));
     assert!(matches!(bed.range(0).state, RangeState::Failed(fault) if fault.code == Code::SourceChanged));
 }
@@ -329,7 +329,7 @@ async fn a_revoked_partition_is_released_within_a_second_and_its_range_is_free()
     running.await.expect("it ends");
     assert_eq!(queue.committed.lock().unwrap().get(&0), None, "what was taken away is not committed");
     *bed.list.slow.lock().unwrap() = Duration::ZERO;
-    prepare_range(&bed.tools(2), bed.task_code(), 0, &CancellationToken::new()).await.expect("read");
+    prepare_range(&bed.tools(2), bed.task_code(), 0, None, &CancellationToken::new()).await.expect("read");
     assert_eq!(seal_all(&bed, 2).await, Ok(End::Done));
     check_conservation(&bed);
 }

@@ -21,6 +21,7 @@ use super::tools::{End, Tools};
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, RangeKey};
 use crate::model::task::PrepareTask;
+use crate::model::trace::TraceParent;
 use crate::ports::StoreError;
 use crate::ports::queue::{PrepareQueue, QueueError, QueueEvent};
 use crate::runtime::offsets::Offsets;
@@ -98,7 +99,8 @@ struct Revoked {
 struct Worker {
     tools: Arc<Tools>,
     queue: Arc<PrepareQueue>,
-    waiting: VecDeque<(PrepareTask, Tokens)>,
+    /// With the place in a trace that its first token came from.
+    waiting: VecDeque<(PrepareTask, Tokens, Option<TraceParent>)>,
     tasks: BTreeMap<u64, Running>,
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     last_id: u64,
@@ -136,20 +138,20 @@ impl Worker {
         match event {
             QueueEvent::Assigned(_) => {}
             QueueEvent::Revoked(partitions) => self.revoke(partitions).await,
-            QueueEvent::Task { partition, offset, task, trace: _ } => {
+            QueueEvent::Task { partition, offset, task, trace } => {
                 self.offsets.entry(partition).or_insert_with(|| Offsets::new(offset)).received(offset);
-                self.take(task, (partition, offset));
+                self.take(task, (partition, offset), trace);
             }
         }
     }
 
     /// A task that waits or runs already is not carried out again: its tokens end together.
-    fn take(&mut self, task: PrepareTask, token: (u8, u64)) {
-        let waiting = self.waiting.iter_mut().find(|(waiting, _)| *waiting == task).map(|(_, tokens)| tokens);
+    fn take(&mut self, task: PrepareTask, token: (u8, u64), trace: Option<TraceParent>) {
+        let waiting = self.waiting.iter_mut().find(|(waiting, ..)| *waiting == task).map(|(_, tokens, _)| tokens);
         let running = self.tasks.values_mut().find(|running| running.task == task && !running.stop.is_cancelled());
         match waiting.or(running.map(|running| &mut running.tokens)) {
             Some(tokens) => tokens.push(token),
-            None => self.waiting.push_back((task, vec![token])),
+            None => self.waiting.push_back((task, vec![token], trace)),
         }
     }
 
@@ -157,11 +159,11 @@ impl Worker {
     fn start_waiting(&mut self) {
         while self.tasks.len() < self.tools.settings.tasks.max(1) {
             let free = |task: &PrepareTask| self.tasks.values().all(|running| subject(&running.task) != subject(task));
-            let Some(place) = self.waiting.iter().position(|(task, _)| free(task)) else { return };
-            let Some((task, tokens)) = self.waiting.remove(place) else { return };
+            let Some(place) = self.waiting.iter().position(|(task, ..)| free(task)) else { return };
+            let Some((task, tokens, trace)) = self.waiting.remove(place) else { return };
             self.last_id += 1;
             let (id, stop) = (self.last_id, CancellationToken::new());
-            let handle = spawn("prepare", carry_out(Arc::clone(&self.tools), task.clone(), stop.clone()));
+            let handle = spawn("prepare", carry_out(Arc::clone(&self.tools), task.clone(), trace, stop.clone()));
             self.tasks.insert(id, Running { task, tokens, stop, abort: handle.abort_handle() });
             self.running.push(handle.map(move |ended| (id, ended)).boxed());
         }
@@ -196,7 +198,7 @@ impl Worker {
             tokens.retain(|(partition, _)| !partitions.contains(partition));
             !tokens.is_empty()
         };
-        self.waiting.retain_mut(|(_, tokens)| kept(tokens));
+        self.waiting.retain_mut(|(_, tokens, _)| kept(tokens));
         let mut stopping = BTreeSet::new();
         for (id, running) in &mut self.tasks {
             if !kept(&mut running.tokens) {
@@ -267,10 +269,15 @@ fn subject(task: &PrepareTask) -> (BatchId, u32) {
     }
 }
 
-async fn carry_out(tools: Arc<Tools>, task: PrepareTask, stop: CancellationToken) -> Result<End, StoreError> {
+async fn carry_out(
+    tools: Arc<Tools>,
+    task: PrepareTask,
+    trace: Option<TraceParent>,
+    stop: CancellationToken,
+) -> Result<End, StoreError> {
     let work = async {
         match task {
-            PrepareTask::Range { task_code, range } => prepare_range(&tools, task_code, range, &stop).await,
+            PrepareTask::Range { task_code, range } => prepare_range(&tools, task_code, range, trace, &stop).await,
             PrepareTask::Seal { task_code, from, to } => seal_lanes(&tools, task_code, from, to, &stop).await,
         }
     };

@@ -7,7 +7,9 @@ use super::tools::Tools;
 use crate::model::id::RangeKey;
 use crate::model::pack::{PackKey, SmsDeliveryPack};
 use crate::model::record::Reject;
+use crate::model::trace::TraceParent;
 use crate::ports::StoreError;
+use crate::runtime::trace::{Piece, Span};
 
 /// Packs written together: about a megabyte, so that one durable commit carries many.
 const PACKS_PER_WRITE: usize = 8;
@@ -21,6 +23,7 @@ pub struct Writes<'a> {
     tools: &'a Tools,
     range: RangeKey,
     attempt: u32,
+    trace: Option<TraceParent>,
     packs: Vec<(PackKey, SmsDeliveryPack)>,
     rejects: Vec<Reject>,
     pieces: u32,
@@ -28,10 +31,10 @@ pub struct Writes<'a> {
 }
 
 impl<'a> Writes<'a> {
-    /// Nothing written yet.
-    pub fn new(tools: &'a Tools, range: RangeKey, attempt: u32) -> Writes<'a> {
+    /// Nothing written yet. `trace` is the attempt's place.
+    pub fn new(tools: &'a Tools, range: RangeKey, attempt: u32, trace: Option<TraceParent>) -> Writes<'a> {
         let in_flight = FuturesUnordered::new();
-        Writes { tools, range, attempt, packs: vec![], rejects: vec![], pieces: 0, in_flight }
+        Writes { tools, range, attempt, trace, packs: vec![], rejects: vec![], pieces: 0, in_flight }
     }
 
     /// Takes what a chunk came to, and begins the writes that are large enough; waits only when too many are in flight.
@@ -78,8 +81,22 @@ impl<'a> Writes<'a> {
     async fn write_packs(&mut self, count: usize) -> Result<(), StoreError> {
         let packs: Vec<_> = self.packs.drain(..count).collect();
         let tools = self.tools;
-        let write = async move { tools.patiently("writing packs", || tools.packs.put(packs.clone())).await };
+        let spans: Vec<Span> = packs.iter().map(|(key, pack)| self.span(*key, pack)).collect();
+        let write = async move {
+            let written = tools.patiently("writing packs", || tools.packs.put(packs.clone())).await;
+            if let Err(error) = &written {
+                spans.into_iter().for_each(|mut span| span.failed(error.code()));
+            }
+            written
+        };
         self.begin(write.boxed()).await
+    }
+
+    fn span(&self, key: PackKey, pack: &SmsDeliveryPack) -> Span {
+        let mut span = Span::begin(Piece::Pack(key), self.trace);
+        span.note("lane", u32::from(key.lane.lane));
+        span.note("messages", pack.messages.len());
+        span
     }
 
     async fn write_rejects(&mut self, count: usize) -> Result<(), StoreError> {

@@ -21,6 +21,7 @@ use crate::ports::{StoreError, Stores, World};
 use crate::runtime::erased::Erased;
 use crate::runtime::metrics;
 use crate::runtime::retry::{Schedule, store};
+use crate::runtime::trace::{self, Piece, Span};
 
 /// How often parked reports are looked over.
 const PARKED_EVERY: Duration = Duration::from_millis(200);
@@ -157,6 +158,7 @@ impl Intake {
         for (report, new) in matched.iter().zip(new) {
             if new {
                 metrics::count(&metrics::RECEIPTS_TOTAL, &[&report.account, report.report.rung.stat()], 1);
+                follow(report);
             } else {
                 metrics::count(&metrics::RECEIPTS_REPEATED, &[&report.account], 1);
                 continue;
@@ -199,6 +201,20 @@ impl Intake {
     fn acceptd_is_final(&self, name: &str) -> bool {
         self.account(name).is_some_and(|account| account.receipts.acceptd_is_final)
     }
+}
+
+/// The span of a report about a recipient who is followed: below the message's, whoever sent that.
+fn follow(report: &MatchedReport) {
+    let recipient = report.part.recipient;
+    let Some(message) = trace::place(Piece::Message(recipient)).filter(|_| trace::follows(recipient)) else { return };
+    let stat = report.report.rung.stat();
+    let mut span = Span::begin(Piece::Receipt(recipient, report.part.part, stat), Some(message));
+    span.note("stat", stat);
+    span.note("account", &report.account);
+    span.note("lane", u32::from(recipient.lane.lane));
+    span.note("place", recipient.seq);
+    span.note("part", u32::from(report.part.part));
+    span.lines().in_scope(|| tracing::info!(batch = %recipient.lane.batch, stat, "a receipt of a message that is followed"));
 }
 
 /// Everything that waits already, up to a limit: one write for many reports.

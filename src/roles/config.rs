@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reach::{AzureTableConfig, HttpConfig, ObjectStoreConfig, SmppConfig, WebhookConfig, is_store};
+use super::reach::{
+    AzureTableConfig, HttpConfig, KafkaConfig, ObjectStoreConfig, RedisConfig, ScyllaConfig, SmppConfig, WebhookConfig,
+};
 use crate::model::account::{Account, Capabilities, ReceiptRules};
 use crate::model::inbound::OptOutRules;
-use crate::model::limits::PARTS_MAX;
 use crate::model::schedule::{LateStart, SendingHours, seconds};
 use crate::model::window::OnUncertain;
-use crate::ports::clock::Clock;
-use crate::runtime::logging::{self, LogConfig};
+use crate::runtime::logging::LogConfig;
+use crate::runtime::trace::TraceConfig;
 
 /// The explained list of all keys, with the defaults as values.
 pub const REFERENCE: &str = include_str!("reference.toml");
@@ -48,8 +49,16 @@ pub struct Config {
     pub serve: ServeConfig,
     /// Which servers of users may be told of events.
     pub webhooks: WebhookConfig,
+    /// The store of a cluster; without nodes the fleet is embedded, in `data_dir`.
+    pub scylla: ScyllaConfig,
+    /// The queues of a cluster.
+    pub kafka: KafkaConfig,
+    /// Lock, rates and live counts of a cluster.
+    pub redis: RedisConfig,
     /// Log lines.
     pub log: LogConfig,
+    /// Traces for a collector.
+    pub trace: TraceConfig,
     /// Limits that users may tune.
     pub limits: LimitsConfig,
 }
@@ -69,7 +78,11 @@ impl Default for Config {
             links: LinksConfig::default(),
             serve: ServeConfig::default(),
             webhooks: WebhookConfig::default(),
+            scylla: ScyllaConfig::default(),
+            kafka: KafkaConfig::default(),
+            redis: RedisConfig::default(),
             log: LogConfig::default(),
+            trace: TraceConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -145,6 +158,9 @@ pub struct AccountConfig {
     /// Seconds an answer is waited for.
     #[serde(with = "seconds")]
     pub answer_timeout: Duration,
+    /// How many deliverers of a cluster may have sessions at once, where the provider allows only so many binds; without it all
+    /// have. Each has as many sessions as its table below says.
+    pub bind_slots: Option<u32>,
     /// What it can do.
     pub capabilities: Capabilities,
     /// How its receipts are read.
@@ -167,6 +183,7 @@ impl Default for AccountConfig {
             currency: "EUR".into(),
             hours: None,
             answer_timeout: Duration::from_secs(10),
+            bind_slots: None,
             capabilities: Capabilities::default(),
             receipts: ReceiptRules::default(),
             opt_out: OptOutRules::default(),
@@ -362,105 +379,13 @@ impl Default for LimitsConfig {
 }
 
 impl Config {
+    /// Whether the store is a cluster's and not a folder's.
+    pub fn is_cluster(&self) -> bool {
+        self.scylla.is_used()
+    }
+
     /// The accounts as the stages see them.
     pub fn accounts(&self) -> BTreeMap<String, Account> {
         self.accounts.iter().map(|(name, config)| (name.clone(), config.account(name))).collect()
-    }
-
-    /// Checks what no type can say. All that is wrong, each with its key.
-    pub fn check(&self, clock: &dyn Clock) -> Vec<(String, String)> {
-        let mut wrong = vec![];
-        let mut refuse = |key: String, text: &str| wrong.push((key, text.to_owned()));
-        let region = &self.default_region;
-        if !(region.is_empty() || region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase())) {
-            refuse("default_region".into(), "is two capital letters, such as \"CN\"");
-        }
-        if !self.batch.ext_code.bytes().all(|b| b.is_ascii_digit()) {
-            refuse("batch.ext_code".into(), "has digits only");
-        }
-        if self.batch.priority > 9 {
-            refuse("batch.priority".into(), "is 0 to 9");
-        }
-        if self.batch.not_after.is_some_and(|seconds| !(seconds > 0.0 && seconds < 1e10)) {
-            refuse("batch.not_after".into(), "is a number of seconds above 0");
-        }
-        if let Err(text) = logging::check(&self.log.level) {
-            refuse("log.level".into(), &text);
-        }
-        if self.retention.dead_days < 2 {
-            refuse("retention.dead_days".into(), "is at least 2: webhooks are tried for a day");
-        }
-        for (key, text) in self.webhooks.check() {
-            refuse(key, &text);
-        }
-        if let Some(url) = &self.links.fallback
-            && !crate::links::is_web_address(url)
-        {
-            refuse("links.fallback".into(), "is an address that begins with http:// or https://");
-        }
-        let serve = &self.serve;
-        if serve.body_kb == 0 || serve.requests_per_second == 0 || serve.connections == 0 {
-            refuse("serve".into(), "its limits are at least 1");
-        }
-        if serve.request_timeout.is_zero() || serve.head_timeout.is_zero() {
-            refuse("serve".into(), "its times are more than 0 seconds");
-        }
-        if self.sources.folders.iter().any(|folder| !folder.is_absolute()) {
-            refuse("sources.folders".into(), "has absolute paths only");
-        }
-        for (name, store) in &self.object_stores {
-            if let Err((key, text)) = store.check() {
-                refuse(format!("object_stores.{name}.{key}"), &text);
-            }
-        }
-        for (name, account) in &self.azure_tables {
-            if !is_store(name) {
-                refuse(format!("azure_tables.{name}"), "a name has up to 64 letters, digits, _ and -");
-            }
-            if let Err((key, text)) = account.check() {
-                refuse(format!("azure_tables.{name}.{key}"), &text);
-            }
-        }
-        // No store copies more than this in one step, which is how a long upload gets its name.
-        if self.uploads.max_mb == 0 || self.uploads.url.is_some() && self.uploads.max_mb > 5_000 {
-            refuse("uploads.max_mb".into(), "is at least 1, and at most 5000 with uploads.url");
-        }
-        for (name, account) in &self.accounts {
-            let key = |key: &str| format!("accounts.{name}.{key}");
-            if name.is_empty() || name.len() > 32 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
-                refuse(format!("accounts.{name}"), "an account's name has up to 32 letters, digits, _ and -");
-            }
-            if account.rate == Some(0) {
-                refuse(key("rate"), "is at least 1; leave it out to learn the rate");
-            }
-            if account.price.is_some_and(|price| !(price >= 0.0 && price.is_finite())) {
-                refuse(key("price"), "is a number from 0 up");
-            }
-            if account.answer_timeout.is_zero() {
-                refuse(key("answer_timeout"), "is more than 0 seconds");
-            }
-            if !(1..=PARTS_MAX).contains(&usize::from(account.capabilities.parts_max)) {
-                refuse(key("capabilities.parts_max"), &format!("is 1 to {PARTS_MAX}"));
-            }
-            if !account.opt_out.country_code.bytes().all(|b| b.is_ascii_digit()) {
-                refuse(key("opt_out.country_code"), "has digits only, such as \"86\"");
-            }
-            if let Some(hours) = &account.hours
-                && clock.minute_of_day(&hours.zone, clock.now()).is_none()
-            {
-                refuse(key("hours.zone"), "is the IANA name of a zone, such as \"Asia/Shanghai\"");
-            }
-            if u64::from(self.retention.index_days) * 86_400 < account.receipts.wait.as_secs() {
-                refuse(key("receipts.wait"), "is longer than retention.index_days: late receipts would match nothing");
-            }
-            let (table, checked) = match account.protocol {
-                Protocol::Smpp => ("smpp", account.smpp.check()),
-                Protocol::Http => ("http", account.http.check()),
-            };
-            if let Err(fault) = checked {
-                refuse(key(table), &fault.context);
-            }
-        }
-        wrong
     }
 }

@@ -17,7 +17,7 @@ pub const FILE: &str = "smsfleet.toml";
 /// Variables that belong to the command line and name no key.
 const NOT_KEYS: [&str; 4] = ["CONFIG", "SERVER", "API_KEY", "CA_FILE"];
 /// Keys that hold secrets: their values are never shown, and `KEY_file` names a file that holds one.
-const SECRETS: [&str; 5] = ["password", "token", "receipt_token", "secret", "sas"];
+const SECRETS: [&str; 7] = ["password", "token", "receipt_token", "secret", "sas", "key_password", "sentinel_password"];
 /// More problems than this are not looked for.
 const PROBLEMS_MAX: usize = 100;
 

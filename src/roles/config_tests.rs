@@ -154,6 +154,8 @@ fn relations_between_values_are_checked() {
         [azure_tables.'a/b']
         account = 'acme'
         sas = 'sv=1&sig=x'
+        [trace]
+        sample = 2
         [uploads]
         max_mb = 0
     ";
@@ -167,6 +169,7 @@ fn relations_between_values_are_checked() {
         "accounts.main.receipts.wait",
         "sources.folders",
         "object_stores.main.access_key_id",
+        "trace.sample",
         "azure_tables.main.secret",
         "azure_tables.a/b",
         "uploads.max_mb",

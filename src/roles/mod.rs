@@ -3,6 +3,7 @@
 pub mod callbacks;
 pub mod cluster;
 pub mod config;
+mod config_check;
 pub mod config_load;
 pub mod coordinator;
 pub mod edges;

@@ -119,6 +119,11 @@ impl Opened {
         Err(Fault::new(Code::FolderInUse, format!("a fleet runs over this store: end {} first", names.join(", "))))
     }
 
+    /// Whether it is a cluster's.
+    pub fn is_cluster(&self) -> bool {
+        self.folder.is_none()
+    }
+
     /// Closes it.
     pub fn close(&self) {
         if let Some(store) = &self.folder {

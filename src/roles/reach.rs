@@ -1,6 +1,9 @@
 //! How accounts and lists are reached: the adapters' own configuration types, named in one place for the configuration.
 
 pub use crate::adapters::http::HttpConfig;
+pub use crate::adapters::kafka::KafkaConfig;
+pub use crate::adapters::redis::config::RedisConfig;
+pub use crate::adapters::scylla::ScyllaConfig;
 pub use crate::adapters::secure::{Secret, client_config};
 pub use crate::adapters::smpp::SmppConfig;
 pub use crate::adapters::source::{AzureTableConfig, ObjectStoreConfig, is_store};

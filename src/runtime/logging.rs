@@ -7,6 +7,8 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::trace::{KeepIds, WithIds};
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -14,7 +16,7 @@ pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line, for collectors.
+    /// One JSON object a line, for collectors; with the ids of the trace it belongs to.
     Json,
 }
 
@@ -39,14 +41,15 @@ pub fn check(level: &str) -> Result<(), String> {
     EnvFilter::try_new(level).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Libraries whose lines hold the numbers they are asked about.
-const TALKATIVE: &str = "rlibphonenumber";
+/// Libraries whose lines are never shown: one holds the numbers it is asked about, the other says of every second what
+/// `runtime::trace` says once.
+const TALKATIVE: [&str; 4] = ["rlibphonenumber", "opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"];
 
 /// Whether a line may be written at all. Ours never hold numbers or texts; nobody can promise that of the details in
 /// libraries' lines, so of them only warnings and errors are shown, at every level.
 fn is_safe(line: &Metadata<'_>) -> bool {
     let of = |name: &str| line.target() == name || line.target().starts_with(&format!("{name}::"));
-    of("smsfleet") || (*line.level() <= Level::WARN && !of(TALKATIVE))
+    of("smsfleet") || (*line.level() <= Level::WARN && !TALKATIVE.into_iter().any(of))
 }
 
 /// Begins logging. The level named in the configuration is raised by `verbose` steps (`-v` is info, `-vv` debug, `-vvv`
@@ -69,7 +72,7 @@ pub fn start(config: &LogConfig, verbose: u8, quiet: bool, color: bool) -> Resul
         }
         LogFormat::Json => {
             let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
-            registry.with(lines).try_init()
+            registry.with(KeepIds).with(lines.map_event_format(WithIds)).try_init()
         }
     };
     Ok(())

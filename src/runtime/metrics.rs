@@ -49,6 +49,7 @@ metrics_table! {
     PREPARE_RANGES = "smsfleet_prepare_ranges_total", Counter, ["result"], "Ranges ended, by result: done, failed.";
     PREPARE_PACKS = "smsfleet_prepare_packs_total", Counter, [], "Packs written.";
     PREPARE_LANES_SEALED = "smsfleet_prepare_lanes_sealed_total", Counter, [], "Lanes sealed.";
+    QUEUE_BROKEN = "smsfleet_queue_broken_messages_total", Counter, ["queue"], "Messages of the queues that could not be read and were passed over, by queue: prepare, delivery.";
     DISPATCH_TOKENS = "smsfleet_dispatch_tokens_total", Counter, ["queue"], "Tokens sent, by queue: prepare, delivery.";
     COORDINATE_LEADER = "smsfleet_coordinate_leader_terms_total", Counter, [], "Terms this process began as leader.";
     COORDINATE_LEADING = "smsfleet_coordinate_leading", Gauge, [], "1 while this process is the leader.";
@@ -75,6 +76,8 @@ metrics_table! {
     WEBHOOKS_EVENTS = "smsfleet_webhooks_events_total", Counter, ["result"], "Events of webhooks, by result of their call: sent, failed (tried again), dead.";
     WEBHOOKS_WAITING = "smsfleet_webhooks_waiting_events", Gauge, [], "Events that wait to be told; set by the leader alone, counted up to 100,000.";
     WEBHOOKS_DEAD = "smsfleet_webhooks_dead_events", Gauge, [], "Events that were given up and can be replayed; set by the leader alone, counted up to 100,000.";
+    QUEUE_LAG = "smsfleet_queue_lag_tokens", Gauge, ["queue"], "Tokens that wait, by queue: prepare, delivery; set by the leader alone.";
+    STORE_REQUESTS = "smsfleet_store_requests_total", Counter, ["kind"], "Requests to a cluster's store, by kind: read, write, conditional.";
     STORE_COMMIT = "smsfleet_store_commit_latency_seconds", Histogram, [], "One synced commit of the store.";
     STORE_ERRORS = "smsfleet_store_errors_total", Counter, ["code"], "Calls on control rows that failed and were tried again.";
     STORE_CONFLICTS = "smsfleet_store_conflicts_total", Counter, [], "Compare-and-set calls on control rows that were refused: somebody else was first.";

@@ -14,3 +14,4 @@ pub mod retry;
 pub mod short_code;
 pub mod signals;
 pub mod task;
+pub mod trace;

@@ -4,8 +4,9 @@ use smsfleet::model::code::Code;
 use smsfleet::model::id::{BatchId, Msisdn, RangeKey};
 use smsfleet::model::pack::PackKey;
 use smsfleet::model::receipt::{Report, Rung};
-use smsfleet::model::record::{Reject, RejectKind};
+use smsfleet::model::record::{RangePlan, RangeRow, Reject, RejectKind};
 use smsfleet::model::time::Timestamp;
+use smsfleet::ports::Stores;
 use smsfleet::ports::receipts::{MatchedReport, ParkedReport, UncertainEntry};
 
 use super::fixture::{lane, over_all, part};
@@ -24,6 +25,12 @@ fn report(number: Option<Msisdn>, raw: &str) -> Report {
     }
 }
 
+/// What is prepared belongs to a range of a plan: packs and rejects are found by it.
+async fn planned(stores: &Stores, range: u32) {
+    let key = RangeKey { batch: BatchId(1), range };
+    stores.ranges.insert(key, &RangeRow::planned(RangePlan::default()), 1).await.expect("it is planned");
+}
+
 #[test]
 fn messages_of_all_attempts_are_emptied_in_their_places() {
     over_all(async |subject| {
@@ -32,6 +39,7 @@ fn messages_of_all_attempts_are_emptied_in_their_places() {
         let keys = [key(1, 0), key(2, 0), key(2, 1)];
         // The first two packs hold the same numbers; the third others.
         let packs = vec![(keys[0], pack(0, 50)), (keys[1], pack(0, 50)), (keys[2], pack(1_000, 50))];
+        planned(&stores, 0).await;
         stores.packs.put(packs.clone()).await.expect("they are stored");
         let number = pack(0, 50).messages[12].number;
         let found = stores.erasure.messages(lane(1, 9), number).await.expect("they are found");
@@ -77,6 +85,7 @@ fn rejects_are_emptied_however_the_list_wrote_the_number() {
             number: number.into(),
         };
         let piece = vec![reject(1, "+49 151 1234567"), reject(2, "0151/1234567"), reject(3, "+491511234568"), reject(4, "x")];
+        planned(&stores, 2).await;
         stores.rejects.put(range, 1, 0, piece.clone()).await.expect("it is stored");
         assert_eq!(stores.erasure.erase_rejects(BatchId(1), Msisdn(491_511_234_567)).await, Ok(2));
         assert_eq!(stores.erasure.erase_rejects(BatchId(1), Msisdn(491_511_234_567)).await, Ok(0));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use scylla::deserialize::row::DeserializeRow;
 use scylla::response::query_result::QueryResult;
 use smsfleet::adapters::embedded::keyed::MarkCell;
 use smsfleet::adapters::scylla::config::{Flavour, ScyllaConfig};
@@ -104,6 +105,15 @@ impl Keyspace {
     /// Runs CQL in the keyspace, past the store.
     pub async fn run(&self, text: &str) -> QueryResult {
         self.session().await.query_unpaged(text, ()).await.expect("it is done")
+    }
+
+    /// What a query answers, past the store.
+    pub async fn rows<R>(&self, text: &str) -> Vec<R>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm>,
+    {
+        let answer = self.run(text).await.into_rows_result().expect("rows");
+        answer.rows().expect("of this kind").map(|row| row.expect("a row")).collect()
     }
 
     /// The one number that a query answers.

@@ -1,7 +1,7 @@
 //! One suite for each port, run over every implementation: whatever holds here, the stages may rest on.
 //!
-//! The store's suites run over the embedded folder and over memory, the lease over memory and Redis. The queue has one
-//! implementation so far; a later one joins by a line in its file.
+//! The store's suites run over the embedded folder, over memory and over CQL, the queue's over memory in simulated time and over
+//! Kafka in real time, the lease's over memory and Redis.
 
 mod fixture;
 mod keyspace;
@@ -22,6 +22,7 @@ mod erasure;
 mod folder;
 mod meta;
 
+mod kafka;
 mod lease;
 mod queue;
 

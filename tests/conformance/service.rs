@@ -1,5 +1,8 @@
 //! Documents and journals: what the service around the fleet keeps.
 
+use std::collections::BTreeMap;
+
+use smsfleet::model::lane::mix;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::control::Cas;
 use smsfleet::ports::documents::Shelf;
@@ -90,5 +93,82 @@ fn old_entries_go_from_every_scope_and_new_ones_stay() {
         }
         let audit = journal.list(Stream::Audit, "", None, 10, Direction::Forward).await.expect("a list");
         assert_eq!(audit.len(), 1);
+    });
+}
+
+#[test]
+fn a_journal_of_many_scopes_reads_as_one_sorted_list() {
+    over_all(async |subject| {
+        let journal = subject.stores().journal;
+        // Scopes of one letter and longer ones that begin with them, and times and ids that come again.
+        let scope = |n: u64| format!("{}/", &["a", "a/b", "ä", "b", "b0", "字", "z/y/x"][(mix(n) % 7) as usize]);
+        let all: Vec<Entry> =
+            (0..400).map(|n| entry(&scope(n), (mix(n + 1_000) % 9) as i64 - 4, mix(n + 2_000) % 5, &n.to_string())).collect();
+        let mut model: BTreeMap<Place, String> = BTreeMap::new();
+        for some in all.chunks(90) {
+            let free: Vec<bool> = some
+                .iter()
+                .map(|entry| {
+                    let is_free = !model.contains_key(&entry.place);
+                    model.entry(entry.place.clone()).or_insert_with(|| entry.body.clone());
+                    is_free
+                })
+                .collect();
+            assert_eq!(journal.append(Stream::Outbox, some.to_vec()).await, Ok(free));
+        }
+        for (within, page) in [("", 7), ("", 300), ("a", 11), ("a/", 3), ("b", 1), ("ä", 50), ("字/", 4), ("y", 5)] {
+            let expected: Vec<Entry> = model
+                .iter()
+                .filter(|(place, _)| place.scope.starts_with(within))
+                .map(|(place, body)| Entry { place: place.clone(), body: body.clone() })
+                .collect();
+            for direction in [Direction::Forward, Direction::Backward] {
+                let mut listed: Vec<Entry> = Vec::new();
+                loop {
+                    let behind = listed.last().map(|entry| entry.place.clone());
+                    let more = journal.list(Stream::Outbox, within, behind.as_ref(), page, direction).await.expect("a page");
+                    if more.is_empty() {
+                        break;
+                    }
+                    listed.extend(more);
+                }
+                if direction == Direction::Backward {
+                    listed.reverse();
+                }
+                assert_eq!(listed, expected, "{within:?} by {page}, {direction:?}");
+            }
+        }
+        let (gone, kept): (Vec<Place>, Vec<Place>) = model.into_keys().partition(|place| place.id == 3);
+        journal.remove(Stream::Outbox, gone).await.expect("they are removed");
+        let left = journal.list(Stream::Outbox, "", None, 1_000, Direction::Forward).await.expect("a list");
+        assert_eq!(left.into_iter().map(|entry| entry.place).collect::<Vec<_>>(), kept);
+    });
+}
+
+#[test]
+fn documents_of_many_names_read_as_one_sorted_list() {
+    over_all(async |subject| {
+        let documents = subject.stores().documents;
+        let mut names: Vec<String> =
+            (0..60).map(|n| format!("{}{}", &["a", "ab", "ä", "b/"][n % 4], mix(n as u64) % 40)).collect();
+        for name in &names {
+            documents.put(Shelf::Answer, name, name).await.expect("it is put");
+        }
+        names.sort_unstable();
+        names.dedup();
+        for (prefix, page) in [("", 7), ("", 100), ("a", 4), ("ab", 3), ("ä", 1), ("b/", 2), ("c", 5)] {
+            let mut listed: Vec<String> = Vec::new();
+            loop {
+                let behind = listed.last().cloned();
+                let more = documents.list(Shelf::Answer, prefix, behind.as_deref(), page).await.expect("a page");
+                if more.is_empty() {
+                    break;
+                }
+                assert!(more.len() <= page && more.iter().all(|document| document.body == document.name));
+                listed.extend(more.into_iter().map(|document| document.name));
+            }
+            let expected: Vec<&String> = names.iter().filter(|name| name.starts_with(prefix)).collect();
+            assert_eq!(listed.iter().collect::<Vec<_>>(), expected, "{prefix:?} by {page}");
+        }
     });
 }

@@ -118,6 +118,11 @@ impl Running {
         self.child.as_mut().expect("it was not waited for")
     }
 
+    /// Its process id.
+    pub fn id(&mut self) -> u32 {
+        self.child().id()
+    }
+
     /// Whether it has ended.
     pub fn ended(&mut self) -> bool {
         self.child().try_wait().expect("its state is known").is_some()

@@ -2,7 +2,7 @@
 
 mod alongside;
 mod clicks;
-mod fixture;
+pub mod fixture;
 mod folder;
 mod http;
 mod inbound;
@@ -16,3 +16,4 @@ mod refusals;
 mod service;
 mod stopped;
 mod told;
+mod traced;

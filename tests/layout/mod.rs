@@ -8,7 +8,7 @@ const STAGES: [&str; 11] =
     ["access", "batch", "coordinate", "prepare", "dispatch", "deliver", "receipts", "statistics", "links", "webhooks", "privacy"];
 
 /// Crates that speak to the outside, and the places that may use each: one, unless what is spoken is a common tongue.
-const CLIENTS: [(&str, &[&str]); 19] = [
+const CLIENTS: [(&str, &[&str]); 22] = [
     ("redb", &["src/adapters/embedded/engine"]),
     ("rusmpp", &["src/adapters/smpp"]),
     ("reqwest", &["src/adapters/http", "src/adapters/source/azure_table"]),
@@ -19,6 +19,9 @@ const CLIENTS: [(&str, &[&str]); 19] = [
     ("flate2", &["src/adapters/source"]),
     ("object_store", &["src/adapters/source"]),
     ("backoff", &["src/runtime/retry.rs"]),
+    ("opentelemetry", &["src/runtime/trace"]),
+    ("opentelemetry_sdk", &["src/runtime/trace"]),
+    ("opentelemetry_otlp", &["src/runtime/trace"]),
     ("indicatif", &["src/cli"]),
     ("clap", &["src/cli"]),
     ("figment", &["src/roles"]),

@@ -44,6 +44,7 @@ impl Source for SimSource {
                 records: step.min(all - n * step),
                 content: 0,
                 part: None,
+                keys: None,
             })
             .collect();
         let fingerprint = Fingerprint { size: all, version: "1".into(), content: 1 };

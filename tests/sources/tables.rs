@@ -76,7 +76,7 @@ impl Table {
     /// Writes entities of one partition, a hundred a request.
     async fn put(&self, partition: &str, rows: &[(String, serde_json::Value)]) {
         for rows in rows.chunks(100) {
-            let mut body = String::from("--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n");
+            let mut body = String::from("--batch_1\r\nContent-Type: multipart/mixed; boundary=changeset_1\r\n\r\n");
             for (row, properties) in rows {
                 let mut entity = properties.clone();
                 entity["PartitionKey"] = partition.into();
@@ -88,15 +88,15 @@ impl Table {
                 };
                 let place = format!("{}(PartitionKey='{}',RowKey='{}')", self.name, key(partition), key(row));
                 body += &format!(
-                    "--c\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n\
+                    "--changeset_1\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n\
                      PUT http://{}/{}/{place} HTTP/1.1\r\nContent-Type: application/json\r\n\
                      Accept: application/json;odata=nometadata\r\nDataServiceVersion: 3.0\r\n\r\n{entity}\r\n",
                     servers::azurite(),
                     self.account
                 );
             }
-            body += "--c--\r\n--b--\r\n";
-            let answer = self.request(reqwest::Method::POST, "$batch", "multipart/mixed; boundary=b", body, 202).await;
+            body += "--changeset_1--\r\n--batch_1--\r\n";
+            let answer = self.request(reqwest::Method::POST, "$batch", "multipart/mixed; boundary=batch_1", body, 202).await;
             assert_eq!(answer.matches("HTTP/1.1 204").count(), rows.len(), "an error comes inside: {answer}");
         }
     }

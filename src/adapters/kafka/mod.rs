@@ -1,1 +1,121 @@
 //! The queues over Apache Kafka, and the mark outside the store.
+//!
+//! What is in Kafka can be lost without harm: tokens are sent again from the ledgers. It knows neither what tokens mean nor
+//! when they are done; it keeps their order, remembers offsets, and moves partitions between members without two owners.
+
+mod config;
+mod contact;
+mod wire;
+
+mod reach;
+mod topics;
+
+mod producer;
+
+mod member;
+
+mod lag;
+mod mark;
+
+use std::sync::Arc;
+
+pub use self::config::{KafkaConfig, Mechanism, Security};
+pub use self::lag::{Lag, Member, Members};
+pub use self::topics::{Report, migrate};
+
+use self::lag::Observer;
+use self::mark::KafkaMark;
+use self::member::KafkaQueue;
+use self::producer::Sender;
+use self::topics::Names;
+use crate::model::code::{Code, Fault};
+use crate::model::limits::DELIVERY_PARTITIONS;
+use crate::model::task::{PrepareTask, SmsBatchPartitionTask};
+use crate::ports::meta::Outside;
+use crate::ports::queue::{DeliveryQueue, PrepareQueue, TaskSender};
+
+/// A process's way to Kafka.
+pub struct Kafka {
+    config: KafkaConfig,
+    client_id: String,
+    names: Names,
+    prepare_partitions: u16,
+    sender: Arc<Sender>,
+    prepare: Arc<Observer>,
+    delivery: Arc<Observer>,
+}
+
+impl Kafka {
+    /// One attempt to reach the brokers, with a look at the topics. `client_id` is the name under which they know this
+    /// process, and that [`Kafka::members`] shows.
+    pub async fn connect(config: &KafkaConfig, client_id: &str) -> Result<Kafka, Fault> {
+        let prepare_partitions = topics::check(config, client_id).await?;
+        let names = Names::of(config);
+        let sender = Sender::new(config.producer(client_id), names.clone(), prepare_partitions)?;
+        Ok(Kafka {
+            config: config.clone(),
+            client_id: client_id.to_owned(),
+            prepare_partitions,
+            sender: Arc::new(sender),
+            prepare: Arc::new(Observer::new(config, client_id, &names.prepare)?),
+            delivery: Arc::new(Observer::new(config, client_id, &names.delivery)?),
+            names,
+        })
+    }
+
+    /// Where tokens are sent.
+    pub fn sender(&self) -> Arc<dyn TaskSender> {
+        self.sender.clone()
+    }
+
+    /// Joins the group of the delivery topic.
+    pub fn join_delivery(&self) -> Result<Arc<DeliveryQueue>, Fault> {
+        let settings = self.config.member(&self.client_id, &self.names.delivery);
+        Ok(Arc::new(KafkaQueue::<SmsBatchPartitionTask>::join(&self.names.delivery, "delivery", settings)?))
+    }
+
+    /// Joins the group of the preparation topic.
+    pub fn join_prepare(&self) -> Result<Arc<PrepareQueue>, Fault> {
+        let settings = self.config.member(&self.client_id, &self.names.prepare);
+        Ok(Arc::new(KafkaQueue::<PrepareTask>::join(&self.names.prepare, "prepare", settings)?))
+    }
+
+    /// Tokens that were not committed yet.
+    pub async fn lag(&self) -> Result<Lag, Fault> {
+        let (prepare, delivery, partitions) = (self.prepare.clone(), self.delivery.clone(), self.prepare_partitions);
+        let lags = move || Ok((prepare.lag(partitions)?, delivery.lag(DELIVERY_PARTITIONS)?));
+        let (prepare, by_partition) = self.ask(lags).await?;
+        Ok(Lag { prepare: prepare.iter().sum(), delivery: by_partition.iter().sum(), by_partition })
+    }
+
+    /// Who has which partitions.
+    pub async fn members(&self) -> Result<Members, Fault> {
+        let (prepare, delivery) = (self.prepare.clone(), self.delivery.clone());
+        self.ask(move || Ok(Members { prepare: prepare.members()?, delivery: delivery.members()? })).await
+    }
+
+    /// The mark of the store with this identity, such as its keyspace's.
+    pub fn mark(&self, identity: impl Into<String>) -> Box<dyn Outside> {
+        Box::new(KafkaMark {
+            config: self.config.clone(),
+            client_id: self.client_id.clone(),
+            sender: self.sender.clone(),
+            identity: identity.into(),
+        })
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce() -> Result<T, rdkafka::error::KafkaError> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let at = self.config.addresses();
+        let fault = move |error| Fault::new(Code::ServerUnavailable, format!("Kafka at {at}: {error} (kafka.brokers)"));
+        blocking(move || question().map_err(fault)).await
+    }
+}
+
+/// Runs a call that blocks beside the tasks.
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    let called = tokio::task::spawn_blocking(call).await;
+    called.map_err(|error| Fault::new(Code::Internal, format!("a call to Kafka broke off: {error}")))?
+}

@@ -59,8 +59,9 @@ impl Rates for LocalRates {
                 answer_time: governor.answer_time(),
                 ceiling: governor.ceiling(),
                 throttled: governor.throttled(),
+                sharers: 1,
             },
-            None => RateView { rate: 0.0, answer_time: Duration::ZERO, ceiling: None, throttled: 0 },
+            None => RateView { rate: 0.0, answer_time: Duration::ZERO, ceiling: None, throttled: 0, sharers: 1 },
         }
     }
 }

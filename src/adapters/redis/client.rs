@@ -47,7 +47,7 @@ struct Held {
 
 /// What makes connections.
 enum Connector {
-    Single(Client),
+    Single(Box<Client>),
     Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
     Cluster(Box<ClusterClient>),
 }
@@ -220,7 +220,7 @@ fn connector(config: &RedisConfig, certificates: Option<TlsCertificates>) -> Red
         RedisMode::Single => {
             let node = config.nodes.first().map_or("", String::as_str);
             let login = login(username, password).set_db(i64::from(config.database));
-            Ok(Connector::Single(client(node, login, certificates.as_ref())?))
+            Ok(Connector::Single(Box::new(client(node, login, certificates.as_ref())?)))
         }
         RedisMode::Sentinel => {
             let nodes: Vec<ConnectionAddr> =

@@ -18,7 +18,8 @@ pub struct RedisConfig {
     pub mode: RedisMode,
     /// With Sentinels: the name they know the primary by.
     pub master_name: String,
-    /// The user of the server's access list; empty for the default user.
+    /// The user of the server's access list; empty for the default user. It needs `~PREFIX:* +@read +@write +@scripting
+    /// +@connection +time`, behind Sentinels `+role` too, and on a Cluster `+cluster`.
     pub username: String,
     /// The user's password; empty when the server asks for none.
     pub password: Secret,
@@ -181,7 +182,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_together_is_refused_with_its_key() {
-        let cases: [(&str, fn(&mut RedisConfig)); 9] = [
+        type Change = fn(&mut RedisConfig);
+        let cases: [(&str, Change); 9] = [
             ("redis.nodes", |c| c.nodes = vec!["redis".into()]),
             ("redis.nodes", |c| c.nodes = vec!["a:1".into(), "b:2".into()]),
             ("redis.master_name", |c| (c.mode, c.master_name) = (RedisMode::Sentinel, String::new())),

@@ -13,16 +13,19 @@ const SOON: Duration = Duration::from_millis(4);
 const LATER: Duration = Duration::from_millis(50);
 /// How long a caller waits when it cannot.
 const AWAY: Duration = Duration::from_millis(100);
-/// A slice that nobody asked for within this time goes back early.
-const UNWANTED: Duration = Duration::from_millis(20);
+/// A slice goes back early when nobody asked for this long: longer than a caller is told to wait.
+const UNWANTED: Duration = Duration::from_millis(60);
+const _: () = assert!(UNWANTED.as_millis() > LATER.as_millis());
 /// A view that is older than this says nothing about now.
 const STALE: Duration = Duration::from_secs(2);
 
 /// Times are those of this worker's boot clock.
 pub(super) struct Credit {
     holder: u64,
+    /// The ceiling it began with, the one it knows now, and whether these were told.
+    first: Option<u32>,
     ceiling: Option<u32>,
-    begun_with: Option<Option<u32>>,
+    is_first_told: bool,
     changed: Option<Option<u32>>,
     /// Segments that may be handed out, and until when.
     slices: VecDeque<(u32, Duration)>,
@@ -38,6 +41,7 @@ pub(super) struct Credit {
     outstanding: u32,
     wait: Duration,
     seen: Option<(Governor, Duration)>,
+    sharers: u32,
 }
 
 impl Credit {
@@ -45,8 +49,9 @@ impl Credit {
     pub fn new(holder: u64, ceiling: Option<u32>) -> Credit {
         Credit {
             holder,
+            first: ceiling,
             ceiling,
-            begun_with: Some(ceiling),
+            is_first_told: false,
             changed: None,
             slices: VecDeque::new(),
             life: None,
@@ -58,6 +63,7 @@ impl Credit {
             outstanding: 0,
             wait: SOON,
             seen: None,
+            sharers: 1,
         }
     }
 
@@ -105,13 +111,12 @@ impl Credit {
         self.changed = Some(ceiling);
     }
 
-    /// The ceiling this worker knows.
-    pub fn ceiling(&self) -> Option<u32> {
-        self.ceiling
+    /// A new shared state, from what this worker knows.
+    pub fn begin(&self, now: Duration) -> SharedRate {
+        SharedRate::begin(self.seen(), self.first, self.ceiling, now)
     }
 
-    /// The governor as it was last seen.
-    pub fn seen(&self) -> Option<&Governor> {
+    fn seen(&self) -> Option<&Governor> {
         self.seen.as_ref().map(|(governor, _)| governor)
     }
 
@@ -128,7 +133,7 @@ impl Credit {
             self.wanted = 0;
         }
         let tells = self.unused > 0 || self.others > 0 || self.throttled > 0;
-        (self.wanted > 0 || tells || self.changed.is_some() || self.begun_with.is_some()).then_some(Visit {
+        (self.wanted > 0 || tells || self.changed.is_some() || !self.is_first_told).then_some(Visit {
             holder: self.holder,
             want: self.wanted,
             unused: self.unused,
@@ -136,7 +141,7 @@ impl Credit {
             others: self.others,
             throttled: self.throttled,
             outstanding: self.outstanding,
-            begun_with: self.begun_with,
+            begun_with: (!self.is_first_told).then_some(self.first),
             ceiling: self.changed,
         })
     }
@@ -148,7 +153,7 @@ impl Credit {
         if self.changed == visit.ceiling {
             self.changed = None;
         }
-        self.begun_with = None;
+        self.is_first_told = true;
         if self.life != Some(shared.life()) {
             // What an earlier life granted was never this one's.
             self.unused = 0;
@@ -159,11 +164,13 @@ impl Credit {
         }
         self.wait = if slice.granted > 0 { SOON } else { slice.wait.clamp(SOON, LATER) };
         self.seen = Some((shared.governor().clone(), now));
+        self.sharers = shared.sharers();
     }
 
     /// The shared state was read, nothing more.
     pub fn looked(&mut self, shared: &SharedRate, now: Duration) {
         self.seen = Some((shared.governor().clone(), now));
+        self.sharers = shared.sharers();
     }
 
     /// Nobody knows whether the visit was made. What it may have granted is not used; what it gave back is not given back
@@ -202,6 +209,7 @@ impl Credit {
             answer_time: governor.map_or(Duration::ZERO, Governor::answer_time),
             ceiling: governor.map_or(self.ceiling, Governor::ceiling),
             throttled: governor.map_or(0, Governor::throttled),
+            sharers: self.sharers,
         }
     }
 }
@@ -214,7 +222,7 @@ mod tests {
 
     fn granted(credit: &mut Credit, segments: u32, began: Duration) {
         let visit = credit.visit(began).expect("it has something to ask for");
-        let shared = SharedRate::begin(None, None, Duration::from_secs(9));
+        let shared = credit.begin(Duration::from_secs(9));
         credit.visited(&visit, Slice { granted: segments, wait: Duration::ZERO }, &shared, began, began);
     }
 
@@ -252,15 +260,15 @@ mod tests {
         let mut credit = Credit::new(1, Some(5));
         credit.take(10, MS);
         granted(&mut credit, 40, MS);
-        assert_eq!(credit.visit(15 * MS), None, "it may be wanted any moment");
-        assert_eq!(credit.visit(30 * MS).map(|visit| visit.unused), Some(40));
+        assert_eq!(credit.visit(50 * MS), None, "it may be wanted any moment");
+        assert_eq!(credit.visit(70 * MS).map(|visit| visit.unused), Some(40));
     }
 
     #[test]
     fn a_view_that_is_old_shows_no_rate() {
         let mut credit = Credit::new(1, Some(500));
         assert_eq!((credit.view(MS).rate, credit.view(MS).ceiling), (0.0, Some(500)));
-        credit.looked(&SharedRate::begin(None, Some(500), MS), MS);
+        credit.looked(&SharedRate::begin(None, None, Some(500), MS), MS);
         assert!(credit.view(Duration::from_secs(1)).rate > 400.0);
         assert_eq!(credit.view(Duration::from_secs(3)).rate, 0.0);
     }

@@ -8,7 +8,7 @@ use crate::ports::StoreError;
 use crate::ports::lease::Lease;
 
 /// A first attempt that failed faster than this met a connection that had died in the meantime, and is made once more.
-const AT_ONCE: Duration = Duration::from_millis(200);
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// Locks over Redis. After a failover a lock may be lost and taken by another: it is never what safety rests on.
 #[derive(Clone)]

@@ -3,7 +3,8 @@
 //!
 //! A visit reads the state with the server's clock, lets the model work on it, and stores it if nobody was faster; whoever was
 //! slower goes on from the newer state. So the arithmetic stays in the model, and no worker's clock matters. A worker without
-//! Redis hands nothing out.
+//! Redis hands nothing out. When a replica takes over, what the old primary granted in its last moments may be granted again:
+//! never more than the bucket holds, which is 40 ms of the rate.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -110,10 +111,7 @@ impl Shared {
             }
         };
         for faster in 0..TRIES {
-            let mut shared = stored.read().unwrap_or_else(|| {
-                let credit = account.credit();
-                SharedRate::begin(credit.seen(), credit.ceiling(), stored.now)
-            });
+            let mut shared = stored.read().unwrap_or_else(|| account.credit().begin(stored.now));
             let slice = shared.visit(&visit, stored.now);
             let began = self.world.clock.boot();
             match self.store(account, &stored.sequence, &shared).await {
@@ -240,6 +238,7 @@ impl Rates for RedisRates {
             answer_time: Duration::ZERO,
             ceiling: None,
             throttled: 0,
+            sharers: 1,
         })
     }
 }

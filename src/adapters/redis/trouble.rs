@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 use tokio_rustls::rustls;
@@ -77,7 +78,7 @@ pub(super) fn fault(error: &RedisError, at: &str, door: Door) -> Fault {
         ErrorKind::MasterNameNotFoundBySentinel => {
             (Code::ServerUnavailable, "the Sentinels name no primary that is up by redis.master_name".into())
         }
-        ErrorKind::InvalidClientConfig if door == Door::Sentinel => {
+        ErrorKind::InvalidClientConfig if error.to_string().contains("sentinel") => {
             (Code::ServerUnavailable, "it is no Sentinel: see redis.mode and the ports in redis.nodes".into())
         }
         ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::ClusterDown) => {
@@ -106,10 +107,14 @@ pub(super) fn fault(error: &RedisError, at: &str, door: Door) -> Fault {
     Fault::new(code, format!("Redis at {at}: {error}; {cause}"))
 }
 
-/// What rustls said, when the error is one of TLS: it lies within an input-output error, which hides it from `source`.
+/// What rustls said, when the error is one of TLS: it lies within a shared pointer and an input-output error, and both hide
+/// it from `source`.
 fn tls_error(error: &RedisError) -> Option<String> {
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(found) = cause {
+    while let Some(mut found) = cause {
+        if let Some(shared) = found.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            found = &**shared;
+        }
         if found.is::<rustls::Error>() {
             return Some(found.to_string());
         }

@@ -1,5 +1,7 @@
 //! Numbers for short links, handed out in blocks by a counter that changes under conditions only.
 
+use std::time::Duration;
+
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::key;
@@ -19,6 +21,8 @@ const SEGMENTS_AT_ONCE: usize = 16;
 const TRIES: u32 = 100;
 /// Of these, how many may be unknown.
 const UNKNOWN_MAX: u32 = 3;
+/// Between a try that is unknown and the next: servers that are busy with each other's conditions need a moment.
+const PAUSE: Duration = Duration::from_millis(50);
 
 const NEXT: &str = "next";
 const KEY: &str = "key";
@@ -108,7 +112,10 @@ impl CqlStore {
                 Ok(Cas::Applied) => return Ok(first),
                 Ok(Cas::Refused) => {}
                 Err(StoreError::Unknown(error)) if unknown == UNKNOWN_MAX => return Err(StoreError::Unknown(error)),
-                Err(StoreError::Unknown(_)) => unknown += 1,
+                Err(StoreError::Unknown(_)) => {
+                    unknown += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(error) => return Err(error),
             }
         }

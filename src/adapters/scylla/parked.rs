@@ -245,15 +245,18 @@ impl CqlStore {
             let is_last = places.len() < asked;
             behind = places.last().copied().unwrap_or(behind);
             let ids: Vec<u64> = places.iter().map(|(_, id)| unsigned(*id)).collect();
-            let mut disagreeing = Vec::new();
+            let (mut agreeing, mut disagreeing) = (Vec::new(), Vec::new());
             for ((due, id), report) in places.into_iter().zip(self.parked_rows(&ids).await?) {
                 let place = (state, due, id);
                 match report.filter(|report| place_of(report.id, report.due) == place) {
-                    Some(report) => found.push(report),
+                    Some(report) => {
+                        found.push(report);
+                        agreeing.push(place);
+                    }
                     None => disagreeing.push(place),
                 }
             }
-            self.tidy_places(disagreeing).await?;
+            self.tidy_places(&agreeing, disagreeing).await?;
             if is_last {
                 break;
             }
@@ -262,12 +265,14 @@ impl CqlStore {
     }
 
     /// Takes places away that have disagreed with their rows for long enough.
-    async fn tidy_places(&self, disagreeing: Vec<Place>) -> Result<(), StoreError> {
-        if disagreeing.is_empty() {
-            return Ok(());
-        }
+    async fn tidy_places(&self, agreeing: &[Place], disagreeing: Vec<Place>) -> Result<(), StoreError> {
         let old: Vec<Place> = {
             let mut known = self.parked_known();
+            if !known.disagreeing.is_empty() {
+                agreeing.iter().for_each(|place| {
+                    known.disagreeing.remove(place);
+                });
+            }
             if known.disagreeing.len() > DISAGREEING_MAX {
                 known.disagreeing.clear();
             }
@@ -275,6 +280,9 @@ impl CqlStore {
             let old = |place: &Place| now.duration_since(*known.disagreeing.entry(*place).or_insert(now)) > DISAGREES_MAX;
             disagreeing.into_iter().filter(old).collect()
         };
+        if old.is_empty() {
+            return Ok(());
+        }
         self.write_places(&DELETE_PLACE, &old).await?;
         let mut known = self.parked_known();
         old.iter().for_each(|place| {

@@ -38,6 +38,7 @@ use crate::adapters::rows::frame::corrupt;
 use crate::model::code::{Code, Fault};
 use crate::ports::StoreError;
 use crate::ports::control::Cas;
+use crate::runtime::metrics;
 
 /// Bytes of rows in one batch at most: servers refuse batches of 50 KiB, and warn long before.
 const BATCH_BYTES_MAX: usize = 40_000;
@@ -57,6 +58,7 @@ pub struct Cql {
     reads: ExecutionProfileHandle,
     prepared: RwLock<HashMap<&'static str, Arc<PreparedStatement>>>,
     places: Semaphore,
+    keyspace: String,
     request_timeout: Duration,
 }
 
@@ -128,6 +130,7 @@ impl Cql {
             reads,
             prepared: RwLock::default(),
             places: Semaphore::new(config.in_flight as usize),
+            keyspace: config.keyspace.clone(),
             request_timeout: config.request_timeout,
         })
     }
@@ -140,7 +143,7 @@ impl Cql {
     {
         let bound = self.bind(statement, &values).await?;
         let result = {
-            let _place = self.place().await?;
+            let _place = self.place("read").await?;
             self.session.execute_bound_unpaged(&bound).await.map_err(|error| error::request(Asked::Read, &error))?
         };
         let rows = result.into_rows_result().map_err(|error| corrupt("answer", &error.to_string()))?;
@@ -177,7 +180,7 @@ impl Cql {
         let mut from = PagingState::start();
         loop {
             let (result, next) = {
-                let _place = self.place().await?;
+                let _place = self.place("read").await?;
                 let page = self.session.execute_bound_single_page(&bound, from).await;
                 page.map_err(|error| error::request(Asked::Read, &error))?
             };
@@ -201,7 +204,7 @@ impl Cql {
         V: SerializeRow + Send + Sync,
     {
         let bound = self.bind(statement, &values).await?;
-        let _place = self.place().await?;
+        let _place = self.place("write").await?;
         let mut tries = Tries::new();
         loop {
             match self.session.execute_bound_unpaged(&bound).await {
@@ -250,7 +253,7 @@ impl Cql {
         batch.set_consistency(Consistency::Quorum);
         batch.set_is_idempotent(true);
         batch.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new())));
-        let _place = self.place().await?;
+        let _place = self.place("write").await?;
         let mut tries = Tries::new();
         loop {
             match self.session.batch(&batch, &rows).await {
@@ -266,7 +269,7 @@ impl Cql {
         V: SerializeRow + Send + Sync,
     {
         let bound = self.bind(statement, &values).await?;
-        let _place = self.place().await?;
+        let _place = self.place("conditional").await?;
         let result = self.session.execute_bound_unpaged(&bound).await;
         read_cas(result.map_err(|error| error::request(Asked::Condition, &error))?)
     }
@@ -292,7 +295,7 @@ impl Cql {
             return Ok(known);
         }
         // The driver itself waits for ever for a node that does not answer a preparation.
-        let preparing = tokio::time::timeout(self.request_timeout, self.session.prepare(statement.text));
+        let preparing = tokio::time::timeout(self.request_timeout, self.session.prepare(statement.text_in(&self.keyspace)));
         let mut prepared = match preparing.await {
             Ok(answer) => answer.map_err(|error| unprepared(&error))?,
             Err(_) => return Err(StoreError::Unavailable("no node prepared the statement in time".into())),
@@ -303,7 +306,9 @@ impl Cql {
         Ok(prepared)
     }
 
-    async fn place(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+    /// Waits for a place among the requests on their way, and counts the request.
+    async fn place(&self, kind: &'static str) -> Result<SemaphorePermit<'_>, StoreError> {
+        metrics::count(&metrics::STORE_REQUESTS, &[kind], 1);
         self.places.acquire().await.map_err(|_| StoreError::Unavailable("the session is closed".into()))
     }
 }

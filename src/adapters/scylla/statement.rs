@@ -56,6 +56,17 @@ impl Statement {
         Statement { page_rows, ..self }
     }
 
+    /// Its text with the table's keyspace: prepared statements that rest on the connection's keyspace are warned of by Cassandra.
+    pub(super) fn text_in(&self, keyspace: &str) -> String {
+        let behind = |word: &&str| self.text.find(*word).map(|at| at + word.len());
+        match ["FROM ", "INTO ", "UPDATE "].iter().filter_map(behind).min() {
+            Some(at) if !self.text[at..].starts_with("system") => {
+                format!("{}{keyspace}.{}", &self.text[..at], &self.text[at..])
+            }
+            _ => self.text.to_owned(),
+        }
+    }
+
     /// Tells the driver how to send it. `reads` is the profile that may ask a second node.
     pub(super) fn dress(&self, prepared: &mut PreparedStatement, reads: &ExecutionProfileHandle) {
         prepared.set_page_size(self.page_rows);
@@ -71,6 +82,24 @@ impl Statement {
             Kind::SerialRead => {}
             // Repeated by the session, which remembers whether an earlier try may have happened; a condition never is.
             Kind::Write | Kind::Condition => prepared.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_named_with_its_keyspace() {
+        for (text, wanted) in [
+            ("SELECT a FROM t WHERE b = ?", "SELECT a FROM k.t WHERE b = ?"),
+            ("INSERT INTO t (a) VALUES (?) IF NOT EXISTS", "INSERT INTO k.t (a) VALUES (?) IF NOT EXISTS"),
+            ("UPDATE t SET a = ? WHERE b = ?", "UPDATE k.t SET a = ? WHERE b = ?"),
+            ("DELETE FROM t USING TIMESTAMP ? WHERE b = ?", "DELETE FROM k.t USING TIMESTAMP ? WHERE b = ?"),
+            ("SELECT a FROM system_schema.tables", "SELECT a FROM system_schema.tables"),
+        ] {
+            assert_eq!(Statement::read(text).text_in("k"), wanted);
         }
     }
 }

@@ -33,6 +33,9 @@ pub struct SmppConfig {
     pub binds: u32,
     /// Sessions that only receive, with `bind = "transmitter_receiver"`.
     pub receivers: u32,
+    /// Sessions that only receive, kept by each gateway of a cluster, where the account allows them: receipts then come in
+    /// while nothing is sent.
+    pub gateway_receivers: u32,
     /// Parts outstanding on one session. SMPP's guideline is 10; ask the provider before raising it.
     pub window: u32,
     /// The sender: a number or a name of at most 20 characters, `ext_code` included.
@@ -84,6 +87,7 @@ impl Default for SmppConfig {
             bind: BindMode::default(),
             binds: 1,
             receivers: 1,
+            gateway_receivers: 0,
             window: 10,
             source_addr: String::new(),
             source_ton: 0,
@@ -194,6 +198,11 @@ impl SmppConfig {
             Some(class) if status != 0 => class.class(),
             _ => smpp_class(status),
         }
+    }
+
+    /// The account as a gateway has it: only its own receiving sessions.
+    pub fn receiving(&self) -> SmppConfig {
+        SmppConfig { bind: BindMode::Receiver, receivers: self.gateway_receivers, ..self.clone() }
     }
 
     fn receives_apart(&self) -> bool {

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 pub struct Migrated {
     /// The keyspace.
     pub keyspace: String,
-    /// Whether the keyspace was made now.
-    pub keyspace_made: bool,
     /// Tables that were made now.
     pub tables_made: Vec<String>,
+    /// Tables that were there.
+    pub tables_present: Vec<String>,
     /// Topics that were made now.
     pub topics_made: Vec<String>,
     /// Topics that were there.
@@ -34,8 +34,8 @@ pub async fn migrate(config: &Config, stop: &CancellationToken) -> Result<Migrat
     let topics = servers::reach("Kafka", &wait, || kafka::migrate(&config.kafka)).await?;
     Ok(Migrated {
         keyspace: config.scylla.keyspace.clone(),
-        keyspace_made: tables.keyspace_made,
-        tables_made: tables.tables_made,
+        tables_made: tables.made,
+        tables_present: tables.found,
         topics_made: topics.created,
         topics_present: topics.present,
     })

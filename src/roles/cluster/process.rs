@@ -41,7 +41,7 @@ use crate::webhooks::Webhooks;
 
 /// The pause between two rounds of the leader's jobs: each reads the running batches from the store.
 const ROUND: Duration = Duration::from_millis(400);
-/// How long the last sheet and the last counts may take when the process ends.
+/// How long the last sheet may take when the process ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Answers of sessions that go back with their slot are waited for so long at most: the slot's time ends.
 const SLOT_GRACE: Duration = Duration::from_secs(5);
@@ -57,7 +57,6 @@ pub struct Process {
     gateway: Option<Gateway>,
     side: Tasks,
     sheet: JoinHandle<()>,
-    tallies: Arc<RedisTallies>,
     stop_side: CancellationToken,
     serving: Serving,
     grace: Duration,
@@ -118,7 +117,6 @@ impl Process {
             gateway.finish(CLICKS_WITHIN).await;
         }
         let _ = tokio::time::timeout(FAREWELL, self.sheet).await;
-        let _ = tokio::time::timeout(FAREWELL, self.tallies.flush()).await;
         self.side.abort_all();
         self.serving.end().await;
     }
@@ -138,7 +136,7 @@ impl Begun<'_> {
         let (config, role) = (self.config, self.role);
         let world = opened::world();
         let worker = WorkerId(world.chance.next());
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = host();
         let name = format!("smsfleet-{role}-{host}-{worker}");
         let wait = Wait { health: self.health.clone(), stop: stop.clone(), seed: world.chance.next() };
         let servers = Servers::reach(config, &name, &world, &wait).await?;
@@ -150,7 +148,7 @@ impl Begun<'_> {
         let accounts = Accounts::start(config, role, &world, &reports)?;
         let lists = Lists::new(config, &world, opened::spool(config))?;
         let tallies = RedisTallies::new(servers.redis.clone(), &side);
-        let edges = edges(config, &servers, &world, &accounts, &lists, tallies.clone(), stores, role, &side)?;
+        let edges = edges(config, &servers, &world, &accounts, &lists, tallies, stores, role, &side)?;
         let settings = settings(config);
         let grace = settings.grace;
         let leading = (role == FleetRole::Coordinator).then(Leading::default);
@@ -194,8 +192,14 @@ impl Begun<'_> {
         self.health.works("start");
         tracing::info!(%role, %worker, "the process works");
         let serving = Serving { stop: CancellationToken::new(), task: None };
-        Ok(Process { address: None, failed, fleet, accounts, gateway, side, sheet, tallies, stop_side, serving, grace })
+        Ok(Process { address: None, failed, fleet, accounts, gateway, side, sheet, stop_side, serving, grace })
     }
+}
+
+/// The machine's name, as the system has it.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is one edge of the role")]

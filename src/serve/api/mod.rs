@@ -8,6 +8,7 @@ mod audit;
 mod batches;
 mod commands;
 mod create;
+mod fleet;
 mod keys;
 mod numbers;
 mod once;
@@ -34,6 +35,7 @@ pub use audit::AuditPage;
 pub use batches::{BatchExplained, BatchPage, NumberExplained};
 pub use commands::{CommandAnswer, PauseView, PauseWish, StartWish, standing};
 pub use create::{Created, NewBatch, SourceWish};
+pub use fleet::{FleetView, MemberView, SlotView};
 pub use keys::{KeyList, KeyView, KeyWish, MadeKey};
 pub use numbers::InboxList;
 pub use orders::{ChangeWish, OrderAnswer, RetryWish, Whom};
@@ -133,6 +135,7 @@ pub fn routes() -> OpenApiRouter<Arc<Surface>> {
         .routes(routes!(commands::cancel))
         .routes(routes!(orders::change_provider))
         .routes(routes!(orders::retry))
+        .routes(routes!(fleet::show))
         .routes(routes!(accounts::list))
         .routes(routes!(accounts::show))
         .routes(routes!(accounts::change_rate))

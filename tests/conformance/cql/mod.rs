@@ -2,7 +2,13 @@
 //! orders in which clocks do not agree.
 
 mod connect;
+mod schema;
+
 mod faults;
 mod proxy;
+
 mod rows;
-mod schema;
+
+mod counted;
+mod erased;
+mod shared;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use smsfleet::adapters::redis::client::Redis;
 use smsfleet::adapters::redis::config::RedisConfig;
 use smsfleet::adapters::redis::lease::RedisLease;
+use smsfleet::adapters::redis::scripts::RATE_LOAD;
 use smsfleet::adapters::secure::Secret;
 use smsfleet::model::code::{Code, Fault};
 use smsfleet::ports::StoreError;
@@ -51,6 +52,18 @@ async fn a_user_without_rights_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_user_needs_no_more_rights_than_the_configuration_says() {
+    let keys = "~fleet:*";
+    let rights = ["--user", "fleet", "on", ">geheim", keys, "+@read", "+@write", "+@scripting", "+@connection", "+time"];
+    let server = Server::start(&rights);
+    let login = RedisConfig { username: "fleet".into(), password: Secret::new("geheim"), ..config(&server.address()) };
+    let redis = connect(&RedisConfig { prefix: "fleet".into(), ..login }).await;
+    assert_eq!(RedisLease::new(redis.clone()).acquire("leader", 1, TTL).await, Ok(true));
+    let loaded = redis.run::<(String, String, u64, u64)>(&RATE_LOAD, &[redis.key("rate")], &[]).await;
+    assert!(loaded.is_ok(), "{loaded:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_or_silent_is_named() {
     let nobody = format!("127.0.0.1:{}", free_port());
     names(&refused(&config(&nobody)).await, Code::ServerUnavailable, &[&nobody, "redis.nodes", "nothing listens"]);
@@ -77,11 +90,11 @@ async fn scripts_are_loaded_again_when_the_server_forgot_them() {
 #[tokio::test]
 async fn after_a_lost_answer_the_same_token_finds_its_lock() {
     let server = Server::start(&["--enable-debug-command", "local"]);
-    let hasty = RedisConfig { response_timeout: Duration::from_millis(300), ..config(&server.address()) };
+    let hasty = RedisConfig { response_timeout: Duration::from_secs(1), ..config(&server.address()) };
     let lease = RedisLease::new(connect(&hasty).await);
     assert_eq!(lease.acquire("warm", 1, TTL).await, Ok(true), "its script is loaded");
     let address = server.address();
-    let asleep = std::thread::spawn(move || ask(&address, &["DEBUG", "SLEEP", "0.9"]));
+    let asleep = std::thread::spawn(move || ask(&address, &["DEBUG", "SLEEP", "1.9"]));
     tokio::time::sleep(Duration::from_millis(150)).await;
     let lost = lease.acquire("leader", 1, TTL).await;
     assert!(matches!(lost, Err(StoreError::Unknown(_))), "it may have happened: {lost:?}");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// A `redis-server`, which may be a Sentinel.
 pub struct Server {
     pub port: u16,
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     process: Child,
 }
 
@@ -29,7 +29,7 @@ impl Server {
         let mut all =
             vec!["--port".to_owned(), port.to_string(), "--save".into(), String::new(), "--appendonly".into(), "no".into()];
         all.extend(options.iter().map(|option| (*option).to_owned()));
-        let server = Server { port, process: spawn(folder.path(), &all), folder };
+        let server = Server { port, process: spawn(folder.path(), &all), _folder: folder };
         server.wait();
         server
     }
@@ -44,7 +44,7 @@ impl Server {
         );
         std::fs::write(&file, text).expect("it is written");
         let options = [&file.display().to_string(), "--sentinel", "--port", &port.to_string()].map(str::to_owned);
-        let server = Server { port, process: spawn(folder.path(), &options), folder };
+        let server = Server { port, process: spawn(folder.path(), &options), _folder: folder };
         server.wait();
         server
     }

@@ -26,6 +26,8 @@ const ANSWER_MAX: usize = 64 << 20;
 const REFUSAL_MAX: usize = 16 << 10;
 /// The first and the longest wait before a request is repeated; a `Retry-After` may ask for more.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// The longest that a service is left alone for one answer, whatever it says.
+const QUIET_MAX: Duration = Duration::from_secs(3_600);
 /// How long a connection is kept without a request: servers close theirs after 5 seconds or later.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
@@ -268,7 +270,7 @@ impl Table {
             408 | 429 | 500..=599 => {
                 let wait = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
                 if let Some(seconds) = wait {
-                    self.client.leave_alone(Duration::from_secs(seconds));
+                    self.client.leave_alone(Duration::from_secs(seconds).min(QUIET_MAX));
                 }
                 let asked = wait.map_or(String::new(), |seconds| format!(", and asks to wait {seconds} s"));
                 let text = format!("{shown}: {endpoint} does not answer for now ({what}){asked}; it is tried again");

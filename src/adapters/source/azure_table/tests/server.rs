@@ -105,7 +105,7 @@ impl Fake {
         self.state().asked.clone()
     }
 
-    /// The rows as the columns PartitionKey, RowKey, Timestamp, phone, n, name.
+    /// The rows as the columns PartitionKey, RowKey, Timestamp, phone, score, name.
     pub fn rows(&self) -> Vec<Vec<String>> {
         let text = |value: Option<&Value>| match value {
             Some(Value::String(text)) => text.clone(),
@@ -114,7 +114,7 @@ impl Fake {
         };
         let row = |((partition, row), (written, properties)): (&Key, &(u64, Vec<(String, Value)>))| {
             let of = |wanted: &str| text(properties.iter().find(|(name, _)| name == wanted).map(|(_, value)| value));
-            vec![partition.clone(), row.clone(), time(*written), of("phone"), of("n"), of("name")]
+            vec![partition.clone(), row.clone(), time(*written), of("phone"), of("score"), of("name")]
         };
         self.state().rows.iter().map(row).collect()
     }

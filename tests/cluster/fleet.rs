@@ -1,0 +1,246 @@
+//! A fleet under test: its servers, its processes, and what can be done to them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::endtoend::fixture::{Place, Provider, Running, Said};
+use crate::servers;
+
+/// A condition that takes longer is a failure. Several processes share two cores with three servers here.
+pub const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Where the servers are.
+pub struct Servers {
+    /// Of servers that this test started for itself: it may stop them.
+    own: Option<tempfile::TempDir>,
+    cql: String,
+    kafka: String,
+    redis: String,
+}
+
+impl Servers {
+    /// Those that all tests share.
+    pub fn shared() -> Servers {
+        Servers { own: None, cql: servers::cql(), kafka: servers::kafka(), redis: servers::redis() }
+    }
+
+    /// Servers of this test's own, so that it may restart them.
+    pub fn own() -> Servers {
+        let folder = tempfile::tempdir().expect("a folder");
+        run_script("up", folder.path(), &["kafka", "cassandra", "redis"]);
+        let text = std::fs::read_to_string(folder.path().join("env")).expect("the servers' addresses");
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.unwrap_or_else(|| panic!("{name} is not in {text}")).to_owned()
+        };
+        let (cql, kafka, redis) = (of("SMSFLEET_TEST_CQL"), of("SMSFLEET_TEST_KAFKA"), of("SMSFLEET_TEST_REDIS"));
+        Servers { own: Some(folder), cql, kafka, redis }
+    }
+
+    /// Stops one of its own servers, as an operator does, and starts it again with its data.
+    pub fn restart(&self, name: &str) {
+        let folder = self.own.as_ref().expect("it has servers of its own").path();
+        run_script("down", folder, &["--keep", name]);
+        std::thread::sleep(Duration::from_secs(2));
+        run_script("up", folder, &[name]);
+    }
+
+    /// Empties Redis.
+    pub fn flush_redis(&self) {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(&self.redis).expect("Redis answers");
+        stream.write_all(b"FLUSHALL\r\n").expect("it is asked");
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).expect("it answers");
+        assert_eq!(&answer, b"+OK\r\n");
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.own {
+            run_script("down", folder.path(), &[]);
+        }
+    }
+}
+
+fn run_script(name: &str, folder: &std::path::Path, arguments: &[&str]) {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/servers").join(name);
+    let mut command = Command::new(script);
+    // Jars are fetched once, for all.
+    command.args(arguments).env("SMSFLEET_SERVERS", folder).env("SMSFLEET_JARS", servers::folder());
+    let output = command.output().expect("the script runs");
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// One process of the fleet.
+pub struct Member {
+    /// Its role, as the command is called.
+    pub role: &'static str,
+    running: Running,
+    log: PathBuf,
+}
+
+/// A fleet of processes.
+pub struct Fleet {
+    /// Where it runs.
+    pub place: Place,
+    /// Its servers.
+    pub servers: Servers,
+    /// Its processes; those that were killed are not among them.
+    pub members: Vec<Member>,
+    started: usize,
+}
+
+impl Fleet {
+    /// A migrated fleet without processes, whose account `main` sends to this provider.
+    pub fn new(servers: Servers, provider: &Provider, rate: u32) -> Fleet {
+        let place = Place::new(provider.port(), rate);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later than 1970");
+        let name = format!("t{:x}", now.as_nanos());
+        let text = format!(
+            "{}\n[scylla]\nnodes = [\"{}\"]\nkeyspace = \"{name}\"\nflavour = \"cassandra\"\nreplication = 1\n\
+             request_timeout = 10.0\n[kafka]\nbrokers = [\"{}\"]\ntopic_prefix = \"{name}\"\nreplication = 1\n\
+             session_timeout = 6.0\n[redis]\nnodes = [\"{}\"]\nprefix = \"{name}\"\nresponse_timeout = 5.0\n\
+             [log]\nlevel = \"info\"\nformat = \"json\"\n",
+            std::fs::read_to_string(place.path("smsfleet.toml")).expect("the configuration"),
+            servers.cql,
+            servers.kafka,
+            servers.redis,
+        );
+        place.write("smsfleet.toml", text);
+        let fleet = Fleet { place, servers, members: vec![], started: 0 };
+        let migrated = fleet.run(&["migrate", "--json"]).ended(0).json();
+        assert_eq!(migrated["topics_made"].as_array().map(Vec::len), Some(3), "{migrated}");
+        fleet
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        self.place.run(arguments)
+    }
+
+    /// Starts a process; its place in `members`.
+    pub fn start(&mut self, role: &'static str) -> usize {
+        self.started += 1;
+        let log = self.place.path(&format!("{role}-{}.log", self.started));
+        let mut command = self.place.command(&[role]);
+        let file = std::fs::File::create(&log).expect("a log file");
+        command.stderr(file.try_clone().expect("it is shared")).stdout(file).env("SMSFLEET_SERVE__LISTEN", "127.0.0.1:0");
+        self.members.push(Member { role, running: Running::start(command), log });
+        self.members.len() - 1
+    }
+
+    /// Starts several processes and waits until the fleet knows them.
+    pub fn start_all(&mut self, roles: &[&'static str]) {
+        for role in roles {
+            self.start(role);
+        }
+        let wanted = self.members.len();
+        self.until("all processes are alive", |fleet| fleet.alive().len() == wanted);
+    }
+
+    /// `smsfleet fleet`.
+    pub fn view(&self) -> Value {
+        self.run(&["fleet", "--json"]).ended(0).json()
+    }
+
+    /// Sheets of the living.
+    pub fn alive(&self) -> Vec<Value> {
+        let view = self.view();
+        let members = view["members"].as_array().cloned().unwrap_or_default();
+        members.into_iter().filter(|member| member["alive"] == true).collect()
+    }
+
+    /// The process id of the leader, when one says that it leads.
+    pub fn leader(&self) -> Option<u32> {
+        let leads = self.alive().into_iter().find(|member| !member["leads_since"].is_null())?;
+        leads["pid"].as_u64().map(|pid| pid as u32)
+    }
+
+    /// The place of the process with this id.
+    pub fn place_of(&mut self, pid: u32) -> usize {
+        self.members.iter_mut().position(|member| member.running.id() == pid).expect("it is one of ours")
+    }
+
+    /// The place of some process with this role.
+    pub fn some(&self, role: &str) -> usize {
+        self.members.iter().position(|member| member.role == role).unwrap_or_else(|| panic!("no {role} runs"))
+    }
+
+    /// Kills a process without a word.
+    pub fn kill(&mut self, at: usize) -> &'static str {
+        let mut member = self.members.remove(at);
+        member.running.kill();
+        member.role
+    }
+
+    /// Ends a process in order; how long it took, and its exit code.
+    pub fn terminate(&mut self, at: usize) -> (Duration, Option<i32>) {
+        let mut member = self.members.remove(at);
+        let begun = Instant::now();
+        member.running.terminate();
+        let said = member.running.wait();
+        (begun.elapsed(), said.code)
+    }
+
+    /// Sends a signal to a process, such as STOP or CONT.
+    pub fn signal(&mut self, at: usize, name: &str) {
+        let id = self.members[at].running.id();
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {id}")).status();
+        assert!(sent.expect("sh runs").success(), "the signal is sent");
+    }
+
+    /// Checks that nobody ended who was not told to.
+    #[track_caller]
+    pub fn all_live(&mut self) {
+        for member in &mut self.members {
+            let ended = member.running.ended();
+            assert!(!ended, "{} ended by itself: {}", member.role, tail(&member.log));
+        }
+    }
+
+    /// Waits until something holds.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Fleet) -> bool) {
+        let begun = Instant::now();
+        while !holds(self) {
+            self.all_live();
+            if begun.elapsed() > DEADLINE {
+                let logs: Vec<String> =
+                    self.members.iter().map(|member| format!("{}:\n{}", member.role, tail(&member.log))).collect();
+                panic!("it never happened: {what}\n{}", logs.join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Creates a batch over a list in the fleet's folder and starts it; its id.
+    pub fn create(&self, list: &str, template: &str) -> String {
+        let created =
+            ["batch", "create", "--recipients", list, "--template", template, "--account", "main", "--auto-trigger", "--json"];
+        let said = self.run(&created).ended(0).json();
+        said["batch"]["batch_id"].as_str().unwrap_or_else(|| panic!("no id in {said}")).to_owned()
+    }
+
+    /// All lines that the processes logged.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(self.place.path(".")).expect("the folder") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                text.push_str(&std::fs::read_to_string(path).unwrap_or_default());
+            }
+        }
+        text
+    }
+}
+
+fn tail(log: &std::path::Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}

@@ -1,0 +1,63 @@
+//! Leadership over Redis: it moves when a leader is killed, at once when it is told to stop, and two at once do no harm.
+
+use std::time::{Duration, Instant};
+
+use crate::endtoend::fixture::{Provider, count, list};
+
+use super::fleet::{Fleet, Servers};
+
+/// Times are printed; what is asserted leaves a busy machine room.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn another_coordinator_leads_when_the_leader_is_killed_or_stopped() {
+    let provider = Provider::start();
+    let mut fleet = Fleet::new(Servers::shared(), &provider, 1_000);
+    fleet.start_all(&["coordinator", "coordinator"]);
+    fleet.until("somebody leads", |fleet| fleet.leader().is_some());
+    let first = fleet.leader().expect("somebody leads");
+    let at = fleet.place_of(first);
+    let killed = Instant::now();
+    fleet.kill(at);
+    fleet.until("the other one leads", |fleet| fleet.leader().is_some_and(|leader| leader != first));
+    let after_kill = killed.elapsed();
+    fleet.start("coordinator");
+    fleet.until("both are alive", |fleet| fleet.alive().len() == 2);
+    let second = fleet.leader().expect("somebody leads");
+    let at = fleet.place_of(second);
+    let stopped = Instant::now();
+    let (took, code) = fleet.terminate(at);
+    assert_eq!(code, Some(0), "it ends in order");
+    fleet.until("the third one leads", |fleet| fleet.leader().is_some_and(|leader| leader != second));
+    let after_stop = stopped.elapsed();
+    // What the sheets say is up to two seconds old: the log has the moment itself.
+    eprintln!(
+        "led again {after_kill:?} after kill -9, {after_stop:?} after SIGTERM (the process itself ended in {took:?}), by the sheets"
+    );
+    assert!(after_kill < PATIENCE && after_stop < PATIENCE);
+}
+
+#[test]
+fn two_leaders_at_once_do_no_harm() {
+    let provider = Provider::start();
+    let mut fleet = Fleet::new(Servers::shared(), &provider, 2_000);
+    fleet.start_all(&["coordinator", "coordinator", "prepare", "deliver", "gateway"]);
+    fleet.until("somebody leads", |fleet| fleet.leader().is_some());
+    fleet.place.write("list.csv", list(3_000));
+    let batch = fleet.create("list.csv", "Hello {{name}}");
+    // A frozen leader wakes in the middle of its round and believes that it leads, while the other one does.
+    for _ in 0..3 {
+        let leader = fleet.leader().expect("somebody leads");
+        let at = fleet.place_of(leader);
+        fleet.signal(at, "STOP");
+        fleet.until("the other one leads", |fleet| fleet.leader().is_some_and(|now| now != leader));
+        fleet.signal(at, "CONT");
+    }
+    fleet.until("the batch has ended", |fleet| {
+        fleet.run(&["batch", "show", &batch, "--json"]).json()["delivery"]["state"] == "COMPLETED_SUCCEEDED"
+    });
+    let report = fleet.run(&["report", &batch, "--json"]).json();
+    assert_eq!(count(&report, "/settlement/outcomes/accepted"), 3_000, "{report}");
+    let counted = provider.get().report();
+    assert_eq!((counted.complete_messages, counted.repeated_numbers), (3_000, 0), "{counted:?}");
+}

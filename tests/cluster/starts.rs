@@ -1,0 +1,93 @@
+//! How processes start and end: servers that are away, settings that are wrong, a drain in order.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use crate::endtoend::fixture::{Place, Provider, Running, count, list, until};
+
+use super::fleet::{Fleet, Servers};
+
+fn http(address: &str, path: &str) -> Option<String> {
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// A configuration whose servers are not there.
+fn nowhere(place: &Place, listen: u16) {
+    let text = std::fs::read_to_string(place.path("smsfleet.toml")).expect("the configuration");
+    let cluster = format!(
+        "[serve]\nlisten = \"127.0.0.1:{listen}\"\n[scylla]\nnodes = [\"127.0.0.1:1\"]\nflavour = \"cassandra\"\n\
+         [kafka]\nbrokers = [\"127.0.0.1:1\"]\nconnect_timeout = 1.0\n[redis]\nnodes = [\"127.0.0.1:1\"]\n"
+    );
+    place.write("smsfleet.toml", text + &cluster);
+}
+
+#[test]
+fn a_process_lives_and_says_which_server_it_waits_for() {
+    let place = Place::new(1, 100);
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    nowhere(&place, port);
+    let mut running = Running::start(place.command(&["deliver"]));
+    let address = format!("127.0.0.1:{port}");
+    until("it says what it waits for", || {
+        http(&address, "/readyz").is_some_and(|said| said.starts_with("HTTP/1.1 503") && said.contains("kafka.brokers"))
+    });
+    assert!(http(&address, "/healthz").is_some_and(|said| said.starts_with("HTTP/1.1 200")));
+    assert!(http(&address, "/metrics").is_some_and(|said| said.contains("smsfleet_build_info")));
+    running.terminate();
+    let said = running.wait();
+    assert_eq!(said.code, Some(0), "a stop while it waits is no failure: {}", said.err);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let place = Place::new(1, 100);
+    let alone = place.run(&["deliver"]).ended(2);
+    assert!(alone.err.contains("SF-6001") && alone.err.contains("scylla.nodes"), "{}", alone.err);
+    let text = std::fs::read_to_string(place.path("smsfleet.toml")).expect("the configuration");
+    place.write("smsfleet.toml", format!("{text}[scylla]\nnodes = [\"127.0.0.1:1\"]\n"));
+    let partly = place.run(&["deliver"]).ended(2);
+    assert!(partly.err.contains("kafka.brokers") && partly.err.contains("redis.nodes"), "{}", partly.err);
+    let fleet = Fleet::new(Servers::shared(), &Provider::start(), 100);
+    let text = std::fs::read_to_string(fleet.place.path("smsfleet.toml")).expect("the configuration");
+    let other =
+        text.replace("keyspace = \"t", "keyspace = \"never_made_").replace("topic_prefix = \"t", "topic_prefix = \"never-made-");
+    fleet.place.write("smsfleet.toml", &other);
+    let missing = fleet.run(&["coordinator"]).ended(3);
+    assert!(missing.err.contains("SF-4012") && missing.err.contains("smsfleet migrate"), "{}", missing.err);
+    let mixed = fleet.run(&["all"]).ended(2);
+    assert!(mixed.err.contains("scylla.nodes"), "{}", mixed.err);
+}
+
+#[test]
+fn a_deliverer_that_is_told_to_stop_leaves_nobody_in_doubt() {
+    let provider = Provider::start();
+    let mut fleet = Fleet::new(Servers::shared(), &provider, 1_000);
+    fleet.start_all(&["coordinator", "prepare", "deliver", "deliver", "gateway"]);
+    fleet.place.write("list.csv", list(8_000));
+    let batch = fleet.create("list.csv", "Hello {{name}}");
+    for share in [1_500, 4_000] {
+        fleet.until("some were sent", |_| provider.messages() >= share);
+        let at = fleet.some("deliver");
+        let (took, code) = fleet.terminate(at);
+        assert_eq!(code, Some(0), "it ends in order");
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        fleet.start("deliver");
+    }
+    fleet.until("the batch has ended", |fleet| {
+        fleet.run(&["batch", "show", &batch, "--json"]).json()["delivery"]["state"] == "COMPLETED_SUCCEEDED"
+    });
+    let report = fleet.run(&["report", &batch, "--json"]).json();
+    assert_eq!(count(&report, "/settlement/outcomes/accepted"), 8_000, "{report}");
+    assert_eq!(provider.get().report().repeated_numbers, 0);
+    // Everybody leaves in order: no sheet stays behind.
+    while !fleet.members.is_empty() {
+        let (_, code) = fleet.terminate(0);
+        assert_eq!(code, Some(0));
+    }
+    assert_eq!(fleet.view()["members"].as_array().map(Vec::len), Some(0));
+}
