@@ -85,7 +85,7 @@ where
 {
     over_embedded(&suite);
     runtime().block_on(async {
-        let keyspace = Keyspace::made().await;
+        let keyspace = Keyspace::empty().await;
         let store = keyspace.connect().await;
         suite(Subject::Cluster(keyspace, store)).await;
     });

@@ -1,5 +1,7 @@
 //! What the driver's errors mean: for a request, whether it may have happened; for a connection, what to correct.
 
+use std::time::Duration;
+
 use scylla::errors::{
     ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, ExecutionError, MetadataError,
     NewSessionError, PrepareError, RequestAttemptError, UseKeyspaceError,
@@ -87,6 +89,16 @@ pub(super) fn connect(config: &ScyllaConfig, error: &NewSessionError) -> Fault {
         NewSessionError::UseKeyspaceError(error) => use_keyspace(config, error),
         error => Fault::new(Code::ServerUnavailable, format!("no node of the store answers at {nodes} (scylla.nodes): {error}")),
     }
+}
+
+/// Nodes that take connections and never say anything.
+pub(super) fn silent(config: &ScyllaConfig, limit: Duration) -> Fault {
+    let hint = if config.tls.enabled { "" } else { "; if the port speaks TLS, set scylla.tls.enabled" };
+    let (nodes, seconds) = (config.addresses(), limit.as_secs_f64());
+    Fault::new(
+        Code::ServerUnavailable,
+        format!("no node of the store at {nodes} (scylla.nodes) said anything for {seconds} s{hint}"),
+    )
 }
 
 /// Why a connection to a node did not come about.

@@ -44,6 +44,8 @@ use crate::runtime::metrics;
 const BATCH_BYTES_MAX: usize = 40_000;
 /// Rows in one batch at most.
 const BATCH_ROWS_MAX: usize = 200;
+/// Between two looks whether all nodes have the same schema.
+const AGREEMENT_INTERVAL: Duration = Duration::from_millis(50);
 /// How often a write that may be repeated is sent at most before its caller hears of it.
 const TRIES: u32 = 3;
 /// The column that says whether a conditional write was applied. Servers differ in which other columns they send, and
@@ -99,6 +101,9 @@ impl Cql {
             .hostname_resolution_timeout(Some(config.connect_timeout))
             .pool_size(PoolSize::PerShard(connections))
             .keyspaces_to_fetch([&config.keyspace])
+            // What a session needs to know of the tables it reads when it starts; whoever makes tables starts another.
+            .refresh_metadata_on_auto_schema_agreement(false)
+            .schema_agreement_interval(AGREEMENT_INTERVAL)
             .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new()));
         if let Some(datacenter) = &config.datacenter {
             builder = builder.prefer_datacenter(datacenter.clone());
@@ -112,7 +117,13 @@ impl Cql {
         if in_keyspace {
             builder = builder.use_keyspace(&config.keyspace, true);
         }
-        let session = builder.build().await.map_err(|error| error::connect(config, &error))?;
+        // The driver's own limit covers a connection, not what is said on it: a node that takes connections and never says
+        // anything would be waited for without end.
+        let limit = config.connect_timeout * u32::try_from(config.nodes.len() + 1).unwrap_or(u32::MAX);
+        let session = match tokio::time::timeout(limit, builder.build()).await {
+            Ok(built) => built.map_err(|error| error::connect(config, &error))?,
+            Err(_) => return Err(error::silent(config, limit)),
+        };
         check_datacenter(config, &session)?;
         Ok(Cql {
             session,

@@ -48,12 +48,13 @@ async fn what_is_wrong_is_named_with_the_address_and_the_setting() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = silent.local_addr().expect("an address").to_string();
     let config = ScyllaConfig { connect_timeout: Duration::from_millis(300), ..at(&address) };
-    says(&refused(&config).await, Code::ServerUnavailable, &[&address, "scylla.nodes"]);
+    let fault = tokio::time::timeout(Duration::from_secs(20), refused(&config)).await.expect("it is not waited for without end");
+    says(&fault, Code::ServerUnavailable, &[&address, "scylla.nodes"]);
 }
 
 #[tokio::test]
 async fn a_datacenter_that_the_cluster_does_not_have_is_named() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let config = |name: &str| ScyllaConfig { datacenter: Some(name.into()), ..keyspace.config.clone() };
     says(&refused(&config("nowhere")).await, Code::ConfigInvalid, &["scylla.datacenter", "nowhere", "datacenter1"]);
     keyspace.connect_by(&config("datacenter1")).await.stores().meta.put("a", "b").await.expect("it is stored");
@@ -140,7 +141,7 @@ async fn encrypted(names: Vec<rcgen::SanType>) -> Encrypted {
 
 #[tokio::test]
 async fn connections_are_encrypted_and_only_with_whom_the_authorities_vouch_for() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let here = || rcgen::SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let server = encrypted(vec![here()]).await;
     let by = |address: &str, ca_file: PathBuf, verify_host| ScyllaConfig {

@@ -25,7 +25,7 @@ struct Process {
 }
 
 async fn process() -> Process {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let proxy = Proxy::before(keyspace.config.nodes[0].clone()).await;
     let config = ScyllaConfig {
         nodes: vec![proxy.address.clone()],

@@ -13,7 +13,7 @@ const DAY: i64 = 24 * 3_600_000;
 
 #[tokio::test]
 async fn a_creation_that_comes_again_after_the_end_leaves_no_trace() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let stores = keyspace.connect().await.stores();
     let (id, row) = (BatchId(1), batch_row(1, 5));
     assert_eq!(stores.batches.insert(id, &row, 1).await, Ok(Cas::Applied));
@@ -30,7 +30,7 @@ async fn a_creation_that_comes_again_after_the_end_leaves_no_trace() {
 
 #[tokio::test]
 async fn entries_that_nobody_needs_go_after_a_while() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let stores = keyspace.connect().await.stores();
     stores.batches.insert(BatchId(2), &batch_row(2, 5), 1).await.expect("it is created");
     // A creation that came to nothing long ago, and one that may be on its way.
@@ -52,7 +52,7 @@ async fn entries_that_nobody_needs_go_after_a_while() {
 
 #[tokio::test]
 async fn batches_are_listed_over_days_and_shards() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let stores = keyspace.connect().await.stores();
     // Days 0, 1 and 40; within a day all shards, and times that are equal.
     let created = |id: u128| [0, 1, 40][(id % 3) as usize] * DAY + (id / 9) as i64;
@@ -78,7 +78,7 @@ async fn batches_are_listed_over_days_and_shards() {
 
 #[tokio::test]
 async fn an_id_that_many_recipients_had_is_found_newest_first_over_batches_of_any_size() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let stores = keyspace.connect().await.stores();
     let entry =
         |id: String, seq| IndexEntry { account: "a".into(), message_id: id, number: Msisdn(seq), part: part(1, seq as u32) };

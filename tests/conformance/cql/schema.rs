@@ -50,7 +50,7 @@ async fn another_format_is_refused_by_a_start_and_by_migrate() {
 
 #[tokio::test]
 async fn a_restored_store_is_noticed_until_it_is_accepted() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let store = start(&keyspace).await.expect("it starts");
     let meta = store.stores().meta;
     assert_eq!((meta.raise_mark().await, meta.raise_mark().await), (Ok(1), Ok(2)));
@@ -67,7 +67,7 @@ async fn a_restored_store_is_noticed_until_it_is_accepted() {
 
 #[tokio::test]
 async fn marks_of_two_processes_never_meet() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let raising = (0..2).map(|_| async {
         let meta = start(&keyspace).await.expect("it starts").stores().meta;
         let mut seen = Vec::new();
