@@ -29,17 +29,28 @@ impl Witness {
     }
 }
 
+impl Witness {
+    fn note(&self, code: RDKafkaErrorCode, text: &str) {
+        let mut causes = self.causes();
+        if causes.len() < CAUSES_MAX {
+            causes.push((code, text.to_owned()));
+        }
+    }
+}
+
 impl ClientContext for Witness {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        // Why a connection was closed is told nowhere else.
+        if facility == "FAIL" {
+            let text = line.strip_prefix("[thrd:").and_then(|line| line.split_once("]: ")).map_or(line, |(_, text)| text);
+            self.note(RDKafkaErrorCode::BrokerTransportFailure, text);
+        }
         log_line(level, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let mut causes = self.causes();
-        if let Some(code) = error.rdkafka_error_code()
-            && causes.len() < CAUSES_MAX
-        {
-            causes.push((code, reason.to_owned()));
+        if let Some(code) = error.rdkafka_error_code() {
+            self.note(code, reason);
         }
     }
 }
@@ -64,7 +75,10 @@ pub(super) struct Caller<'a> {
 impl Caller<'_> {
     /// A client that has not called yet.
     pub(super) fn new<'a>(config: &'a KafkaConfig, client_id: &str) -> Result<Caller<'a>, Fault> {
-        let consumer = config.client(client_id).create_with_context(Witness::default());
+        let mut settings = config.client(client_id);
+        // A listener of another kind closes the connection without a word.
+        settings.set("log.connection.close", "true");
+        let consumer = settings.create_with_context(Witness::default());
         Ok(Caller { config, consumer: consumer.map_err(|error| unusable(&error))? })
     }
 
