@@ -164,7 +164,7 @@ async fn fill(table: &Table) -> Vec<String> {
     for (partition, size) in sizes {
         let rows: Vec<_> = (0..size)
             .map(|row| {
-                let phone = 49_170_000_0000 + phones.len() as u64;
+                let phone = 491_700_000_000 + phones.len() as u64;
                 phones.push(phone.to_string());
                 let properties = serde_json::json!({
                     "phone@odata.type": "Edm.Int64", "phone": phone.to_string(), "name": format!("name '{row}' é"),
