@@ -1,9 +1,9 @@
 //! The one integration test binary. Each folder is a kind of proof; see `tests/README` lines in each `mod.rs`.
 
-mod cluster;
 mod conformance;
 mod endtoend;
 mod layout;
+mod processes;
 #[allow(dead_code)]
 mod servers;
 mod simulation;
