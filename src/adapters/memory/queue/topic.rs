@@ -205,12 +205,11 @@ impl<T: Clone> State<T> {
     }
 }
 
+/// A partition, where its member stands, and the token there with its trace.
+type Found<'a, T> = (u8, &'a mut u64, (T, Option<TraceParent>));
+
 /// The token at `next` of a partition, if it was sent.
-fn has_token<'a, T: Clone>(
-    partitions: &[Partition<T>],
-    number: u8,
-    next: &'a mut u64,
-) -> Option<(u8, &'a mut u64, (T, Option<TraceParent>))> {
+fn has_token<'a, T: Clone>(partitions: &[Partition<T>], number: u8, next: &'a mut u64) -> Option<Found<'a, T>> {
     let partition = &partitions[usize::from(number)];
     let at = usize::try_from(next.checked_sub(partition.committed)?).ok()?;
     partition.tokens.get(at).map(|token| (number, next, token.clone()))
