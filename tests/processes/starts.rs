@@ -70,6 +70,8 @@ fn a_deliverer_that_is_told_to_stop_leaves_nobody_in_doubt() {
     fleet.start_all(&["coordinator", "prepare", "deliver", "deliver", "gateway"]);
     fleet.place.write("list.csv", list(8_000));
     let batch = fleet.create("list.csv", "Hello {{name}}");
+    let busy = fleet.run(&["recover", "--since", "2020-01-01T00:00:00Z"]).ended(3);
+    assert!(busy.err.contains("SF-4001") && busy.err.contains("coordinator"), "{}", busy.err);
     for share in [1_500, 4_000] {
         fleet.until("some were sent", |_| provider.messages() >= share);
         let at = fleet.some("deliver");
@@ -90,4 +92,7 @@ fn a_deliverer_that_is_told_to_stop_leaves_nobody_in_doubt() {
         assert_eq!(code, Some(0));
     }
     assert_eq!(fleet.view()["members"].as_array().map(Vec::len), Some(0));
+    // With nobody left, the store may be recovered; everything was sent, so nobody comes into doubt.
+    let recovered = fleet.run(&["recover", "--since", "2020-01-01T00:00:00Z", "--json"]).ended(0).json();
+    assert_eq!((recovered["batches"].as_u64(), recovered["uncertain"].as_u64()), (Some(1), Some(0)), "{recovered}");
 }
