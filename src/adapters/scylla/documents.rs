@@ -5,6 +5,7 @@
 //! on the row that it saw: one that got lost on the way and is carried out after all can never undo a later one.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use futures::FutureExt;
 use xxhash_rust::xxh3::xxh3_64;
@@ -20,6 +21,8 @@ use crate::ports::documents::{Document, Documents, Shelf};
 const BUCKETS: u16 = 32;
 /// How often a change is tried while it is not known whether it happened.
 const TRIES: u32 = 5;
+/// Between two of them: servers that are busy with each other's conditions, or connections, need a moment.
+const PAUSE: Duration = Duration::from_millis(50);
 
 const GET: Statement = Statement::serial_read("SELECT body, nonce FROM document WHERE shelf = ? AND bucket = ? AND name = ?");
 const INSERT: Statement =
@@ -40,10 +43,25 @@ fn bucket_of(name: &str) -> i32 {
     (xxh3_64(name.as_bytes()) % u64::from(BUCKETS)) as i32
 }
 
+/// An error behind tries of which one may have happened.
+fn after(error: StoreError, unknown: &Option<String>) -> StoreError {
+    unknown.clone().map_or(error, StoreError::Unknown)
+}
+
 impl CqlStore {
     /// A document's text and the bits of its last change.
     async fn document(&self, shelf: Shelf, name: &str) -> Result<Option<(String, i64)>, StoreError> {
         self.cql.first(&GET, (shelf_of(shelf), bucket_of(name), name)).await
+    }
+
+    /// The same between the tries of a change.
+    async fn document_after(
+        &self,
+        shelf: Shelf,
+        name: &str,
+        unknown: &Option<String>,
+    ) -> Result<Option<(String, i64)>, StoreError> {
+        self.document(shelf, name).await.map_err(|error| after(error, unknown))
     }
 
     async fn insert_document(&self, shelf: Shelf, name: &str, body: &str, nonce: i64) -> Result<Cas, StoreError> {
@@ -78,7 +96,7 @@ impl Documents for CqlStore {
         let nonce = self.chance.next() as i64;
         let mut unknown = None;
         for _ in 0..TRIES {
-            let done = match self.document(shelf, name).await? {
+            let done = match self.document_after(shelf, name, &unknown).await? {
                 Some((_, last)) if last == nonce => return Ok(()),
                 Some((_, last)) => {
                     let key = (shelf_of(shelf), bucket_of(name), name);
@@ -91,25 +109,27 @@ impl Documents for CqlStore {
                 Ok(Cas::Applied) => return Ok(()),
                 Ok(Cas::Refused) => {}
                 Err(StoreError::Unknown(error)) => unknown = Some(error),
-                Err(error) => return Err(error),
+                Err(error) => return Err(after(error, &unknown)),
             }
+            tokio::time::sleep(PAUSE).await;
         }
-        Err(StoreError::Unknown(unknown.unwrap_or_else(|| "others change this document all the time".into())))
+        Err(after(StoreError::Unavailable("others change this document all the time".into()), &unknown))
     }
 
     /// What was put in after this began to look stays.
     async fn delete(&self, shelf: Shelf, name: &str) -> Result<(), StoreError> {
         let (mut unknown, mut seen) = (None, None);
         for _ in 0..TRIES {
-            let Some((_, last)) = self.document(shelf, name).await? else { return Ok(()) };
+            let Some((_, last)) = self.document_after(shelf, name, &unknown).await? else { return Ok(()) };
             if *seen.get_or_insert(last) != last {
                 return Ok(());
             }
             match self.cql.cas(&DELETE, (shelf_of(shelf), bucket_of(name), name, last)).await {
                 Ok(_) => return Ok(()),
                 Err(StoreError::Unknown(error)) => unknown = Some(error),
-                Err(error) => return Err(error),
+                Err(error) => return Err(after(error, &unknown)),
             }
+            tokio::time::sleep(PAUSE).await;
         }
         Err(StoreError::Unknown(unknown.unwrap_or_default()))
     }
@@ -142,6 +162,13 @@ impl Documents for CqlStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_that_may_have_happened_in_an_earlier_try_stays_unknown() {
+        let away = || StoreError::Unavailable("away".into());
+        assert_eq!(after(away(), &None), away());
+        assert_eq!(after(away(), &Some("lost".into())), StoreError::Unknown("lost".into()));
+    }
 
     #[test]
     fn names_lie_where_they_are_stored() {

@@ -64,6 +64,8 @@ const COUNT: Statement = Statement::read("SELECT count(*) FROM parked_place WHER
 
 /// Where a report stands: state, due time, name. In the servers' order.
 type Place = (i32, i64, i64);
+/// A place as it is written: state, shard, due time, name.
+type PlaceRow = (i32, i32, i64, i64);
 
 const WAITING: i32 = 0;
 const UNMATCHED: i32 = 1;
@@ -304,7 +306,7 @@ impl CqlStore {
     }
 
     async fn write_places(&self, statement: &'static Statement, places: &[Place]) -> Result<(), StoreError> {
-        let mut partitions: BTreeMap<(i32, i32), Vec<(i32, i32, i64, i64)>> = BTreeMap::new();
+        let mut partitions: BTreeMap<(i32, i32), Vec<PlaceRow>> = BTreeMap::new();
         for &(state, due, id) in places {
             partitions.entry((state, shard_of(id))).or_default().push((state, shard_of(id), due, id));
         }

@@ -33,6 +33,8 @@ const DELETE_NUMBER: Statement = Statement::write("DELETE FROM uncertain WHERE a
 const NOTE_ACCOUNT: Statement = Statement::write("INSERT INTO uncertain_account (one, account) VALUES (0, ?)");
 const ACCOUNTS: Statement = Statement::read("SELECT account FROM uncertain_account WHERE one = 0");
 
+/// What names a row within its partition.
+type Name = (Vec<u8>, i32, i64, i32);
 /// A row without its partition's key.
 type Row = (Vec<u8>, i32, i64, i32, i64);
 
@@ -114,7 +116,7 @@ impl CqlStore {
                 })
                 .await?;
             let is_last = old.len() < DELETES_AT_ONCE;
-            let mut partitions: BTreeMap<(String, i64), Vec<(Vec<u8>, i32, i64, i32)>> = BTreeMap::new();
+            let mut partitions: BTreeMap<(String, i64), Vec<Name>> = BTreeMap::new();
             for (account, number, batch, lane, seq, part) in old {
                 partitions.entry((account, number)).or_default().push((batch, lane, seq, part));
             }

@@ -30,7 +30,7 @@ async fn bytes(keyspace: &Keyspace) -> Vec<(u64, String)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_erasures_of_one_pack_at_once_lose_none() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let (one, other) = (keyspace.connect().await.stores(), keyspace.connect().await.stores());
     planned(&one).await;
     one.packs.put(vec![(KEY, pack(0, 60))]).await.expect("it is stored");
@@ -62,7 +62,7 @@ async fn many_erasures_of_one_pack_at_once_lose_none() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_write_of_a_pack_brings_nobody_back() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let stores = keyspace.connect().await.stores();
     planned(&stores).await;
     let number = pack(0, 20).messages[7].number;
@@ -84,7 +84,7 @@ async fn a_late_write_of_a_pack_brings_nobody_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_write_of_rejects_brings_nobody_back() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let stores = keyspace.connect().await.stores();
     planned(&stores).await;
     let range = RangeKey { batch: BatchId(1), range: 0 };
@@ -107,7 +107,7 @@ async fn a_late_write_of_rejects_brings_nobody_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_recorder_brings_nobody_back() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let stores = keyspace.connect().await.stores();
     let report = Report {
         message_id: "m".into(),

@@ -14,7 +14,7 @@ use crate::conformance::fixture::{Keyspace, part};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_suppressed_number_is_known_to_every_process_within_a_second() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let (one, other) = (keyspace.connect().await.stores().suppressions, keyspace.connect().await.stores().suppressions);
     let number = |n: u64| Msisdn(8_613_800_000_000 + n);
     let known: Vec<Msisdn> = (0..3_000).map(number).collect();
@@ -33,7 +33,7 @@ async fn a_suppressed_number_is_known_to_every_process_within_a_second() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checking_costs_no_read_for_each_number_and_none_while_the_last_is_fresh() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let store = keyspace.connect().await.stores().suppressions;
     let numbers: Vec<Msisdn> = (0..50_000).map(|n| Msisdn(8_613_900_000_000 + n)).collect();
     store.add(&numbers[..20_000]).await.expect("they are added");
@@ -47,7 +47,7 @@ async fn checking_costs_no_read_for_each_number_and_none_while_the_last_is_fresh
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn link_blocks_of_two_processes_never_overlap_and_reach_over_segments() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let (one, other) = (keyspace.connect().await.stores().links, keyspace.connect().await.stores().links);
     let keys = tokio::join!(one.key(), other.key());
     assert_eq!(keys.0, keys.1, "the key is made once");
@@ -73,7 +73,7 @@ async fn link_blocks_of_two_processes_never_overlap_and_reach_over_segments() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_that_insert_or_replace_a_document_one_is_told_that_it_did() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let processes: Vec<Arc<dyn Documents>> =
         vec![keyspace.connect().await.stores().documents, keyspace.connect().await.stores().documents];
     async fn applied(tasks: Vec<tokio::task::JoinHandle<Result<Cas, smsfleet::ports::StoreError>>>) -> Vec<usize> {
@@ -142,7 +142,7 @@ async fn ids(parked: &Arc<dyn Parked>, now: i64) -> Vec<u64> {
 /// On one thread, so that its clock can be put forward.
 #[tokio::test]
 async fn places_without_their_rows_count_for_nothing_and_go_after_a_while() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let store = keyspace.connect().await.stores().parked;
     store.park(vec![parked(1, 100), parked(2, 200)]).await.expect("they are parked");
     // A removal that was interrupted between the row and its place.
@@ -164,7 +164,7 @@ async fn places_without_their_rows_count_for_nothing_and_go_after_a_while() {
 
 #[tokio::test]
 async fn what_another_process_parked_with_an_old_due_time_is_found_after_a_while() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let (one, other) = (keyspace.connect().await.stores().parked, keyspace.connect().await.stores().parked);
     let minute = 60_000;
     assert_eq!(ids(&one, 60 * minute).await, [0; 0]);
@@ -184,7 +184,7 @@ async fn forward(by: Duration) {
 
 #[tokio::test]
 async fn uncertain_recipients_go_by_themselves() {
-    let keyspace = Keyspace::made().await;
+    let keyspace = Keyspace::empty().await;
     let stores = keyspace.connect().await.stores();
     let entry = UncertainEntry { account: "a".into(), number: Msisdn(5), part: part(1, 7), declared_at: Timestamp(1) };
     stores.receipt_index.put_uncertain(vec![entry]).await.expect("it is stored");
