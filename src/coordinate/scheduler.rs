@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::runtime::calm::Calm;
 use crate::runtime::job::Job;
 
 /// Runs the jobs of a term.
@@ -26,14 +27,21 @@ impl JobScheduler {
         for job in &self.jobs {
             job.new_term();
         }
+        let calm: Vec<Calm> = self.jobs.iter().map(|_| Calm::default()).collect();
         while !term.is_cancelled() {
             let mut changed = false;
-            for job in &self.jobs {
+            for (job, calm) in self.jobs.iter().zip(&calm) {
                 if term.is_cancelled() {
                     return;
                 }
                 match job.run_once().await {
-                    Ok(more) => changed |= more,
+                    Ok(more) => {
+                        changed |= more;
+                        calm.is_over();
+                    }
+                    Err(error) if !calm.speaks() => {
+                        tracing::debug!(job = job.name(), code = %error.code(), "a job of the leader failed again");
+                    }
                     Err(error) => {
                         tracing::warn!(job = job.name(), code = %error.code(), %error, "a job of the leader failed; the next round tries again");
                     }

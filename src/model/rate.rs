@@ -123,6 +123,11 @@ impl Governor {
         self.tokens as u32
     }
 
+    /// Segments that the bucket holds at most.
+    pub fn depth(&self) -> u32 {
+        (self.rate * DEPTH.as_secs_f64()).max(1.0) as u32
+    }
+
     /// Sets right what is outstanding, from who knows it better.
     pub fn set_outstanding(&mut self, segments: f64) {
         self.outstanding = segments;

@@ -151,8 +151,11 @@ impl SharedRate {
         if want == 0 {
             return Slice { granted: 0, wait: Duration::ZERO };
         }
-        // Twice the even share: who comes late in a round still finds something, and nothing is left lying for long.
-        let share = (self.governor.available(now) * 2).div_ceil(rivals.max(1)).max(1);
+        // Twice the even share: who comes late in a round still finds something. But a bucket that is more than half full has
+        // too few visitors, and would run over.
+        let available = self.governor.available(now);
+        let even = available.saturating_mul(2).div_ceil(rivals.max(1));
+        let share = even.max(available.saturating_sub(self.governor.depth() / 2)).max(1);
         match self.governor.take(want.min(share), now) {
             Ok(granted) => Slice { granted, wait: Duration::ZERO },
             Err(wait) => Slice { granted: 0, wait },

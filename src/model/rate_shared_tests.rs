@@ -124,3 +124,15 @@ fn a_clock_that_went_back_ends_the_state() {
     assert!(shared.is_usable(at(19_900)), "a small step is waited out");
     assert!(!shared.is_usable(at(10_000)));
 }
+
+#[test]
+fn a_bucket_that_few_visit_is_not_left_to_run_over() {
+    let mut shared = SharedRate::begin(None, Some(5_000), Some(5_000), at(0));
+    let mut got = 0;
+    // Eight who asked a moment ago, each of whom comes every 96 ms only: together too rarely for an even share each.
+    for round in 0..300u64 {
+        got += shared.visit(&asks(round % 8, 10_000), at(1_000 + round * 12)).granted;
+    }
+    let may = 5_000.0 * 0.012 * 300.0;
+    assert!(f64::from(got) > 0.97 * may, "{got} of {may}");
+}

@@ -18,6 +18,7 @@ use crate::ports::provider::{Reports, Routes};
 use crate::ports::receipts::{MatchedReport, ReportListener};
 use crate::ports::tallies::{Tallies, Tally};
 use crate::ports::{StoreError, Stores, World};
+use crate::runtime::calm::Calm;
 use crate::runtime::erased::Erased;
 use crate::runtime::metrics;
 use crate::runtime::retry::{Schedule, store};
@@ -68,6 +69,7 @@ impl Intake {
                 tracing::warn!(account, code = %error.code(), "the learned form of message ids cannot be read: it is learned again");
             }
         }
+        let calm = Calm::default();
         let mut parked = tokio::time::interval(PARKED_EVERY);
         parked.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -79,7 +81,13 @@ impl Intake {
                     self.take_in(batch).await;
                 }
                 _ = parked.tick() => {
-                    if let Err(error) = look_again(&self).await {
+                    let looked = look_again(&self).await;
+                    if looked.is_ok() {
+                        calm.is_over();
+                    }
+                    if let Err(error) = looked
+                        && calm.speaks()
+                    {
                         tracing::warn!(code = %error.code(), "parked reports could not be looked over");
                     }
                 }

@@ -27,6 +27,7 @@ use crate::ports::tallies::Tallies;
 use crate::ports::uploads::Uploads;
 use crate::ports::{Stores, World};
 use crate::privacy::Eraser;
+use crate::runtime::calm::Calm;
 use crate::runtime::metrics::{self, Exporter};
 use crate::runtime::task;
 use crate::serve::fleet::{Callback, CallbackReply, Defaults, Limits, Live, Surface};
@@ -259,6 +260,7 @@ pub(super) async fn gauges(accounts: impl Iterator<Item = LiveAccount>, stores: 
 /// Keeps the governors at the rates that were set live; without one, at the configured rates.
 pub(super) async fn follow_rates(edges: Edges, stop: CancellationToken) {
     let mut applied: BTreeMap<String, u32> = BTreeMap::new();
+    let calm = Calm::default();
     loop {
         match rates::all(&edges.stores).await {
             Ok(set) => {
@@ -269,8 +271,12 @@ pub(super) async fn follow_rates(edges: Edges, stop: CancellationToken) {
                     edges.rates.set_ceiling(name, ceiling, edges.world.clock.boot());
                 }
                 applied = set;
+                calm.is_over();
             }
-            Err(error) => tracing::warn!(code = %error.code, "live rates cannot be read; the accounts keep theirs"),
+            Err(error) if calm.speaks() => {
+                tracing::warn!(code = %error.code, "live rates cannot be read; the accounts keep theirs");
+            }
+            Err(_) => {}
         }
         if tokio::time::timeout(RATES_EVERY, stop.cancelled()).await.is_ok() {
             return;

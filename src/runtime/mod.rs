@@ -1,5 +1,6 @@
 //! What every role needs of a process.
 
+pub mod calm;
 pub mod control;
 pub mod digest;
 pub mod erased;

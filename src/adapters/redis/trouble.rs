@@ -96,9 +96,10 @@ pub(super) fn fault(error: &RedisError, at: &str, door: Door) -> Fault {
         ErrorKind::Io if error.is_connection_refusal() => {
             (Code::ServerUnavailable, "nothing listens there: see redis.nodes, and whether it runs".into())
         }
-        ErrorKind::Io if error.is_timeout() => {
-            (Code::ServerUnavailable, "no answer: see redis.nodes, the network, and redis.connect_timeout".into())
-        }
+        ErrorKind::Io if error.is_timeout() => (
+            Code::ServerUnavailable,
+            "no answer: see redis.nodes, the network, redis.connect_timeout, and whether redis.tls.enabled is right".into(),
+        ),
         ErrorKind::Io if error.is_connection_dropped() => {
             (Code::ServerUnavailable, "it hung up: it may want TLS (redis.tls.enabled), or is not Redis (redis.nodes)".into())
         }

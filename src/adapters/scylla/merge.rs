@@ -138,7 +138,7 @@ mod tests {
         assert!(reads <= 5, "{reads} reads");
         assert_eq!(over(&lopsided, 0).await, (vec![], 0));
         lopsided.truncate(1);
-        assert_eq!(over(&lopsided, 5).await.0, []);
+        assert!(over(&lopsided, 5).await.0.is_empty());
     }
 
     #[test]
