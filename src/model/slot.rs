@@ -35,6 +35,9 @@ pub struct Lent {
 pub struct Slots {
     /// Those that are lent.
     pub lent: Vec<Lent>,
+    /// Workers that want one and had one before, with the end of its time: whoever had it last waits longest.
+    #[serde(default)]
+    pub had: Vec<(WorkerId, Timestamp)>,
 }
 
 impl Slots {
@@ -48,7 +51,11 @@ impl Slots {
     pub fn next(&self, limit: usize, wanting: &BTreeSet<WorkerId>, now: Timestamp) -> Slots {
         let mut lent: Vec<Lent> = self.lent.iter().copied().filter(|lent| lent.until > now).collect();
         let holders: BTreeSet<WorkerId> = lent.iter().map(|lent| lent.worker).collect();
+        let ended = self.lent.iter().filter(|lent| lent.until <= now).map(|lent| (lent.worker, lent.until));
+        let mut had: Vec<(WorkerId, Timestamp)> = self.had.iter().copied().chain(ended).collect();
+        let last = |worker: &WorkerId| had.iter().filter(|(who, _)| who == worker).map(|(_, until)| *until).max();
         let mut waiting: Vec<WorkerId> = wanting.difference(&holders).copied().collect();
+        waiting.sort_by_key(|worker| (last(worker), *worker));
         let free = limit.saturating_sub(lent.len());
         // Those who have had it longest make room, one for each that would be left waiting.
         let mut leaving = waiting.len().saturating_sub(free);
@@ -66,7 +73,8 @@ impl Slots {
         waiting.truncate(free);
         lent.extend(waiting.into_iter().map(|worker| Lent { worker, since: now, until: now.plus(LENT_FOR) }));
         lent.sort_by_key(|lent| (lent.since, lent.worker));
-        Slots { lent }
+        had.retain(|(worker, _)| wanting.contains(worker) && !lent.iter().any(|lent| lent.worker == *worker));
+        Slots { lent, had }
     }
 }
 
