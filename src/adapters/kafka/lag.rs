@@ -1,16 +1,17 @@
 //! How much work waits, and who has which partitions: for `smsfleet fleet` and for metrics.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
+use rdkafka::{ClientConfig, TopicPartitionList};
 
+use super::close_beside;
 use super::config::KafkaConfig;
-use super::reach::{Witness, unusable};
+use super::reach::Witness;
 use super::topics::OFFSETS_WITHIN;
-use crate::model::code::Fault;
 
 /// Tokens that wait in the two queues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,27 +49,36 @@ pub struct Members {
 /// Asks about one group without being a member. Its calls block.
 pub(super) struct Observer {
     topic: String,
-    /// Taken when it is dropped.
-    consumer: Option<BaseConsumer<Witness>>,
+    settings: ClientConfig,
+    /// Made at the first question: most processes never ask.
+    consumer: Mutex<Option<BaseConsumer<Witness>>>,
 }
 
 impl Observer {
     /// Asks about the group that is named like the topic it reads.
-    pub(super) fn new(config: &KafkaConfig, client_id: &str, topic: &str) -> Result<Observer, Fault> {
-        let consumer = config.group(client_id, topic).create_with_context(Witness::default());
-        Ok(Observer { topic: topic.to_owned(), consumer: Some(consumer.map_err(|error| unusable(&error))?) })
+    pub(super) fn new(config: &KafkaConfig, client_id: &str, topic: &str) -> Observer {
+        Observer { topic: topic.to_owned(), settings: config.group(client_id, topic), consumer: Mutex::new(None) }
     }
 
-    fn consumer(&self) -> Result<&BaseConsumer<Witness>, KafkaError> {
-        let consumer = self.consumer.as_ref().ok_or(KafkaError::Canceled)?;
-        // What the library reports meanwhile would pile up.
+    fn ask<R>(&self, question: impl FnOnce(&BaseConsumer<Witness>) -> Result<R, KafkaError>) -> Result<R, KafkaError> {
+        let mut slot = self.consumer.lock().unwrap_or_else(PoisonError::into_inner);
+        let consumer = match slot.take() {
+            Some(consumer) => consumer,
+            None => self.settings.create_with_context(Witness::default())?,
+        };
+        // What the library reported meanwhile would pile up.
         while consumer.poll(Duration::ZERO).is_some() {}
-        Ok(consumer)
+        let answer = question(&consumer);
+        *slot = Some(consumer);
+        answer
     }
 
     /// Messages behind the committed offset, by partition.
     pub(super) fn lag(&self, partitions: u16) -> Result<Vec<u64>, KafkaError> {
-        let consumer = self.consumer()?;
+        self.ask(|consumer| self.lag_by(consumer, partitions))
+    }
+
+    fn lag_by(&self, consumer: &BaseConsumer<Witness>, partitions: u16) -> Result<Vec<u64>, KafkaError> {
         let list = |offset| {
             let mut list = TopicPartitionList::new();
             for partition in 0..i32::from(partitions) {
@@ -97,7 +107,7 @@ impl Observer {
 
     /// The members of the group.
     pub(super) fn members(&self) -> Result<Vec<Member>, KafkaError> {
-        let groups = self.consumer()?.fetch_group_list(Some(&self.topic), OFFSETS_WITHIN)?;
+        let groups = self.ask(|consumer| consumer.fetch_group_list(Some(&self.topic), OFFSETS_WITHIN))?;
         let mut members: Vec<Member> = groups
             .groups()
             .iter()
@@ -116,12 +126,9 @@ impl Observer {
 }
 
 impl Drop for Observer {
-    /// Closing may have to wait for a broker, and whoever drops this may be a task.
     fn drop(&mut self) {
-        let consumer = self.consumer.take();
-        let closing = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer));
-        if let Err(error) = closing {
-            tracing::debug!(%error, "an observer of a group was not closed");
+        if let Some(consumer) = self.consumer.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            close_beside(consumer);
         }
     }
 }

@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::Offset;
 
+use super::close_beside;
 use super::config::KafkaConfig;
 use super::producer::{Message, Sender};
 use super::reach::{Witness, unusable};
@@ -68,14 +69,20 @@ fn last(config: &KafkaConfig, client_id: &str) -> Result<Option<Left>, StoreErro
     let consumer: BaseConsumer<Witness> = settings
         .create_with_context(Witness::default())
         .map_err(|error| StoreError::Unavailable(unusable(&error).to_string()))?;
-    let (first, end) = consumer.fetch_watermarks(&topic, PARTITION, READ_WITHIN).map_err(away)?;
+    let read = last_of(&consumer, &topic).map_err(away);
+    close_beside(consumer);
+    read?.transpose()
+}
+
+fn last_of(consumer: &BaseConsumer<Witness>, topic: &str) -> Result<Option<Read>, KafkaError> {
+    let (first, end) = consumer.fetch_watermarks(topic, PARTITION, READ_WITHIN)?;
     let mut from = (end - 8).max(first);
     loop {
         if first >= end {
             return Ok(None);
         }
-        if let Some(left) = read_from(&consumer, &topic, from).map_err(away)? {
-            return left.map(Some);
+        if let Some(left) = read_from(consumer, topic, from)? {
+            return Ok(Some(left));
         }
         if from == first {
             return Ok(None);

@@ -57,8 +57,8 @@ impl Kafka {
             client_id: client_id.to_owned(),
             prepare_partitions,
             sender: Arc::new(sender),
-            prepare: Arc::new(Observer::new(config, client_id, &names.prepare)?),
-            delivery: Arc::new(Observer::new(config, client_id, &names.delivery)?),
+            prepare: Arc::new(Observer::new(config, client_id, &names.prepare)),
+            delivery: Arc::new(Observer::new(config, client_id, &names.delivery)),
             names,
         })
     }
@@ -111,6 +111,14 @@ impl Kafka {
         let at = self.config.addresses();
         let fault = move |error| Fault::new(Code::ServerUnavailable, format!("Kafka at {at}: {error} (kafka.brokers)"));
         blocking(move || question().map_err(fault)).await
+    }
+}
+
+/// Closes a client of the library on a thread of its own: it may have to wait for a broker, and whoever lets go of it must not.
+fn close_beside<T: Send + 'static>(client: T) {
+    let closing = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(client));
+    if let Err(error) = closing {
+        tracing::warn!(%error, "a client of Kafka was closed where it stood");
     }
 }
 

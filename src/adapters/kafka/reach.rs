@@ -27,9 +27,7 @@ impl Witness {
     fn causes(&self) -> MutexGuard<'_, Vec<(RDKafkaErrorCode, String)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Witness {
     fn note(&self, code: RDKafkaErrorCode, text: &str) {
         let mut causes = self.causes();
         if causes.len() < CAUSES_MAX {
@@ -127,23 +125,30 @@ fn verdict(config: &KafkaConfig, causes: &[(RDKafkaErrorCode, String)], is_late:
     };
     let fault =
         |code, text: &str, keys: &str| Some(Fault::new(code, format!("Kafka at {}: {text} ({keys})", config.addresses())));
-    let is_login = |code, _: &str| matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed);
+    let is_login = |code, text: &str| {
+        matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) && !is_guess(text)
+    };
     if let Some(text) = cause(is_login) {
         return fault(Code::ServerLogin, text, "kafka.username, kafka.password, kafka.mechanism");
     }
-    if let Some(text) = cause(|code, _| code == RDKafkaErrorCode::SSL) {
+    if let Some(text) = cause(|code, text| code == RDKafkaErrorCode::SSL && !is_guess(text)) {
         return fault(Code::ServerTls, text, "kafka.ca_file, kafka.security");
-    }
-    // A listener of another kind breaks off or answers with what is no message: the library guesses as much.
-    if let Some(text) = cause(|_, text| text.contains("security.protocol")) {
-        return fault(Code::ServerTls, text, "kafka.security");
     }
     let is_down = cause(|code, _| code == RDKafkaErrorCode::AllBrokersDown).is_some();
     if !is_down && !is_late {
         return None;
     }
+    if let Some(text) = cause(|_, text| is_guess(text)) {
+        return fault(Code::ServerUnavailable, text, "kafka.security, kafka.brokers");
+    }
     let last = cause(|code, _| code != RDKafkaErrorCode::AllBrokersDown);
     fault(Code::ServerUnavailable, last.unwrap_or("no answer in time"), "kafka.brokers")
+}
+
+/// A listener of another kind breaks the connection off, and the library says what it takes that for. A broker that stops at
+/// that moment does the same, so that it is no reason to give up.
+fn is_guess(text: &str) -> bool {
+    ["Disconnected", "security.protocol", "broker listener?"].iter().any(|word| text.contains(word))
 }
 
 /// A client that the library refuses to make: the settings are at fault.
@@ -191,7 +196,10 @@ mod tests {
         let tls = (RDKafkaErrorCode::SSL, "SSL handshake failed: certificate verify failed");
         assert!(is(judged(&[tls, down], false), Code::ServerTls, "kafka.ca_file"));
         let kind = (RDKafkaErrorCode::BrokerTransportFailure, "might be caused by incorrect security.protocol configuration");
-        assert!(is(judged(&[kind, down], false), Code::ServerTls, "kafka.security"));
+        assert!(is(judged(&[kind, down], false), Code::ServerUnavailable, "kafka.security"), "a guess is no reason to give up");
+        let kind = (RDKafkaErrorCode::SSL, "SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?");
+        assert_eq!(judged(&[kind], false), None);
+        assert!(is(judged(&[kind, down], false), Code::ServerUnavailable, "kafka.security"));
     }
 
     #[test]

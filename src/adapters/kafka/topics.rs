@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
-use super::blocking;
 use super::config::KafkaConfig;
 use super::reach::{Caller, unusable};
+use super::{blocking, close_beside};
 use crate::model::code::{Code, Fault};
 use crate::model::limits::DELIVERY_PARTITIONS;
 
@@ -165,7 +165,7 @@ fn admin_options() -> AdminOptions {
 fn outcome(
     config: &KafkaConfig,
     name: &str,
-    done: Result<Vec<Result<String, (String, RDKafkaErrorCode)>>, KafkaError>,
+    done: Result<Vec<TopicResult>, KafkaError>,
     done_before: RDKafkaErrorCode,
 ) -> Result<(), Fault> {
     let at = config.addresses();
@@ -207,8 +207,14 @@ fn wait_for(caller: &Caller<'_>, name: &str, partitions: usize, until: Instant) 
 /// Commits the beginning of every partition that the group never committed. Gives back how many those were.
 fn begin_group(config: &KafkaConfig, group: &str, partitions: i32, until: Instant) -> Result<usize, Fault> {
     let consumer: BaseConsumer = config.group("smsfleet-migrate", group).create().map_err(|error| unusable(&error))?;
+    let begun = begin(config, &consumer, group, partitions, until);
+    close_beside(consumer);
+    begun
+}
+
+fn begin(config: &KafkaConfig, consumer: &BaseConsumer, group: &str, partitions: i32, until: Instant) -> Result<usize, Fault> {
     loop {
-        let error = match commit_beginnings(&consumer, group, partitions) {
+        let error = match commit_beginnings(consumer, group, partitions) {
             Ok(count) => return Ok(count),
             // Members of a running fleet commit the beginnings themselves, when they get a partition.
             Err(KafkaError::ConsumerCommit(

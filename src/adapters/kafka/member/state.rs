@@ -142,7 +142,7 @@ impl<T> State<T> {
     }
 
     /// Paused partitions that go on.
-    pub(super) fn to_resume(&mut self) -> Vec<u8> {
+    pub(super) fn take_resumable(&mut self) -> Vec<u8> {
         if self.paused == 0 {
             return vec![];
         }
@@ -249,14 +249,14 @@ mod tests {
         assert_eq!(paused, [OPEN_MAX - 1], "once, when it is full");
         assert!(!receive(&mut state, 2, 0));
         while task(&mut state).is_some() {}
-        assert!(state.to_resume().is_empty(), "handed out is not done");
+        assert!(state.take_resumable().is_empty(), "handed out is not done");
         state.done(1, OPEN_MAX - OPEN_AGAIN);
-        assert!(state.to_resume().is_empty());
+        assert!(state.take_resumable().is_empty());
         state.done(1, OPEN_MAX - OPEN_AGAIN + 1);
-        assert_eq!(state.to_resume(), [1]);
-        assert!(state.to_resume().is_empty(), "once");
+        assert_eq!(state.take_resumable(), [1]);
+        assert!(state.take_resumable().is_empty(), "once");
         state.revoked(vec![1]);
-        assert!(state.to_resume().is_empty());
+        assert!(state.take_resumable().is_empty());
     }
 
     #[test]

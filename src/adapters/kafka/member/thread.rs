@@ -19,7 +19,7 @@ use super::Shared;
 use super::context::{Rebalances, let_go};
 use super::state::{State, Waiting};
 use crate::adapters::kafka::contact::Contact;
-use crate::adapters::kafka::wire;
+use crate::adapters::kafka::{close_beside, wire};
 use crate::runtime::metrics;
 use crate::runtime::retry::Schedule;
 
@@ -230,7 +230,7 @@ impl<T: DeserializeOwned + Send + 'static> Member<T> {
     }
 
     fn resume(&self) {
-        let partitions = self.shared.with(State::to_resume);
+        let partitions = self.shared.with(State::take_resumable);
         if partitions.is_empty() {
             return;
         }
@@ -295,9 +295,6 @@ impl<T: DeserializeOwned + Send + 'static> Member<T> {
             return;
         }
         // Closing a consumer that broke may take long; the next one is not kept waiting.
-        let closing = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(self.consumer));
-        if let Err(error) = closing {
-            tracing::warn!(%error, "a broken consumer was not closed");
-        }
+        close_beside(self.consumer);
     }
 }
