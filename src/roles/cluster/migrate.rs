@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::servers::{self, Wait};
-use crate::adapters::{kafka, scylla};
+use crate::adapters;
 use crate::model::code::Fault;
 use crate::roles::config::Config;
 use crate::serve::health::Health;
@@ -30,8 +30,8 @@ pub struct Migrated {
 /// What a server refuses for good; or the last trouble when `stop` comes.
 pub async fn migrate(config: &Config, stop: &CancellationToken) -> Result<Migrated, Fault> {
     let wait = Wait { health: Health::starting("it migrates"), stop: stop.clone(), seed: 1 };
-    let tables = servers::reach("ScyllaDB", &wait, || scylla::migrate(&config.scylla)).await?;
-    let topics = servers::reach("Kafka", &wait, || kafka::migrate(&config.kafka)).await?;
+    let tables = servers::reach("ScyllaDB", &wait, || adapters::scylla::migrate(&config.scylla)).await?;
+    let topics = servers::reach("Kafka", &wait, || adapters::kafka::migrate(&config.kafka)).await?;
     Ok(Migrated {
         keyspace: config.scylla.keyspace.clone(),
         tables_made: tables.made,
