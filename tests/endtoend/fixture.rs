@@ -10,7 +10,7 @@ use smsfleet::simulator::{Delay, Simulator, SimulatorConfig};
 use tempfile::TempDir;
 
 /// A condition that takes longer is a failure.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(150);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 

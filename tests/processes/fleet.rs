@@ -231,7 +231,8 @@ impl Fleet {
         let moment = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
             let at: jiff::Timestamp = line["timestamp"].as_str()?.parse().ok()?;
-            (line["message"] == "this process leads").then(|| std::time::UNIX_EPOCH + Duration::from_millis(at.as_millisecond().unsigned_abs()))
+            (line["message"] == "this process leads")
+                .then(|| std::time::UNIX_EPOCH + Duration::from_millis(at.as_millisecond().unsigned_abs()))
         };
         self.logs().lines().filter_map(moment).max()
     }
