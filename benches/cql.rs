@@ -103,7 +103,7 @@ async fn by_driver(session: &Session, round: u32, count: u64, head: &[u8], texts
     let prepared = &prepared;
     let began = Instant::now();
     let write = |n: u64| async move {
-        session.execute_unpaged(prepared, ((u64::from(round) << 32 | n % 128) as i64, n as i64, head, texts)).await
+        session.execute_unpaged(prepared, (((u64::from(round) << 32) | (n % 128)) as i64, n as i64, head, texts)).await
     };
     let mut writes = stream::iter(0..count).map(write).buffer_unordered(IN_FLIGHT);
     while let Some(stored) = writes.next().await {

@@ -75,7 +75,7 @@ async fn prepare(folder: &Path, list: &Path) {
             if range >= ranges {
                 return;
             }
-            assert_eq!(prepare_range(&tools, task_code, range, &CancellationToken::new()).await, Ok(End::Done));
+            assert_eq!(prepare_range(&tools, task_code, range, None, &CancellationToken::new()).await, Ok(End::Done));
         }
     };
     let tasks: Vec<_> = (0..TASKS).map(|_| tokio::spawn(read(tools.clone(), next.clone()))).collect();

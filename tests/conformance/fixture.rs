@@ -24,7 +24,7 @@ pub const SMALL_INDEX: IndexOptions = IndexOptions { memtable_entries: 64, merge
 pub enum Subject {
     Folder(tempfile::TempDir, Box<Option<EmbeddedStore>>),
     Memory(MemoryStore),
-    Cluster(Keyspace, Arc<CqlStore>),
+    Cluster(Box<Keyspace>, Arc<CqlStore>),
 }
 
 impl Subject {
@@ -87,7 +87,7 @@ where
     runtime().block_on(async {
         let keyspace = Keyspace::empty().await;
         let store = keyspace.connect().await;
-        suite(Subject::Cluster(keyspace, store)).await;
+        suite(Subject::Cluster(Box::new(keyspace), store)).await;
     });
 }
 

@@ -85,10 +85,8 @@ async fn of_many_that_insert_or_replace_a_document_one_is_told_that_it_did() {
         }
         applied
     }
-    let all = |change: fn(
-        Arc<dyn Documents>,
-        String,
-    ) -> futures::future::BoxFuture<'static, Result<Cas, smsfleet::ports::StoreError>>| {
+    type Changed = futures::future::BoxFuture<'static, Result<Cas, smsfleet::ports::StoreError>>;
+    let all = |change: fn(Arc<dyn Documents>, String) -> Changed| {
         (0..12).map(|n| tokio::spawn(change(processes[n % 2].clone(), n.to_string()))).collect::<Vec<_>>()
     };
     let inserted =

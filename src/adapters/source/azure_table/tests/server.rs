@@ -19,6 +19,8 @@ use tokio::net::TcpListener;
 
 type Body = BoxBody<Bytes, std::io::Error>;
 type Key = (String, String);
+/// When it was written, and its properties.
+type Entity = (u64, Vec<(String, Value)>);
 
 /// What comes instead of the usual answer.
 #[derive(Clone, Debug)]
@@ -50,7 +52,7 @@ pub struct Asked {
 
 #[derive(Default)]
 struct State {
-    rows: BTreeMap<Key, (u64, Vec<(String, Value)>)>,
+    rows: BTreeMap<Key, Entity>,
     writes: u64,
     script: VecDeque<Reply>,
     asked: Vec<Asked>,
@@ -112,7 +114,7 @@ impl Fake {
             Some(Value::Null) | None => String::new(),
             Some(other) => other.to_string(),
         };
-        let row = |((partition, row), (written, properties)): (&Key, &(u64, Vec<(String, Value)>))| {
+        let row = |((partition, row), (written, properties)): (&Key, &Entity)| {
             let of = |wanted: &str| text(properties.iter().find(|(name, _)| name == wanted).map(|(_, value)| value));
             vec![partition.clone(), row.clone(), time(*written), of("phone"), of("score"), of("name")]
         };
@@ -200,7 +202,7 @@ async fn answer(
 
 /// The entities of a page, and where the next begins.
 fn page_of(
-    rows: &BTreeMap<Key, (u64, Vec<(String, Value)>)>,
+    rows: &BTreeMap<Key, Entity>,
     conditions: &[(String, String, String)],
     select: &Option<String>,
     token: Option<String>,
