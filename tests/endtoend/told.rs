@@ -152,6 +152,9 @@ fn everything_is_told_across_a_crash_and_a_person_can_be_erased() {
     let writer = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_env_filter("smsfleet=trace").with_ansi(false).with_writer(move || writer.clone()).finish();
+    // While there is one subscriber alone, whoever first comes by a line decides for all threads whether it is written, and that
+    // may be the thread of another test, which has none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let secret = runtime.block_on(run(&provider, &config(folder.path(), provider.port()), &list_file));
