@@ -111,7 +111,8 @@ impl Holding {
         let (stop, live, stores) = (self.stop.clone(), self.surface.live.clone(), self.surface.stores.clone());
         self.serving.push(task::spawn("gauges", async move {
             while tokio::time::timeout(TIDY_EVERY, stop.cancelled()).await.is_err() {
-                gauges(live.iter().flat_map(|live| live.accounts()), &stores).await;
+                gauges(live.iter().flat_map(|live| live.accounts()));
+                fleet_gauges(&stores).await;
                 exporter.tidy();
             }
         }));
@@ -242,7 +243,7 @@ impl crate::serve::fleet::Lists for ServedLists {
 }
 
 /// Sets what has no moment of its own to be counted at.
-pub(super) async fn gauges(accounts: impl Iterator<Item = LiveAccount>, stores: &Stores) {
+pub(super) fn gauges(accounts: impl Iterator<Item = LiveAccount>) {
     for live in accounts {
         let labels = [live.account.as_str()];
         metrics::set(&metrics::PROVIDER_SESSIONS, &labels, f64::from(live.sessions));
@@ -250,7 +251,10 @@ pub(super) async fn gauges(accounts: impl Iterator<Item = LiveAccount>, stores: 
         metrics::set(&metrics::RATES_SEGMENTS, &labels, live.rate);
         metrics::set(&metrics::RATES_THROTTLED, &labels, live.throttled as f64);
     }
-    // A store that does not answer keeps the numbers of before.
+}
+
+/// The same for what belongs to the whole fleet: one process sets it. A store that does not answer keeps the numbers of before.
+pub(super) async fn fleet_gauges(stores: &Stores) {
     if let Ok((parked, unmatched)) = stores.parked.counts().await {
         metrics::set(&metrics::RECEIPTS_PARKED, &[], parked as f64);
         metrics::set(&metrics::RECEIPTS_UNMATCHED, &[], unmatched as f64);

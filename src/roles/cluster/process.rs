@@ -1,7 +1,7 @@
 //! One process of a cluster, from its first attempt to reach the servers to its last answer.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -164,7 +164,7 @@ impl Begun<'_> {
         let (stop_side, failed) = (CancellationToken::new(), CancellationToken::new());
         side.spawn("failure", watch(edges.clone(), fleet.died.clone(), failed.clone()));
         side.spawn("live rates", surface::follow_rates(edges.clone(), stop_side.clone()));
-        side.spawn("gauges", gauges(edges.clone(), role, self.exporter.clone(), stop_side.clone()));
+        side.spawn("gauges", gauges(edges.clone(), role, leading.clone(), self.exporter.clone(), stop_side.clone()));
         let (lent, world_of, slot_grace) = (accounts.lent.clone(), world.clone(), grace.min(SLOT_GRACE));
         side.spawn("bind slots", slots::follow(lent, worker, edges.stores.clone(), world_of, slot_grace, stop_side.clone()));
         if matches!(role, FleetRole::Coordinator | FleetRole::Prepare) {
@@ -271,10 +271,13 @@ async fn watch(edges: Edges, died: CancellationToken, failed: CancellationToken)
     failed.cancel();
 }
 
-async fn gauges(edges: Edges, role: FleetRole, exporter: Exporter, stop: CancellationToken) {
+async fn gauges(edges: Edges, role: FleetRole, leading: Option<Leading>, exporter: Exporter, stop: CancellationToken) {
     while tokio::time::timeout(TIDY_EVERY, stop.cancelled()).await.is_err() {
         let accounts = if role == FleetRole::Deliver { edges.live_accounts() } else { vec![] };
-        surface::gauges(accounts.into_iter(), &edges.stores).await;
+        surface::gauges(accounts.into_iter());
+        if leading.as_ref().is_some_and(|since| since.lock().unwrap_or_else(PoisonError::into_inner).is_some()) {
+            surface::fleet_gauges(&edges.stores).await;
+        }
         exporter.tidy();
     }
 }
