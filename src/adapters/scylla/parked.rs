@@ -45,7 +45,7 @@ const MARGIN_MS: i64 = 5 * 60_000;
 /// How often reads begin at the beginning all the same.
 const FULL_EVERY: Duration = Duration::from_secs(600);
 /// A count that took this long is given again for [`COUNT_SHARE`] times as long, whatever this process changes meanwhile.
-const COUNT_SLOW: Duration = Duration::from_millis(250);
+const COUNT_SLOW: Duration = Duration::from_secs(5);
 /// One part in so many of the time may go into counting.
 const COUNT_SHARE: u32 = 20;
 /// Reports taken away at once by a sweep.
