@@ -2,7 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::StreamExt;
 use smsfleet::adapters::embedded::EmbeddedStore;
 use smsfleet::adapters::embedded::engine::disk::FileDisks;
 use smsfleet::adapters::embedded::engine::redb::{EngineOptions, RedbEngine};
@@ -37,6 +40,29 @@ async fn a_second_user_of_the_folder_is_refused_by_name() {
     drop(open(&place).await);
 }
 
+/// A process that is being started holds copies of all open files until it runs its own program: closing a file is not
+/// letting go of its lock.
+#[tokio::test]
+async fn the_folder_is_free_once_it_is_closed_although_processes_are_being_started() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let stop = Arc::new(AtomicBool::new(false));
+    let others: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::process::Command::new("true").status().expect("it starts");
+                }
+            })
+        })
+        .collect();
+    let opened = futures::stream::iter(0..40).then(|_| EmbeddedStore::open(folder.path(), small_options()));
+    let refused: Vec<_> = opened.filter_map(async |opened| opened.err()).collect().await;
+    stop.store(true, Ordering::Relaxed);
+    others.into_iter().for_each(|other| other.join().expect("it ends"));
+    assert!(refused.is_empty(), "{} of 40: {}", refused.len(), refused[0]);
+}
+
 #[tokio::test]
 async fn a_folder_of_another_format_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -44,7 +70,7 @@ async fn a_folder_of_another_format_is_refused() {
     for row in [(2u32, 128u16), (1, 64)] {
         let disks = FileDisks::new(&folder.path().join("smsfleet.redb"), small_options().max_bytes);
         let options = EngineOptions { cache_bytes: 1 << 20, min_free_bytes: 0 };
-        let engine = RedbEngine::open(std::sync::Arc::new(disks), options).expect("it opens");
+        let engine = RedbEngine::open(Arc::new(disks), options).expect("it opens");
         let format = Batch::control().put(Table::System, b"format".to_vec(), small(&row));
         engine.write(format).await.expect("it is written");
         drop(engine);

@@ -11,8 +11,8 @@ use crate::model::code::{Code, Fault};
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Unlocked when it is dropped, and by the system when the process ends, however it ends.
-    _lock: File,
+    /// Unlocked when the folder is dropped, and by the system when the process ends, however it ends.
+    lock: File,
 }
 
 impl Folder {
@@ -35,7 +35,7 @@ impl Folder {
         let _ = write_pid(&mut lock);
         let spool = path.join("spool");
         DirBuilder::new().recursive(true).mode(0o700).create(&spool).map_err(|error| fault(&spool, &error))?;
-        Ok(Folder { path: path.to_owned(), _lock: lock })
+        Ok(Folder { path: path.to_owned(), lock })
     }
 
     /// The database.
@@ -57,6 +57,14 @@ impl Folder {
     pub fn hide_database(&self) -> Result<(), Fault> {
         let path = self.database();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).map_err(|error| fault(&path, &error))
+    }
+}
+
+impl Drop for Folder {
+    /// Closing the file is not enough: a process that is just being started has a copy of it until it runs its program.
+    fn drop(&mut self) {
+        // It fails where there is nothing to let go of.
+        let _ = self.lock.unlock();
     }
 }
 
