@@ -4,7 +4,7 @@
 //! window go into a few partitions, by a few unlogged batches; ids that are random get a partition each. An entry lives
 //! for a set time, longer than receipts are waited for. The number is kept as a hash: it narrows, and names nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -20,6 +20,8 @@ use crate::ports::receipts::{IndexEntry, PartKey, ReceiptIndex, UncertainEntry};
 const TAIL: usize = 2;
 /// Partitions that one call reads or writes at once.
 const PARTITIONS_AT_ONCE: usize = 64;
+/// Tails that one read asks for: ScyllaDB refuses more than a hundred.
+const TAILS_AT_ONCE: usize = 100;
 /// Bytes of an entry beside its texts, about.
 const ENTRY_BYTES: usize = 64;
 
@@ -29,14 +31,14 @@ const NOTE: Statement = Statement::write(
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) USING TTL ?",
 );
 const FIND: Statement = Statement::read(
-    "SELECT number_hash, batch_id, lane, seq, part, place, WRITETIME(place) FROM provider_message \
-     WHERE account = ? AND id_head = ? AND id_tail = ?",
+    "SELECT id_tail, number_hash, batch_id, lane, seq, part, place, WRITETIME(place) FROM provider_message \
+     WHERE account = ? AND id_head = ? AND id_tail IN ?",
 );
 
 /// An entry as it is written, within its partition.
 type Note = (String, i32, [u8; 16], i32, i64, i32, i32);
 /// An entry as it is read.
-type Found = (i32, Vec<u8>, i32, i64, i32, i32, i64);
+type Found = (String, i32, Vec<u8>, i32, i64, i32, i32, i64);
 
 /// An id in its two halves.
 fn halves(id: &str) -> (&str, &str) {
@@ -81,30 +83,51 @@ impl CqlStore {
         self.cql.write_rows(&NOTE, notes.into_iter().map(row).collect(), |_| ENTRY_BYTES + key_bytes).await
     }
 
-    async fn find_one(&self, account: &str, id: &str, number: Option<Msisdn>) -> Result<Vec<PartKey>, StoreError> {
-        let (head, tail) = halves(id);
-        let mut found: Vec<Found> = self.cql.rows(&FIND, (account, head, tail)).await?;
-        let hash = number.map(hash_number);
-        found.retain(|entry| hash.is_none_or(|hash| entry.0 == hash));
-        found.sort_by_key(|entry| std::cmp::Reverse((entry.6, entry.5)));
-        let mut parts: Vec<PartKey> = Vec::with_capacity(found.len());
-        for (_, batch, lane, seq, part, _, _) in found {
-            let lane = LaneKey { batch: key::read_batch(&batch)?, lane: key::read(lane)? };
-            let part = PartKey { recipient: RecipientKey { lane, seq: key::read(seq)? }, part: key::read(part)? };
-            // An id with two numbers may name one part twice.
-            if !parts.contains(&part) {
-                parts.push(part);
-            }
-        }
-        Ok(parts)
+    /// The entries of some ids that share a partition.
+    async fn entries_of(&self, account: &str, head: &str, tails: &[&str]) -> Result<Vec<Found>, StoreError> {
+        self.cql.rows(&FIND, (account, head, tails)).await
     }
+}
+
+/// The parts that an id stands for, the newest first; of `number` alone, where the report names one.
+fn parts_of(entries: &[&Found], number: Option<Msisdn>) -> Result<Vec<PartKey>, StoreError> {
+    let hash = number.map(hash_number);
+    let mut fit: Vec<&Found> = entries.iter().copied().filter(|entry| hash.is_none_or(|hash| entry.1 == hash)).collect();
+    fit.sort_by_key(|entry| std::cmp::Reverse((entry.7, entry.6)));
+    let mut parts: Vec<PartKey> = Vec::with_capacity(fit.len());
+    for (_, _, batch, lane, seq, part, _, _) in fit {
+        let lane = LaneKey { batch: key::read_batch(batch)?, lane: key::read(*lane)? };
+        let part = PartKey { recipient: RecipientKey { lane, seq: key::read(*seq)? }, part: key::read(*part)? };
+        // An id with two numbers may name one part twice.
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
+    Ok(parts)
 }
 
 #[async_trait::async_trait]
 impl ReceiptIndex for CqlStore {
     async fn find(&self, account: &str, ids: &[(String, Option<Msisdn>)]) -> Result<Vec<Vec<PartKey>>, StoreError> {
-        let find = async |(id, number): &(String, Option<Msisdn>)| self.find_one(account, id, *number).await;
-        stream::iter(ids).map(find).buffered(PARTITIONS_AT_ONCE).try_collect().await
+        // One read for the ids of a partition: receipts come back in about the order in which their messages went out.
+        let mut heads: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (id, _) in ids {
+            let (head, tail) = halves(id);
+            heads.entry(head).or_default().insert(tail);
+        }
+        let reads = heads.iter().flat_map(|(head, tails)| {
+            let tails: Vec<&str> = tails.iter().copied().collect();
+            tails.chunks(TAILS_AT_ONCE).map(|some| (*head, some.to_vec())).collect::<Vec<_>>()
+        });
+        let reads: Vec<(&str, Vec<&str>)> = reads.collect();
+        let read = async |(head, tails): (&str, Vec<&str>)| Ok((head.to_owned(), self.entries_of(account, head, &tails).await?));
+        let answers: Vec<(String, Vec<Found>)> =
+            stream::iter(reads).map(read).buffer_unordered(PARTITIONS_AT_ONCE).try_collect().await?;
+        let mut found: HashMap<(&str, &str), Vec<&Found>> = HashMap::new();
+        for (head, entry) in answers.iter().flat_map(|(head, entries)| entries.iter().map(move |entry| (head, entry))) {
+            found.entry((head, &entry.0)).or_default().push(entry);
+        }
+        ids.iter().map(|(id, number)| parts_of(found.get(&halves(id)).map_or(&[], Vec::as_slice), *number)).collect()
     }
 
     async fn put_uncertain(&self, entries: Vec<UncertainEntry>) -> Result<(), StoreError> {
