@@ -1,4 +1,5 @@
-//! Packs into a CQL store: through the ports, against the bare driver writing rows of the same size in the same run.
+//! Packs into a CQL store: through the ports, against the bare driver writing rows of the same size in the same run. The driver
+//! is measured twice: with rows that are there already, and making each row from its pack as the port has to.
 //!
 //! Needs a server: `SMSFLEET_BENCH_CQL=host:port cargo bench -- cql`.
 
@@ -25,23 +26,27 @@ const SERVER: &str = "SMSFLEET_BENCH_CQL";
 /// Rows in flight at the bare driver; a call to the port has as many.
 const IN_FLIGHT: usize = 64;
 /// Packs of one call, as a preparer hands them over.
-const PACKS_OF_CALL: usize = 128;
-/// Calls in flight: ranges that are prepared side by side.
-const CALLS_AT_ONCE: usize = 2;
+const PACKS_OF_CALL: usize = 8;
+/// Ranges that are prepared side by side, and calls that each has in flight.
+const RANGES: u64 = 2;
+const CALLS_AT_ONCE: usize = 4;
+/// Recipients of a pack: as a large batch has them, and as a small one.
+const RECIPIENTS: [u64; 2] = [1_000, 100];
 /// Rounds, taken in turn, so that both sides meet the same neighbours.
 const ROUNDS: u32 = 5;
 
-/// Writes `recipients` recipients in packs of a hundred in each round.
+/// Writes `recipients` recipients in packs of each size in each round.
 pub fn run(recipients: Option<u64>) {
     let Some(server) = std::env::var(SERVER).ok() else {
         println!("  left out: {SERVER}=host:port names no server");
         return;
     };
-    let packs = recipients.unwrap_or(200_000) / 100;
-    runtime().block_on(measure(server, packs));
+    for of_pack in RECIPIENTS {
+        runtime().block_on(measure(server.clone(), recipients.unwrap_or(2_000 * of_pack) / of_pack, of_pack));
+    }
 }
 
-async fn measure(server: String, count: u64) {
+async fn measure(server: String, count: u64, of_pack: u64) {
     let config = ScyllaConfig {
         nodes: vec![server],
         keyspace: format!("b{:016x}", SeededChance::from_system().next()),
@@ -58,65 +63,82 @@ async fn measure(server: String, count: u64) {
         SessionBuilder::new().known_nodes(&config.nodes).use_keyspace(&config.keyspace, true).build().await.expect("a session");
     let table = "CREATE TABLE bare (k bigint, n bigint, head blob, texts blob, PRIMARY KEY ((k), n))";
     bare.query_unpaged(table, ()).await.expect("a table");
-    let (head, texts) = rows::pack::write(&pack(0));
-    println!("  {count} packs of 100 recipients a round, {} bytes each, {IN_FLIGHT} in flight", head.len() + texts.len());
-    let (mut ported, mut driven) = (Duration::ZERO, Duration::ZERO);
+    let made = rows::pack::write(&pack(0, of_pack));
+    println!(
+        "  {count} packs of {of_pack} recipients a round, {} bytes each, {IN_FLIGHT} in flight",
+        made.0.len() + made.1.len()
+    );
+    let packs: Vec<SmsDeliveryPack> = (0..count.min(500)).map(|n| pack(n, of_pack)).collect();
+    let began = Instant::now();
+    packs.iter().for_each(|pack| drop(std::hint::black_box(rows::pack::write(pack))));
+    println!("  making their bytes: {:.0} µs each, one core", began.elapsed().as_secs_f64() * 1e6 / packs.len() as f64);
+    let (mut ported, mut driven, mut working) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for round in 0..ROUNDS {
-        ported += through_ports(store.clone(), round, count).await;
-        driven += by_driver(&bare, round, count, &head, &texts).await;
+        ported += through_ports(store.clone(), round, count, of_pack).await;
+        driven += by_driver(&bare, 2 * round, vec![made.clone(); count as usize], |row| row).await;
+        let packs = (0..count).map(|n| pack(n, of_pack)).collect();
+        working += by_driver(&bare, 2 * round + 1, packs, |pack| rows::pack::write(&pack)).await;
     }
     let rate = |took: Duration| (count * u64::from(ROUNDS)) as f64 / took.as_secs_f64();
-    let (ported, driven) = (rate(ported), rate(driven));
-    println!("  ports  {ported:>9.0} packs/s  {:>11.0} recipients/s", ported * 100.0);
-    println!("  driver {driven:>9.0} rows/s   {:>11.0} recipients/s", driven * 100.0);
-    println!("  ratio  {:.2}", ported / driven);
+    let (ported, driven, working) = (rate(ported), rate(driven), rate(working));
+    let line = |name, rate: f64| println!("  {name:<34} {rate:>9.0} rows/s {:>11.0} recipients/s", rate * of_pack as f64);
+    line("ports", ported);
+    line("driver, rows ready-made", driven);
+    line("driver, rows made from packs", working);
+    println!("  ports against them: {:.2} and {:.2}", ported / driven, ported / working);
     bare.query_unpaged(format!("DROP KEYSPACE {}", config.keyspace), ()).await.expect("it is dropped");
 }
 
-/// Calls side by side, as ranges are prepared side by side: each waits for its own packs.
-async fn through_ports(store: Arc<dyn Packs>, round: u32, count: u64) -> Duration {
+/// Two ranges side by side, each with a few calls in flight, as a preparer has them.
+async fn through_ports(store: Arc<dyn Packs>, round: u32, count: u64, of_pack: u64) -> Duration {
     let key = |n: u64| PackKey {
         lane: LaneKey { batch: BatchId(u128::from(round)), lane: (n % 128) as u8 },
         range: (n / 100_000) as u32,
         attempt: 1,
         n: n as u32,
     };
-    let all: Vec<Vec<(PackKey, SmsDeliveryPack)>> = (0..count)
-        .collect::<Vec<u64>>()
-        .chunks(PACKS_OF_CALL)
-        .map(|some| some.iter().map(|n| (key(*n), pack(*n))).collect())
-        .collect();
-    let began = Instant::now();
-    let call = |packs| {
-        let store = store.clone();
-        tokio::spawn(async move { store.put(packs).await })
+    let calls = |range: u64| -> Vec<Vec<(PackKey, SmsDeliveryPack)>> {
+        let numbers: Vec<u64> = (0..count).filter(|n| n % RANGES == range).collect();
+        numbers.chunks(PACKS_OF_CALL).map(|some| some.iter().map(|n| (key(*n), pack(*n, of_pack))).collect()).collect()
     };
-    let mut calls = stream::iter(all).map(call).buffer_unordered(CALLS_AT_ONCE);
-    while let Some(stored) = calls.next().await {
-        stored.expect("no task fails").expect("they are stored");
+    let ranges: Vec<_> = (0..RANGES).map(calls).collect();
+    let began = Instant::now();
+    let write = |calls: Vec<Vec<(PackKey, SmsDeliveryPack)>>| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut calls = stream::iter(calls).map(|packs| store.put(packs)).buffer_unordered(CALLS_AT_ONCE);
+            while let Some(stored) = calls.next().await {
+                stored.expect("they are stored");
+            }
+        })
+    };
+    for range in ranges.into_iter().map(write).collect::<Vec<_>>() {
+        range.await.expect("no task fails");
     }
     began.elapsed()
 }
 
-async fn by_driver(session: &Session, round: u32, count: u64, head: &[u8], texts: &[u8]) -> Duration {
+async fn by_driver<T>(session: &Session, round: u32, rows: Vec<T>, make: impl Fn(T) -> (Vec<u8>, Vec<u8>)) -> Duration {
     let prepared = session.prepare("INSERT INTO bare (k, n, head, texts) VALUES (?, ?, ?, ?)").await.expect("prepared");
-    let prepared = &prepared;
+    let (prepared, make) = (&prepared, &make);
     let began = Instant::now();
-    let write = |n: u64| async move {
-        session.execute_unpaged(prepared, (((u64::from(round) << 32) | (n % 128)) as i64, n as i64, head, texts)).await
+    let write = |(n, row): (usize, T)| async move {
+        let (head, texts) = make(row);
+        let partition = (i64::from(round) << 32) | (n as i64 % 128);
+        session.execute_unpaged(prepared, (partition, n as i64, head, texts)).await
     };
-    let mut writes = stream::iter(0..count).map(write).buffer_unordered(IN_FLIGHT);
+    let mut writes = stream::iter(rows.into_iter().enumerate()).map(write).buffer_unordered(IN_FLIGHT);
     while let Some(stored) = writes.next().await {
         stored.expect("it is stored");
     }
     began.elapsed()
 }
 
-fn pack(first: u64) -> SmsDeliveryPack {
+fn pack(first: u64, recipients: u64) -> SmsDeliveryPack {
     let message = |n: u64| Message {
-        number: Msisdn(8_613_800_000_000 + first * 100 + n * 7),
-        record: first * 100 + n,
-        line: first * 100 + n + 2,
+        number: Msisdn(8_613_800_000_000 + first * recipients + n * 7),
+        record: first * recipients + n,
+        line: first * recipients + n + 2,
         body: format!(
             "Dear name{n}, your parcel {:08x} has arrived. Your pickup code is {:06}.",
             first * 7_919 + n,
@@ -126,5 +148,5 @@ fn pack(first: u64) -> SmsDeliveryPack {
         segments: 1,
         ucs2: false,
     };
-    SmsDeliveryPack { messages: (0..100).map(message).collect() }
+    SmsDeliveryPack { messages: (0..recipients).map(message).collect() }
 }
