@@ -99,10 +99,27 @@ pub struct Lag {
     pub delivery: u64,
 }
 
+/// A worker by its name: a number of 64 bits is more than many readers of JSON can hold.
+mod named {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::WorkerId;
+
+    pub fn serialize<S: Serializer>(worker: &WorkerId, into: S) -> Result<S::Ok, S::Error> {
+        into.collect_str(worker)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<WorkerId, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// What one process says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sheet {
     /// This life of the process.
+    #[serde(with = "named")]
     pub worker: WorkerId,
     /// What it is for.
     pub role: FleetRole,
@@ -143,15 +160,20 @@ impl Sheet {
     }
 }
 
-/// The fleet's accounts, put together from the sheets of those alive that send.
-pub fn accounts(sheets: &[Sheet], now: Timestamp) -> Vec<LiveAccount> {
+/// The fleet's accounts, put together from what each process of it says, by name.
+pub fn together<'a>(said: impl IntoIterator<Item = &'a LiveAccount>) -> Vec<LiveAccount> {
     let mut all: BTreeMap<&str, LiveAccount> = BTreeMap::new();
-    for account in sheets.iter().filter(|sheet| sheet.is_alive(now)).flat_map(|sheet| &sheet.accounts) {
+    for account in said {
         all.entry(&account.account)
             .or_insert_with(|| LiveAccount { account: account.account.clone(), ..LiveAccount::default() })
             .add(account);
     }
     all.into_values().collect()
+}
+
+/// The same, from the sheets of those alive.
+pub fn accounts(sheets: &[Sheet], now: Timestamp) -> Vec<LiveAccount> {
+    together(sheets.iter().filter(|sheet| sheet.is_alive(now)).flat_map(|sheet| &sheet.accounts))
 }
 
 #[cfg(test)]
@@ -192,8 +214,9 @@ mod tests {
 
     #[test]
     fn a_sheet_of_an_older_version_is_read() {
-        let old = r#"{"worker":7,"role":"gateway","host":"h","pid":3,"version":"0","started":0,"at":5}"#;
+        let old = r#"{"worker":"w0000000000000007","role":"gateway","host":"h","pid":3,"version":"0","started":0,"at":5}"#;
         let read: Sheet = serde_json::from_str(old).expect("what was added later has defaults");
-        assert_eq!((read.role, read.partitions.len()), (FleetRole::Gateway, 0));
+        assert_eq!((read.worker, read.role, read.partitions.len()), (WorkerId(7), FleetRole::Gateway, 0));
+        assert!(serde_json::to_string(&read).is_ok_and(|written| written.starts_with(r#"{"worker":"w0000000000000007","#)));
     }
 }

@@ -89,6 +89,17 @@ impl fmt::Display for WorkerId {
     }
 }
 
+impl std::str::FromStr for WorkerId {
+    type Err = String;
+
+    /// Reads what [`Display`](fmt::Display) wrote.
+    fn from_str(text: &str) -> Result<WorkerId, String> {
+        let digits = text.strip_prefix('w').filter(|digits| digits.len() == 16);
+        let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        number.map(WorkerId).ok_or_else(|| format!("{text} is no worker: w and 16 hexadecimal digits"))
+    }
+}
+
 /// A lane of a batch: the unit of ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LaneKey {
