@@ -345,9 +345,9 @@ fn certificates(tls: &RedisTls) -> Result<Option<TlsCertificates>, Fault> {
         }
         None => None,
     };
-    let client_tls = match (&tls.cert_file, &tls.key_file) {
+    let client_tls = match (&tls.certificate, &tls.key) {
         (Some(cert), Some(key)) => {
-            Some(ClientTlsConfig { client_cert: read("cert_file", cert)?, client_key: read("key_file", key)? })
+            Some(ClientTlsConfig { client_cert: read("certificate", cert)?, client_key: read("key", key)? })
         }
         _ => None,
     };

@@ -82,9 +82,9 @@ pub struct RedisTls {
     /// A PEM file with the authorities to trust; the machine's own when there is none.
     pub ca_file: Option<PathBuf>,
     /// A PEM file with our own certificate, for servers that ask for one.
-    pub cert_file: Option<PathBuf>,
-    /// A PEM file with the key of `cert_file`.
-    pub key_file: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with the key of `certificate`.
+    pub key: Option<PathBuf>,
 }
 
 impl RedisConfig {
@@ -117,8 +117,8 @@ impl RedisConfig {
         if !self.sentinel_username.is_empty() && self.sentinel_password.is_empty() {
             refuse("sentinel_password", "is needed with redis.sentinel_username".into());
         }
-        if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
-            refuse("tls.cert_file", "and redis.tls.key_file go together".into());
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            refuse("tls.certificate", "and redis.tls.key go together".into());
         }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         if self.prefix.is_empty() || !self.prefix.chars().all(is_plain) {
@@ -190,7 +190,7 @@ mod tests {
             ("redis.database", |c| (c.mode, c.database) = (RedisMode::Cluster, 1)),
             ("redis.password", |c| c.username = "fleet".into()),
             ("redis.sentinel_password", |c| c.sentinel_username = "fleet".into()),
-            ("redis.tls.cert_file", |c| c.tls.key_file = Some("key.pem".into())),
+            ("redis.tls.certificate", |c| c.tls.key = Some("key.pem".into())),
             ("redis.prefix", |c| c.prefix = "a{b}".into()),
             ("redis.response_timeout", |c| c.response_timeout = Duration::ZERO),
         ];

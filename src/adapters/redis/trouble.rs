@@ -63,7 +63,7 @@ pub(super) fn fault(error: &RedisError, at: &str, door: Door) -> Fault {
         let cause = if text.contains("InvalidContentType") || text.contains("corrupt message") {
             "it does not speak TLS (redis.tls.enabled)"
         } else {
-            "its certificate is not trusted or not its own (redis.tls.ca_file), or it wants ours (redis.tls.cert_file)"
+            "its certificate is not trusted or not its own (redis.tls.ca_file), or it wants ours (redis.tls.certificate)"
         };
         return Fault::new(Code::ServerTls, format!("Redis at {at}: {text}; {cause}"));
     }

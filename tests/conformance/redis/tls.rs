@@ -61,6 +61,6 @@ async fn only_a_trusted_server_is_spoken_to() {
     let fault = refused(with(&address, &ours.0)).await;
     assert!(fault.context.contains("redis.tls."), "{fault}");
     let mut mutual = with(&address, &ours.0);
-    (mutual.tls.cert_file, mutual.tls.key_file) = (Some(client.0), Some(client.1));
+    (mutual.tls.certificate, mutual.tls.key) = (Some(client.0), Some(client.1));
     Redis::connect(&mutual).await.expect("both know each other");
 }
