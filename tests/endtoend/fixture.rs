@@ -1,5 +1,6 @@
 //! A place to run the binary in: its own folder, configuration and lists, and children that end with the test.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -201,6 +202,11 @@ impl Provider {
         let mut config = SimulatorConfig::local();
         config.faults.latency = Delay::always(5, 30);
         config.receipts.delay = Delay::always(20, 300);
+        Provider::with(config)
+    }
+
+    /// One that behaves as configured.
+    pub fn with(config: SimulatorConfig) -> Provider {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let simulator = runtime.block_on(Simulator::start(config)).expect("the simulator starts");
         Provider { runtime, simulator: Some(simulator) }
@@ -239,6 +245,23 @@ pub fn number(row: u64) -> u64 {
 pub fn list(rows: u64) -> String {
     let rows = (0..rows).map(|row| format!("+{},name {row}\n", number(row)));
     std::iter::once("phone,name\n".to_owned()).chain(rows).collect()
+}
+
+/// Compares, person by person, what is listed of a batch with what the provider took: whoever is called accepted was taken, and
+/// whoever was taken is accepted or in doubt. Gives back the accepted and those in doubt.
+#[track_caller]
+pub fn taken_as_listed(place: &Place, provider: &Provider, batch: &str, total: u64) -> (BTreeSet<u64>, BTreeSet<u64>) {
+    let seen: BTreeSet<u64> = provider.get().numbers().iter().filter(|n| n.complete > 0).map(|n| n.number).collect();
+    let lines = place.recipients(batch);
+    assert_eq!(lines.len() as u64, total);
+    let with = |outcome: &str| -> BTreeSet<u64> {
+        let lines = lines.iter().filter(|line| line["outcome"] == outcome);
+        lines.filter_map(|line| line["number"].as_str()?.strip_prefix('+')?.parse().ok()).collect()
+    };
+    let (accepted, uncertain) = (with("accepted"), with("uncertain"));
+    assert!(accepted.is_subset(&seen), "who is called accepted was taken by the provider");
+    assert!(seen.iter().all(|n| accepted.contains(n) || uncertain.contains(n)), "who was taken is accepted or in doubt");
+    (accepted, uncertain)
 }
 
 /// A number in a report, such as `/settlement/records`.

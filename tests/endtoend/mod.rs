@@ -16,4 +16,4 @@ mod refusals;
 mod service;
 mod stopped;
 mod told;
-mod traced;
+pub mod traced;

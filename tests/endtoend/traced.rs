@@ -20,14 +20,16 @@ use super::fixture::{Place, Provider, Said, list, number};
 const RECIPIENTS: u64 = 60;
 
 /// A collector: keeps what it gets.
-struct Collector {
+pub struct Collector {
     _runtime: tokio::runtime::Runtime,
-    port: u16,
+    /// Where it listens.
+    pub port: u16,
     bodies: Arc<Mutex<Vec<Bytes>>>,
 }
 
 impl Collector {
-    fn start() -> Collector {
+    /// One on a port of its own.
+    pub fn start() -> Collector {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port of our own");
         let port = listener.local_addr().expect("it is bound").port();
@@ -55,7 +57,8 @@ impl Collector {
         self.bodies.lock().expect("a lock").clone()
     }
 
-    fn spans(&self) -> Vec<Span> {
+    /// All spans that came in.
+    pub fn spans(&self) -> Vec<Span> {
         let read = |body: Bytes| ExportTraceServiceRequest::decode(body).expect("it is OTLP");
         let resources = self.bodies().into_iter().flat_map(|body| read(body).resource_spans);
         resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans).collect()
@@ -86,18 +89,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[test]
-fn one_message_is_followed_from_its_creation_to_its_receipt() {
-    let (provider, collector) = (Provider::start(), Collector::start());
-    let place = place(&provider, &format!("http://127.0.0.1:{}", collector.port));
-    let said = send(&place).ended(0);
-    assert_eq!(provider.messages(), RECIPIENTS);
-    let batch = said.json()["batch"]["batch_id"].as_str().expect("an id").to_owned();
-
-    let spans = collector.spans();
+/// Checks that each of the recipients is followed from the creation of their batch to their receipt.
+#[track_caller]
+pub fn chain_is_whole(spans: &[Span], batch: &str, recipients: u64) {
     let by_id: BTreeMap<&[u8], &Span> = spans.iter().map(|span| (span.span_id.as_slice(), span)).collect();
     assert_eq!(by_id.len(), spans.len(), "no id comes twice");
-    for span in &spans {
+    for span in spans {
         assert_eq!(hex(&span.trace_id), batch, "{}", span.name);
         assert!(span.end_time_unix_nano >= span.start_time_unix_nano);
     }
@@ -106,7 +103,7 @@ fn one_message_is_followed_from_its_creation_to_its_receipt() {
         std::iter::successors(Some(span), |span| parent(span)).map(|span| span.name.clone()).collect()
     };
     let receipts: Vec<&Span> = spans.iter().filter(|span| span.name == "receipt").collect();
-    assert_eq!(receipts.len() as u64, RECIPIENTS, "everybody is followed");
+    assert_eq!(receipts.len() as u64, recipients, "everybody is followed");
     for receipt in receipts {
         assert_eq!(ancestry(receipt), ["receipt", "submit.message", "submit", "lane.window", "batch.dispatch", "batch.create"]);
         let message = parent(receipt).expect("a message");
@@ -118,15 +115,32 @@ fn one_message_is_followed_from_its_creation_to_its_receipt() {
     }
     assert_eq!(spans.iter().filter(|span| span.name == "batch.create").count(), 1);
     assert!(spans.iter().any(|span| ancestry(span) == ["batch.plan", "batch.create"]));
+}
 
-    // The log has the same ids, each of a span that the collector knows.
-    let told: Vec<Value> = lines(&said).into_iter().filter(|line| line.get("trace_id").is_some()).collect();
+/// Checks that lines of the log name spans that the collector knows.
+#[track_caller]
+pub fn log_has_the_same_ids(spans: &[Span], batch: &str, log: &str) {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(Value::is_object);
+    let told: Vec<Value> = lines.filter(|line| line.get("trace_id").is_some()).collect();
     for what in ["a batch was created", "a range was prepared", "a window has ended", "a receipt of a message that is followed"] {
-        let line = told.iter().find(|line| line["message"] == what).unwrap_or_else(|| panic!("{what} is not in {}", said.err));
-        assert_eq!(line["trace_id"], batch.as_str());
+        let line = told.iter().find(|line| line["message"] == what).unwrap_or_else(|| panic!("{what} is not in {log}"));
+        assert_eq!(line["trace_id"], batch);
         let span = line["span_id"].as_str().expect("an id");
         assert!(spans.iter().any(|known| hex(&known.span_id) == span), "{what}: {span}");
     }
+}
+
+#[test]
+fn one_message_is_followed_from_its_creation_to_its_receipt() {
+    let (provider, collector) = (Provider::start(), Collector::start());
+    let place = place(&provider, &format!("http://127.0.0.1:{}", collector.port));
+    let said = send(&place).ended(0);
+    assert_eq!(provider.messages(), RECIPIENTS);
+    let batch = said.json()["batch"]["batch_id"].as_str().expect("an id").to_owned();
+
+    let spans = collector.spans();
+    chain_is_whole(&spans, &batch, RECIPIENTS);
+    log_has_the_same_ids(&spans, &batch, &said.err);
 
     // Neither numbers nor texts are in it.
     let words = (0..RECIPIENTS).map(|row| number(row).to_string()[2..].to_owned());

@@ -3,8 +3,9 @@
 //! These tests start several processes each and want the machine for themselves: `tests/run` runs them one after another, after
 //! all others.
 
+mod binds;
 mod fleet;
-
 mod kills;
 mod leader;
 mod starts;
+mod traced;
