@@ -1,10 +1,9 @@
 //! A cluster as text for people.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::render::{grouped, printable};
-use crate::model::fleet::LiveAccount;
+use crate::model::fleet::together;
 use crate::roles::cluster::migrate::Migrated;
 use crate::serve::api::{FleetView, MemberView};
 
@@ -90,15 +89,11 @@ fn line(text: &mut String, member: &MemberView) {
 }
 
 fn accounts(text: &mut String, view: &FleetView) {
-    let mut all: BTreeMap<&str, LiveAccount> = BTreeMap::new();
-    for account in view.members.iter().filter(|member| member.alive).flat_map(|member| &member.sheet.accounts) {
-        let known = all.entry(&account.account).or_default();
-        known.add(account);
-    }
+    let all = together(view.members.iter().filter(|member| member.alive).flat_map(|member| &member.sheet.accounts));
     if !all.is_empty() {
         let _ = writeln!(text, "\n  {:<20} {:>9} {:>12} {:>14}  limit", "account", "sessions", "in flight", "segments/s");
     }
-    for (name, account) in all {
+    for account in all {
         let limit = account.ceiling.map_or_else(|| "learned".to_owned(), |ceiling| grouped(u64::from(ceiling)));
         let error = account
             .last_error
@@ -106,7 +101,12 @@ fn accounts(text: &mut String, view: &FleetView) {
             .filter(|_| !account.up)
             .map_or(String::new(), |why| format!("  DOWN: {}", printable(why)));
         let (in_flight, rate) = (grouped(account.outstanding), grouped(account.rate.round() as u64));
-        let _ = writeln!(text, "  {:<20} {:>9} {in_flight:>12} {rate:>14}  {limit}{error}", printable(name), account.sessions);
+        let _ = writeln!(
+            text,
+            "  {:<20} {:>9} {in_flight:>12} {rate:>14}  {limit}{error}",
+            printable(&account.account),
+            account.sessions
+        );
     }
 }
 

@@ -1,11 +1,9 @@
 //! Raising the store's mark, which is left outside it as well: a store that is older than the mark was restored (rule 9).
 
-use std::sync::Mutex;
 use std::time::Duration;
 
-use super::members::due;
 use crate::ports::{StoreError, Stores, World};
-use crate::runtime::job::Job;
+use crate::runtime::job::{Every, Job};
 use crate::runtime::metrics;
 
 /// How often the mark is raised.
@@ -15,13 +13,13 @@ pub const MARK_EVERY: Duration = Duration::from_secs(3);
 pub struct Mark {
     stores: Stores,
     world: World,
-    raised: Mutex<Option<Duration>>,
+    raises: Every,
 }
 
 impl Mark {
     /// Over this store.
     pub fn new(stores: Stores, world: World) -> Mark {
-        Mark { stores, world, raised: Mutex::default() }
+        Mark { stores, world, raises: Every::new(MARK_EVERY) }
     }
 }
 
@@ -32,7 +30,7 @@ impl Job for Mark {
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {
-        if due(&self.raised, &self.world, MARK_EVERY) {
+        if self.raises.is_due(&*self.world.clock) {
             let began = self.world.clock.boot();
             self.stores.meta.raise_mark().await?;
             // A mark is one conditional write like any other: a fair sample of what they take.

@@ -1,14 +1,13 @@
 //! Who is in the fleet: each process writes a sheet about itself into the store every few seconds, and takes it away when it
 //! ends in order. Liveness comes from here and from the ledgers, never from the lock.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::fleet::{FORGOTTEN_AFTER, Sheet};
 use crate::model::id::WorkerId;
 use crate::ports::documents::Shelf;
 use crate::ports::{StoreError, Stores, World};
-use crate::runtime::job::Job;
+use crate::runtime::job::{Every, Job};
 
 /// Sheets read at once.
 const PAGE: usize = 500;
@@ -54,13 +53,13 @@ pub async fn all(stores: &Stores) -> Result<Vec<Sheet>, StoreError> {
 pub struct Members {
     stores: Stores,
     world: World,
-    looked: Mutex<Option<Duration>>,
+    forgets: Every,
 }
 
 impl Members {
     /// Over this store.
     pub fn new(stores: Stores, world: World) -> Members {
-        Members { stores, world, looked: Mutex::default() }
+        Members { stores, world, forgets: Every::new(FORGET_EVERY) }
     }
 }
 
@@ -71,7 +70,7 @@ impl Job for Members {
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {
-        if !due(&self.looked, &self.world, FORGET_EVERY) {
+        if !self.forgets.is_due(&*self.world.clock) {
             return Ok(false);
         }
         let now = self.world.clock.now();
@@ -80,15 +79,4 @@ impl Job for Members {
         }
         Ok(false)
     }
-}
-
-/// Whether something that is done every `every` is due now; then it counts as done.
-pub(super) fn due(last: &Mutex<Option<Duration>>, world: &World, every: Duration) -> bool {
-    let now = world.clock.boot();
-    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-    let due = last.is_none_or(|last| now.saturating_sub(last) >= every);
-    if due {
-        *last = Some(now);
-    }
-    due
 }

@@ -1,16 +1,15 @@
 //! Lending bind slots: the leader's part of [`crate::model::slot`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use super::members::{self, due};
+use super::members;
 use crate::model::id::WorkerId;
 use crate::model::slot::Slots;
 use crate::ports::control::Cas;
 use crate::ports::documents::Shelf;
 use crate::ports::{StoreError, Stores, World};
-use crate::runtime::job::Job;
+use crate::runtime::job::{Every, Job};
 
 /// How often slots are lent.
 const EVERY: Duration = Duration::from_secs(1);
@@ -31,13 +30,13 @@ pub struct BindSlots {
     world: World,
     /// How many workers may hold sessions, by account.
     limits: BTreeMap<String, u32>,
-    looked: Mutex<Option<Duration>>,
+    lends: Every,
 }
 
 impl BindSlots {
     /// Lends the slots of these accounts.
     pub fn new(stores: Stores, world: World, limits: BTreeMap<String, u32>) -> BindSlots {
-        BindSlots { stores, world, limits, looked: Mutex::default() }
+        BindSlots { stores, world, limits, lends: Every::new(EVERY) }
     }
 
     async fn lend(&self, account: &str, limit: u32, wanting: &BTreeSet<WorkerId>) -> Result<(), StoreError> {
@@ -67,7 +66,7 @@ impl Job for BindSlots {
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {
-        if self.limits.is_empty() || !due(&self.looked, &self.world, EVERY) {
+        if self.limits.is_empty() || !self.lends.is_due(&*self.world.clock) {
             return Ok(false);
         }
         let now = self.world.clock.now();

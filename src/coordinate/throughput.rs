@@ -1,6 +1,6 @@
 //! Steering the store's write budget: the leader looks at what writes of preparation met, and publishes what they may do.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::throughput::next_budget;
@@ -8,7 +8,7 @@ use crate::ports::StoreError;
 use crate::ports::budget::Budget;
 use crate::ports::clock::Clock;
 use crate::ports::tallies::Tallies;
-use crate::runtime::job::Job;
+use crate::runtime::job::{Every, Job};
 
 /// How often the budget is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -19,13 +19,13 @@ pub struct StoreThroughput {
     budget: Arc<dyn Budget>,
     tallies: Arc<dyn Tallies>,
     clock: Arc<dyn Clock>,
-    last: Mutex<Option<Duration>>,
+    looks: Every,
 }
 
 impl StoreThroughput {
     /// Steers this budget.
     pub fn new(budget: Arc<dyn Budget>, tallies: Arc<dyn Tallies>, clock: Arc<dyn Clock>) -> StoreThroughput {
-        StoreThroughput { budget, tallies, clock, last: Mutex::new(None) }
+        StoreThroughput { budget, tallies, clock, looks: Every::new(EVERY) }
     }
 }
 
@@ -36,13 +36,8 @@ impl Job for StoreThroughput {
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {
-        let now = self.clock.boot();
-        {
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.is_some_and(|last| now.saturating_sub(last) < EVERY) {
-                return Ok(false);
-            }
-            *last = Some(now);
+        if !self.looks.is_due(&*self.clock) {
+            return Ok(false);
         }
         let (_, delivering) = self.tallies.running();
         self.budget.publish(next_budget(self.budget.current(), self.budget.load(), delivering > 0));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::receipts::{ParkedReport, UncertainEntry};
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
-use crate::model::pack::PackKey;
+use crate::model::pack::{PackKey, SmsDeliveryPack};
 
 /// A message of a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,17 @@ pub struct FoundMessage {
     pub line: u64,
     /// The short code of its link.
     pub code: Option<String>,
+}
+
+/// The messages to a number in a pack.
+pub fn messages_to(number: Msisdn, pack: PackKey, content: SmsDeliveryPack) -> impl Iterator<Item = FoundMessage> {
+    let mine = content.messages.into_iter().enumerate().filter(move |(_, message)| message.number == number);
+    mine.map(move |(index, message)| FoundMessage {
+        pack,
+        index: index as u32,
+        line: message.line,
+        code: message.link.map(|link| link.code),
+    })
 }
 
 /// What is stored of a number outside batches.

@@ -130,6 +130,53 @@ pub struct Stores {
     pub meta: Arc<dyn meta::Meta>,
 }
 
+impl Stores {
+    /// All ports of one thing that has them all.
+    pub fn of<S>(all: &Arc<S>) -> Stores
+    where
+        S: batches::BatchRows
+            + batches::BatchIndex
+            + batches::RangeRows
+            + batches::Ledgers
+            + packs::Packs
+            + packs::Rejects
+            + packs::Manifests
+            + windows::Windows
+            + receipts::Receipts
+            + receipts::ReceiptIndex
+            + receipts::Parked
+            + suppressions::Suppressions
+            + links::Links
+            + retention::Retention
+            + documents::Documents
+            + journal::Journal
+            + erasure::Erasure
+            + meta::Meta
+            + 'static,
+    {
+        Stores {
+            batches: all.clone(),
+            batch_index: all.clone(),
+            ranges: all.clone(),
+            ledgers: all.clone(),
+            packs: all.clone(),
+            rejects: all.clone(),
+            manifests: all.clone(),
+            windows: all.clone(),
+            receipts: all.clone(),
+            receipt_index: all.clone(),
+            parked: all.clone(),
+            suppressions: all.clone(),
+            links: all.clone(),
+            retention: all.clone(),
+            documents: all.clone(),
+            journal: all.clone(),
+            erasure: all.clone(),
+            meta: all.clone(),
+        }
+    }
+}
+
 /// The world apart from the store, as the roles hand it to the stages.
 #[derive(Clone)]
 pub struct World {

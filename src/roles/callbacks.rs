@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::embedded::HttpAccounts;
+use super::accounts::HttpAccounts;
 use crate::adapters::http::HttpAccount;
 use crate::model::code::{Code, Fault};
 use crate::model::inbound::Inbound;

@@ -9,20 +9,19 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, Protocol};
+use super::accounts::{Accounts, HttpAccounts};
+use super::config::Config;
 use super::coordinator::{self, Leading};
 use super::edges::Edges;
 use super::fleet::{Ends, Fleet, Settings};
 use super::opened::Opened;
 use super::sources::{self, Lists};
 use crate::adapters::embedded::EmbeddedStore;
-use crate::adapters::http::HttpAccount;
 use crate::adapters::memory::budget::BudgetedPacks;
 use crate::adapters::memory::lease::MemoryLease;
 use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::rates::LocalRates;
 use crate::adapters::memory::tallies::MemoryTallies;
-use crate::adapters::smpp::SmppAccount;
 use crate::adapters::source;
 use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
@@ -32,8 +31,8 @@ use crate::links::{ClickLog, Redirector, Settings as LinkSettings};
 use crate::model::code::Fault;
 use crate::model::id::WorkerId;
 use crate::model::limits::{RANGE_RECORDS, RANGE_TASKS_PER_PREPARER};
-use crate::ports::provider::{Provider, ReportSink, Reports, Route, Routes};
-use crate::ports::{Stores, World};
+use crate::ports::Stores;
+use crate::ports::provider::{Provider, ReportSink, Reports};
 use crate::prepare::tools::Settings as PrepareSettings;
 use crate::runtime::metrics;
 use crate::runtime::task::Tasks;
@@ -42,9 +41,6 @@ use crate::runtime::task::Tasks;
 pub(super) const CLICKS_WITHIN: Duration = Duration::from_secs(2);
 /// Batches of reports that wait for the intake.
 pub(super) const REPORTS_WAITING: usize = 64;
-
-/// The accounts that get their receipts by HTTP callback.
-pub type HttpAccounts = BTreeMap<String, Arc<HttpAccount>>;
 
 /// A fleet that runs over a folder.
 pub struct Embedded {
@@ -85,7 +81,7 @@ impl Embedded {
         opened.check_mark().await?;
         let world = opened.world.clone();
         let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
-        let (routes, http) = routes(config, &world, &reports)?;
+        let Accounts { routes, http, .. } = Accounts::start(config, None, &world, &reports)?;
         let lists = Lists::new(config, &world, store.spool())?;
         let providers = routes.values().map(|route| route.provider.clone()).collect();
         let budgeted = BudgetedPacks::new(opened.stores.packs.clone());
@@ -253,23 +249,4 @@ pub(super) fn settings(config: &Config) -> Settings {
         raise_mark: false,
     };
     Settings { coordinator, prepare, grace: config.limits.drain }
-}
-
-/// The accounts of a configuration, started.
-fn routes(config: &Config, world: &World, reports: &ReportSink) -> Result<(Routes, HttpAccounts), Fault> {
-    let (mut routes, mut accounts) = (BTreeMap::new(), HttpAccounts::new());
-    for (name, wanted) in &config.accounts {
-        let account = wanted.account(name);
-        let (clock, chance) = (world.clock.clone(), world.chance.clone());
-        let provider: Arc<dyn Provider> = match wanted.protocol {
-            Protocol::Smpp => SmppAccount::start(account.clone(), wanted.smpp.clone(), reports.clone(), clock, chance)?,
-            Protocol::Http => {
-                let http = HttpAccount::start(account.clone(), wanted.http.clone(), clock, chance)?;
-                accounts.insert(name.clone(), http.clone());
-                http
-            }
-        };
-        routes.insert(name.clone(), Route { account, provider });
-    }
-    Ok((Arc::new(routes), accounts))
 }

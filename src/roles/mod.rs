@@ -1,5 +1,6 @@
 //! The composers: which stages run in a process, over which adapters.
 
+pub mod accounts;
 pub mod callbacks;
 pub mod cluster;
 pub mod config;

@@ -52,27 +52,7 @@ impl Fake {
     }
 
     pub fn stores(&self) -> Stores {
-        let me = Arc::new(self.clone());
-        Stores {
-            batches: me.clone(),
-            batch_index: me.clone(),
-            ranges: me.clone(),
-            ledgers: me.clone(),
-            packs: me.clone(),
-            rejects: me.clone(),
-            manifests: me.clone(),
-            windows: me.clone(),
-            receipts: me.clone(),
-            receipt_index: me.clone(),
-            parked: me.clone(),
-            suppressions: me.clone(),
-            links: me.clone(),
-            retention: me.clone(),
-            documents: me.clone(),
-            journal: me.clone(),
-            erasure: me.clone(),
-            meta: me,
-        }
+        Stores::of(&Arc::new(self.clone()))
     }
 }
 

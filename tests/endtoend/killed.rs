@@ -1,12 +1,11 @@
 //! Killed without a word at random moments and run again: nobody gets it twice, and nobody is lost.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-use super::fixture::{Place, Provider, Running, count, list, number};
+use super::fixture::{Place, Provider, Running, count, list, number, taken_as_listed};
 
 /// Valid numbers.
 const NUMBERS: u64 = 5_000;
@@ -57,17 +56,9 @@ fn kills_at_random_moments_lose_nobody_and_repeat_nobody() {
     assert_eq!((of("duplicate"), of("rejected")), (REPEATED, INVALID), "{report}");
     assert_eq!(said.code, Some(i32::from(of("uncertain") + of("failed") > 0)), "{said:?}");
 
-    let seen: BTreeSet<u64> = provider.get().numbers().iter().filter(|n| n.complete > 0).map(|n| n.number).collect();
-    let lines = place.recipients(report["batch"]["batch_id"].as_str().expect("an id"));
-    assert_eq!(lines.len() as u64, NUMBERS + REPEATED + INVALID);
-    let with = |outcome: &str| -> BTreeSet<u64> {
-        let lines = lines.iter().filter(|line| line["outcome"] == outcome);
-        lines.filter_map(|line| line["number"].as_str()?.strip_prefix('+')?.parse().ok()).collect()
-    };
-    let (accepted, uncertain) = (with("accepted"), with("uncertain"));
+    let (accepted, uncertain) =
+        taken_as_listed(&place, &provider, report["batch"]["batch_id"].as_str().expect("an id"), NUMBERS + REPEATED + INVALID);
     assert_eq!((accepted.len() as u64, uncertain.len() as u64), (of("accepted"), of("uncertain")));
-    assert!(accepted.is_subset(&seen), "who is called accepted was taken by the provider");
-    assert!(seen.iter().all(|n| accepted.contains(n) || uncertain.contains(n)), "who was taken is accepted or in doubt");
     assert!((0..NUMBERS).all(|row| accepted.contains(&number(row)) || uncertain.contains(&number(row))), "{report}");
     // Who was declared counts as handed over, and a kill leaves less than a second of the rate declared.
     assert!(of("accepted") >= NUMBERS - 4 * 1_000, "{report}");

@@ -20,7 +20,7 @@ use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::pack::{Message, PackHead, PackKey, SmsDeliveryPack};
 use crate::model::record::Reject;
 use crate::ports::StoreError;
-use crate::ports::erasure::{Erasure, FoundMessage, OfNumber};
+use crate::ports::erasure::{Erasure, FoundMessage, OfNumber, messages_to};
 use crate::ports::receipts::Parked;
 
 /// How often a row is emptied again because another erasure wrote it meanwhile.
@@ -96,13 +96,7 @@ impl Erasure for CqlStore {
         for key in self.packs_with(lane, number).await? {
             let Some((mut content, gone)) = self.raw_pack(key).await? else { continue };
             empty_pack(&mut content, &gone);
-            let mine = content.messages.into_iter().enumerate().filter(|(_, message)| message.number == number);
-            found.extend(mine.map(|(index, message)| FoundMessage {
-                pack: key,
-                index: index as u32,
-                line: message.line,
-                code: message.link.map(|link| link.code),
-            }));
+            found.extend(messages_to(number, key, content));
         }
         Ok(found)
     }

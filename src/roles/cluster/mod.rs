@@ -12,7 +12,6 @@ pub mod mark;
 pub mod migrate;
 pub mod servers;
 
-pub mod accounts;
 pub mod sheets;
 pub mod slots;
 

@@ -8,7 +8,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::accounts::Accounts;
 use super::gateway::Gateway;
 use super::servers::{Servers, Wait};
 use super::sheets::{self, Facts};
@@ -23,8 +22,10 @@ use crate::coordinate::mark::MARK_EVERY;
 use crate::model::code::{Code, Fault};
 use crate::model::fleet::FleetRole;
 use crate::model::id::WorkerId;
+use crate::ports::budget::Budget;
 use crate::ports::provider::Reports;
 use crate::ports::{Stores, World};
+use crate::roles::accounts::Accounts;
 use crate::roles::config::{Config, LISTEN};
 use crate::roles::coordinator::Leading;
 use crate::roles::edges::Edges;
@@ -94,15 +95,9 @@ impl Process {
         let stop_serving = CancellationToken::new();
         let network = surface::network(&config, front.router(), stop_serving.clone()).await?;
         let (address, task) = network.map_or((None, None), |(address, task)| (Some(address), Some(task)));
-        let serving = Serving { stop: stop_serving, task };
-        let begun = Begun { config: &config, role, health, front, exporter };
-        match begun.compose(stop).await {
-            Ok(composed) => Ok(Process { address, serving, ..composed }),
-            Err(fault) => {
-                serving.end().await;
-                Err(fault)
-            }
-        }
+        let serving = Serving { stop: stop_serving.clone(), task };
+        let begun = Begun { config: &config, role, health, front, exporter, address, serving };
+        begun.compose(stop).await.inspect_err(|_| stop_serving.cancel())
     }
 
     /// Ends in order, from the source's end: nothing new is handed over, answers are waited for, offsets are committed,
@@ -129,6 +124,8 @@ struct Begun<'a> {
     health: Health,
     front: Front,
     exporter: Exporter,
+    address: Option<SocketAddr>,
+    serving: Serving,
 }
 
 impl Begun<'_> {
@@ -145,12 +142,12 @@ impl Begun<'_> {
 
         let side = Tasks::default();
         let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
-        let accounts = Accounts::start(config, role, &world, &reports)?;
+        let accounts = Accounts::start(config, Some(role), &world, &reports)?;
         let lists = Lists::new(config, &world, opened::spool(config))?;
         let tallies = RedisTallies::new(servers.redis.clone(), &side);
         let edges = edges(config, &servers, &world, &accounts, &lists, tallies, stores, role, &side)?;
         let settings = settings(config);
-        let grace = settings.grace;
+        let (grace, keep_texts) = (settings.grace, settings.coordinator.keep.texts);
         let leading = (role == FleetRole::Coordinator).then(Leading::default);
         let takes_reports = matches!(role, FleetRole::Deliver | FleetRole::Gateway);
         let ends = Ends {
@@ -168,8 +165,7 @@ impl Begun<'_> {
         let (lent, world_of, slot_grace) = (accounts.lent.clone(), world.clone(), grace.min(SLOT_GRACE));
         side.spawn("bind slots", slots::follow(lent, worker, edges.stores.clone(), world_of, slot_grace, stop_side.clone()));
         if matches!(role, FleetRole::Coordinator | FleetRole::Prepare) {
-            let keep = Duration::from_secs(u64::from(config.retention.texts_days) * 86_400);
-            side.spawn("spool", embedded::keep_spool(opened::spool(config), keep));
+            side.spawn("spool", embedded::keep_spool(opened::spool(config), keep_texts));
         }
         let gateway = (role == FleetRole::Gateway).then(|| {
             let ways = (accounts.http.clone(), reports.clone());
@@ -191,8 +187,8 @@ impl Begun<'_> {
         let sheet = task::spawn("sheet", sheets::keep(facts, self.health.clone(), stop_side.clone()));
         self.health.works("start");
         tracing::info!(%role, %worker, "the process works");
-        let serving = Serving { stop: CancellationToken::new(), task: None };
-        Ok(Process { address: None, failed, fleet, accounts, gateway, side, sheet, stop_side, serving, grace })
+        let Begun { address, serving, .. } = self;
+        Ok(Process { address, failed, fleet, accounts, gateway, side, sheet, stop_side, serving, grace })
     }
 }
 
@@ -218,14 +214,14 @@ fn edges(
     let rates = RedisRates::new(servers.redis.clone(), world.clone(), limits, side);
     let caller = Arc::new(HttpCaller::new(config.webhooks.clone())?);
     let webhooks = Webhooks::new(stores.clone(), world.clone(), caller);
-    let budget = RedisBudget::new(servers.redis.clone(), world.clone(), side);
-    let stores = if role == FleetRole::Prepare {
-        let packs = BudgetedPacks::new(stores.packs.clone());
-        budget.writer(packs.clone());
-        Stores { packs, ..stores }
-    } else {
-        stores
-    };
+    // Only who writes packs keeps to the budget, and only who may lead looks at it: nobody else asks Redis about it.
+    let packs = BudgetedPacks::new(stores.packs.clone());
+    let shared = RedisBudget::new(servers.redis.clone(), world.clone(), side);
+    let budget: Arc<dyn Budget> = if role == FleetRole::Coordinator { shared.leader() } else { packs.clone() };
+    if role == FleetRole::Prepare {
+        shared.writer(packs.clone());
+    }
+    let stores = Stores { packs, ..stores };
     Ok(Edges {
         stores,
         world: world.clone(),
@@ -235,7 +231,7 @@ fn edges(
         tallies,
         lease: Arc::new(RedisLease::new(servers.redis.clone())),
         sender: servers.kafka.sender(),
-        budget: budget.leader(),
+        budget,
         webhooks,
         wake: Arc::new(Notify::new()),
     })

@@ -7,7 +7,7 @@ use crate::adapters::rows::{pack, receipt, reject};
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::pack::PackKey;
 use crate::ports::StoreError;
-use crate::ports::erasure::{Erasure, FoundMessage, OfNumber};
+use crate::ports::erasure::{Erasure, FoundMessage, OfNumber, messages_to};
 use crate::ports::receipts::UncertainEntry;
 
 /// Rows written in one commit.
@@ -27,13 +27,7 @@ impl Erasure for Keyed {
             };
             let (Some(head), Some(texts)) = (head, texts) else { continue };
             let content = pack::read(&head, &texts)?;
-            let mine = content.messages.into_iter().enumerate().filter(|(_, message)| message.number == number);
-            found.extend(mine.map(|(index, message)| FoundMessage {
-                pack: key,
-                index: index as u32,
-                line: message.line,
-                code: message.link.map(|link| link.code),
-            }));
+            found.extend(messages_to(number, key, content));
         }
         Ok(found)
     }

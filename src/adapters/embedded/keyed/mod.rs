@@ -70,25 +70,6 @@ impl Keyed {
 
     /// The ports.
     pub fn stores(self: &Arc<Keyed>) -> Stores {
-        Stores {
-            batches: self.clone(),
-            batch_index: self.clone(),
-            ranges: self.clone(),
-            ledgers: self.clone(),
-            packs: self.clone(),
-            rejects: self.clone(),
-            manifests: self.clone(),
-            windows: self.clone(),
-            receipts: self.clone(),
-            receipt_index: self.clone(),
-            parked: self.clone(),
-            suppressions: self.clone(),
-            links: self.clone(),
-            retention: self.clone(),
-            documents: self.clone(),
-            journal: self.clone(),
-            erasure: self.clone(),
-            meta: self.clone(),
-        }
+        Stores::of(self)
     }
 }

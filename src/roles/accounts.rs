@@ -1,8 +1,10 @@
-//! The accounts as each role has them: a deliverer sends through them, a gateway takes their receipts, the others only know them.
+//! The accounts as each process has them: whoever delivers sends through them, a gateway takes their receipts, the others only
+//! know them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::config::{AccountConfig, Config, Protocol};
 use crate::adapters::elsewhere::Elsewhere;
 use crate::adapters::http::HttpAccount;
 use crate::adapters::lent::Lent;
@@ -11,8 +13,9 @@ use crate::model::code::Fault;
 use crate::model::fleet::FleetRole;
 use crate::ports::World;
 use crate::ports::provider::{Provider, ReportSink, Route, Routes};
-use crate::roles::config::{AccountConfig, Config, Protocol};
-use crate::roles::embedded::HttpAccounts;
+
+/// The accounts that get their receipts by HTTP callback.
+pub type HttpAccounts = BTreeMap<String, Arc<HttpAccount>>;
 
 /// Accounts and the ways to them.
 #[derive(Clone, Default)]
@@ -26,22 +29,22 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// The accounts of a configuration for this role, started.
+    /// The accounts of a configuration, started for a process with this role; `None` has all roles, and all binds of each account.
     ///
     /// # Errors
     /// An account that can never work as it is configured.
-    pub fn start(config: &Config, role: FleetRole, world: &World, reports: &ReportSink) -> Result<Accounts, Fault> {
+    pub fn start(config: &Config, role: Option<FleetRole>, world: &World, reports: &ReportSink) -> Result<Accounts, Fault> {
         let (mut routes, mut http, mut lent) = (BTreeMap::new(), HttpAccounts::new(), BTreeMap::new());
         for (name, wanted) in &config.accounts {
             let account = wanted.account(name);
             let provider: Arc<dyn Provider> = match (role, wanted.protocol) {
-                (FleetRole::Deliver | FleetRole::Gateway, Protocol::Http) => {
+                (None | Some(FleetRole::Deliver | FleetRole::Gateway), Protocol::Http) => {
                     let (clock, chance) = (world.clock.clone(), world.chance.clone());
                     let started = HttpAccount::start(account.clone(), wanted.http.clone(), clock, chance)?;
                     http.insert(name.clone(), started.clone());
                     started
                 }
-                (FleetRole::Deliver, Protocol::Smpp) if wanted.bind_slots.is_some() => {
+                (Some(FleetRole::Deliver), Protocol::Smpp) if wanted.bind_slots.is_some() => {
                     let (name, wanted, world, reports) = (name.clone(), wanted.clone(), world.clone(), reports.clone());
                     let slot = Lent::new(Box::new({
                         let name = name.clone();
@@ -50,8 +53,8 @@ impl Accounts {
                     lent.insert(name, slot.clone());
                     slot
                 }
-                (FleetRole::Deliver, Protocol::Smpp) => sessions(name, wanted, world, reports)?,
-                (FleetRole::Gateway, Protocol::Smpp) if wanted.smpp.gateway_receivers > 0 => {
+                (None | Some(FleetRole::Deliver), Protocol::Smpp) => sessions(name, wanted, world, reports)?,
+                (Some(FleetRole::Gateway), Protocol::Smpp) if wanted.smpp.gateway_receivers > 0 => {
                     let wanted = AccountConfig { smpp: wanted.smpp.receiving(), ..wanted.clone() };
                     sessions(name, &wanted, world, reports)?
                 }
