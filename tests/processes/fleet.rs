@@ -157,8 +157,14 @@ impl Fleet {
 
     /// The process id of the leader, when one says that it leads.
     pub fn leader(&self) -> Option<u32> {
-        let leads = self.alive().into_iter().find(|member| !member["leads_since"].is_null())?;
+        let view = self.view();
+        let leads = view["members"].as_array()?.iter().find(|member| member["worker"] == view["leader"])?;
         leads["pid"].as_u64().map(|pid| pid as u32)
+    }
+
+    /// Whether a process of ours has this id.
+    pub fn has(&mut self, pid: u32) -> bool {
+        self.members.iter_mut().any(|member| member.running.id() == pid)
     }
 
     /// The place of the process with this id.

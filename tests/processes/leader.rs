@@ -14,24 +14,35 @@ fn another_coordinator_leads_when_the_leader_is_killed_or_stopped() {
     let provider = Provider::start();
     let mut fleet = Fleet::new(Servers::shared(), &provider, 1_000);
     fleet.start_all(&["coordinator", "coordinator"]);
-    fleet.until("somebody leads", |fleet| fleet.leader().is_some());
-    let first = fleet.leader().expect("somebody leads");
-    let at = fleet.place_of(first);
-    let killed = SystemTime::now();
-    fleet.kill(at);
-    fleet.until("the other one leads", |fleet| fleet.leader().is_some_and(|leader| leader != first));
-    let after_kill = fleet.led_at().and_then(|at| at.duration_since(killed).ok()).expect("it led after the kill");
-    fleet.start("coordinator");
-    fleet.until("both are alive", |fleet| fleet.alive().len() == 2);
-    let second = fleet.leader().expect("somebody leads");
-    let at = fleet.place_of(second);
-    let stopped = SystemTime::now();
-    let (took, code) = fleet.terminate(at);
-    assert_eq!(code, Some(0), "it ends in order");
-    fleet.until("the third one leads", |fleet| fleet.leader().is_some_and(|leader| leader != second));
-    let after_stop = fleet.led_at().and_then(|at| at.duration_since(stopped).ok()).expect("it led after the stop");
-    eprintln!("led again {after_kill:?} after kill -9, {after_stop:?} after SIGTERM (the process itself ended in {took:?})");
+    let after_kill = moved(&mut fleet, |fleet, at| {
+        fleet.kill(at);
+    });
+    let after_stop = moved(&mut fleet, |fleet, at| {
+        let (_, code) = fleet.terminate(at);
+        assert_eq!(code, Some(0), "it ends in order");
+    });
+    eprintln!("led again {after_kill:?} after kill -9, {after_stop:?} after SIGTERM");
     assert!(after_kill < PATIENCE && after_stop < PATIENCE);
+}
+
+/// How long nobody led when the leader ended so. A leader that the machine kept from renewing its lock may have lost it just
+/// before: then the next one is ended.
+fn moved(fleet: &mut Fleet, end: impl Fn(&mut Fleet, usize)) -> Duration {
+    for _ in 0..5 {
+        let ours = |fleet: &mut Fleet| fleet.leader().filter(|leader| fleet.has(*leader));
+        fleet.until("one of two leads", |fleet| fleet.alive().len() == 2 && ours(fleet).is_some());
+        let Some(leader) = ours(fleet) else { continue };
+        let at = fleet.place_of(leader);
+        let ended = SystemTime::now();
+        end(fleet, at);
+        fleet.until("the other one leads", |fleet| fleet.leader().is_some_and(|now| now != leader));
+        let led = fleet.led_at();
+        fleet.start("coordinator");
+        if let Some(after) = led.and_then(|at| at.duration_since(ended).ok()) {
+            return after;
+        }
+    }
+    panic!("whoever is ended does not lead any more");
 }
 
 #[test]
