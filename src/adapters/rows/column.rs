@@ -51,14 +51,6 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// These texts, in memory that is taken once.
-    pub fn gathered<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Texts {
-        let (count, bytes) = texts.clone().fold((0, 0), |(count, bytes), text| (count + 1, bytes + text.len()));
-        let mut gathered = Texts { lengths: Vec::with_capacity(count), all: String::with_capacity(bytes) };
-        texts.for_each(|text| gathered.push(text));
-        gathered
-    }
-
     /// Adds a text.
     pub fn push(&mut self, text: &str) {
         self.lengths.push(u32::try_from(text.len()).expect("a text stays far below four gigabytes"));

@@ -20,8 +20,6 @@ const BLOCK_HEAD: usize = 1 + 8 + 1 + 4;
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 const ZSTD_LEVEL: i32 = 1;
-/// Bytes that a thread keeps for writing the next row.
-const SCRATCH_KEPT: usize = 1 << 20;
 
 /// Writes a small row.
 pub fn small<T: Serialize>(row: &T) -> Vec<u8> {
@@ -36,23 +34,22 @@ pub fn read_small<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, St
 
 /// Writes a large row: compressed where that helps, and with a checksum over everything behind it.
 pub fn block<T: Serialize>(row: &T) -> Vec<u8> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.raw.clear();
-        postcard::serialize_with_flavor(row, Buffer(&mut scratch.raw)).expect("a row's fields can all be written");
-        let length = u32::try_from(scratch.raw.len()).expect("a row stays far below four gigabytes");
-        let packed = scratch.compress();
-        let (method, body) = if packed { (ZSTD, &scratch.packed) } else { (PLAIN, &scratch.raw) };
-        let mut bytes = Vec::with_capacity(BLOCK_HEAD + body.len());
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&[0; 8]);
-        bytes.push(method);
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(body);
-        let checksum = xxh3_64(&bytes[9..]);
-        bytes[1..9].copy_from_slice(&checksum.to_le_bytes());
-        scratch.forget_large();
-        bytes
-    })
+    let raw = postcard::to_stdvec(row).expect("a row's fields can all be written");
+    let length = u32::try_from(raw.len()).expect("a row stays far below four gigabytes");
+    let packed = if raw.len() < COMPRESS_FROM { None } else { compress(&raw).filter(|packed| packed.len() < raw.len()) };
+    let (method, body) = match &packed {
+        Some(packed) => (ZSTD, packed),
+        None => (PLAIN, &raw),
+    };
+    let mut bytes = Vec::with_capacity(BLOCK_HEAD + body.len());
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&[0; 8]);
+    bytes.push(method);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(body);
+    let checksum = xxh3_64(&bytes[9..]);
+    bytes[1..9].copy_from_slice(&checksum.to_le_bytes());
+    bytes
 }
 
 /// Reads a large row. Any damaged byte is [`StoreError::Corrupt`].
@@ -98,65 +95,19 @@ fn parse<T: DeserializeOwned>(what: &str, version: u8, bytes: &[u8]) -> Result<T
     if version == VERSION && !rest.is_empty() { Err(corrupt(what, "it is too long")) } else { Ok(row) }
 }
 
-// A compressor's tables and the buffers are made once for each thread: making them for each pack would cost more than
-// compressing it.
+// A compressor's tables are made once for each thread: making them for each pack would cost more than compressing it.
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// What [`block`] works in.
-#[derive(Default)]
-struct Scratch {
-    raw: Vec<u8>,
-    packed: Vec<u8>,
-    compressor: Option<zstd::bulk::Compressor<'static>>,
-}
-
-impl Scratch {
-    /// Packs `raw`. `false` when that gains nothing.
-    fn compress(&mut self) -> bool {
-        if self.raw.len() < COMPRESS_FROM {
-            return false;
+fn compress(raw: &[u8]) -> Option<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
         }
-        if self.compressor.is_none() {
-            self.compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
-        }
-        let Some(compressor) = &mut self.compressor else { return false };
-        self.packed.clear();
-        self.packed.reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
-        compressor.compress_to_buffer(&self.raw, &mut self.packed).is_ok() && self.packed.len() < self.raw.len()
-    }
-
-    /// A row that was far larger than others does not keep its memory.
-    fn forget_large(&mut self) {
-        for buffer in [&mut self.raw, &mut self.packed] {
-            if buffer.capacity() > SCRATCH_KEPT {
-                *buffer = Vec::new();
-            }
-        }
-    }
-}
-
-/// Where postcard writes to: a buffer that is there already.
-struct Buffer<'a>(&'a mut Vec<u8>);
-
-impl postcard::ser_flavors::Flavor for Buffer<'_> {
-    type Output = ();
-
-    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(data);
-        Ok(())
-    }
-
-    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
-        self.0.push(data);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
+        slot.as_mut()?.compress(raw).ok()
+    })
 }
 
 fn decompress(packed: &[u8], length: usize) -> Option<Vec<u8>> {

@@ -46,7 +46,7 @@ pub fn write(pack: &SmsDeliveryPack) -> (Vec<u8>, Vec<u8>) {
     let texts = TextColumns {
         // A line follows its record closely: their distance is nearly always the same.
         lines: deltas(messages.iter().map(|m| m.line.wrapping_sub(m.record))),
-        bodies: Texts::gathered(messages.iter().map(|m| m.body.as_str())),
+        bodies: messages.iter().map(|m| m.body.as_str()).collect(),
         links: linked().map(|(at, link)| LinkColumn { message: at as u32, at: link.at }).collect(),
         codes: linked().map(|(_, link)| link.code.as_str()).collect(),
     };
