@@ -44,6 +44,20 @@ fn the_newest_comes_first_and_a_number_narrows() {
     });
 }
 
+#[test]
+fn ids_that_differ_in_their_ends_alone_are_found_by_one_call() {
+    over_all(async |subject| {
+        let stores = subject.stores();
+        let id = |n: u32| format!("00a7{n:02x}");
+        put(&stores, 1, 0, (0..256).map(|n| entry("a", &id(n), u64::from(n), part(1, n))).collect()).await;
+        // Backwards, behind one that nobody has.
+        let ids: Vec<(String, Option<Msisdn>)> = (0..=256).rev().map(|n| (id(n), None)).collect();
+        let found = stores.receipt_index.find("a", &ids).await.expect("they are looked up");
+        let wanted = (0..=256).rev().map(|n| if n == 256 { vec![] } else { vec![part(1, n)] });
+        assert_eq!(found, wanted.collect::<Vec<_>>());
+    });
+}
+
 /// 3,000 ids in windows of 50, with one id that is used again in every window: far more than the small index keeps in
 /// memory, so there are runs, and runs of runs.
 async fn fill(stores: &Stores) {

@@ -4,12 +4,12 @@
 //! window go into a few partitions, by a few unlogged batches; ids that are random get a partition each. An entry lives
 //! for a set time, longer than receipts are waited for. The number is kept as a hash: it narrows, and names nobody.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::key;
-use super::statement::Statement;
+use super::statement::{NAMES_AT_ONCE, Statement};
 use super::store::CqlStore;
 use crate::model::id::{LaneKey, Msisdn, RecipientKey};
 use crate::model::lane::mix;
@@ -20,8 +20,6 @@ use crate::ports::receipts::{IndexEntry, PartKey, ReceiptIndex, UncertainEntry};
 const TAIL: usize = 2;
 /// Partitions that one call reads or writes at once.
 const PARTITIONS_AT_ONCE: usize = 64;
-/// Tails that one read asks for: ScyllaDB refuses more than a hundred.
-const TAILS_AT_ONCE: usize = 100;
 /// Bytes of an entry beside its texts, about.
 const ENTRY_BYTES: usize = 64;
 
@@ -83,9 +81,14 @@ impl CqlStore {
         self.cql.write_rows(&NOTE, notes.into_iter().map(row).collect(), |_| ENTRY_BYTES + key_bytes).await
     }
 
-    /// The entries of some ids that share a partition.
-    async fn entries_of(&self, account: &str, head: &str, tails: &[&str]) -> Result<Vec<Found>, StoreError> {
-        self.cql.rows(&FIND, (account, head, tails)).await
+    /// The entries of some ids that share a partition, each with its head.
+    async fn entries_of<'a>(&self, account: &str, head: &'a str, tails: Vec<&str>) -> Result<Vec<(&'a str, Found)>, StoreError> {
+        let mut found = Vec::new();
+        for some in tails.chunks(NAMES_AT_ONCE) {
+            let entries: Vec<Found> = self.cql.rows(&FIND, (account, head, some)).await?;
+            found.extend(entries.into_iter().map(|entry| (head, entry)));
+        }
+        Ok(found)
     }
 }
 
@@ -110,21 +113,15 @@ fn parts_of(entries: &[&Found], number: Option<Msisdn>) -> Result<Vec<PartKey>, 
 impl ReceiptIndex for CqlStore {
     async fn find(&self, account: &str, ids: &[(String, Option<Msisdn>)]) -> Result<Vec<Vec<PartKey>>, StoreError> {
         // One read for the ids of a partition: receipts come back in about the order in which their messages went out.
-        let mut heads: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (id, _) in ids {
-            let (head, tail) = halves(id);
-            heads.entry(head).or_default().insert(tail);
+        let mut partitions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (head, tail) in ids.iter().map(|(id, _)| halves(id)) {
+            partitions.entry(head).or_default().insert(tail);
         }
-        let reads = heads.iter().flat_map(|(head, tails)| {
-            let tails: Vec<&str> = tails.iter().copied().collect();
-            tails.chunks(TAILS_AT_ONCE).map(|some| (*head, some.to_vec())).collect::<Vec<_>>()
-        });
-        let reads: Vec<(&str, Vec<&str>)> = reads.collect();
-        let read = async |(head, tails): (&str, Vec<&str>)| Ok((head.to_owned(), self.entries_of(account, head, &tails).await?));
-        let answers: Vec<(String, Vec<Found>)> =
-            stream::iter(reads).map(read).buffer_unordered(PARTITIONS_AT_ONCE).try_collect().await?;
-        let mut found: HashMap<(&str, &str), Vec<&Found>> = HashMap::new();
-        for (head, entry) in answers.iter().flat_map(|(head, entries)| entries.iter().map(move |entry| (head, entry))) {
+        let reads: Vec<_> =
+            partitions.into_iter().map(|(head, tails)| self.entries_of(account, head, tails.into_iter().collect())).collect();
+        let answers: Vec<Vec<(&str, Found)>> = stream::iter(reads).buffer_unordered(PARTITIONS_AT_ONCE).try_collect().await?;
+        let mut found: BTreeMap<(&str, &str), Vec<&Found>> = BTreeMap::new();
+        for (head, entry) in answers.iter().flatten() {
             found.entry((head, &entry.0)).or_default().push(entry);
         }
         ids.iter().map(|(id, number)| parts_of(found.get(&halves(id)).map_or(&[], Vec::as_slice), *number)).collect()

@@ -14,7 +14,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::merge::{behind_texts, merged, signed, unsigned};
-use super::statement::Statement;
+use super::statement::{NAMES_AT_ONCE, Statement};
 use super::store::CqlStore;
 use crate::model::time::Timestamp;
 use crate::ports::StoreError;
@@ -22,8 +22,6 @@ use crate::ports::journal::{Direction, Entry, Journal, Place, Stream};
 
 /// Partitions that one call works on at once.
 const PARTITIONS_AT_ONCE: usize = 16;
-/// Rows that one read asks for by name: ScyllaDB refuses more than a hundred.
-const NAMES_AT_ONCE: usize = 100;
 /// Bytes of a row beside its texts, about.
 const KEY_BYTES: usize = 48;
 /// Scopes that one read of a sweep gives.

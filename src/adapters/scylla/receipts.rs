@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::bucket::Bucketed;
 use super::key;
-use super::statement::Statement;
+use super::statement::{NAMES_AT_ONCE, Statement};
 use super::store::CqlStore;
 use crate::adapters::rows::receipt;
 use crate::model::id::{LaneKey, RecipientKey};
@@ -25,8 +25,6 @@ use crate::ports::receipts::{MatchedReport, PartKey, Receipts};
 const BUCKET_PLACES: u32 = 65_536;
 /// Partitions that one call reads and writes at once.
 const PARTITIONS_AT_ONCE: usize = 32;
-/// Rows that one read asks for by name: ScyllaDB refuses more than a hundred.
-const NAMES_AT_ONCE: usize = 100;
 /// Rows read beyond what a list asks for, to see where a recipient ends.
 const ROWS_BEYOND: usize = 32;
 /// Bytes of a row beside its body, about.

@@ -17,6 +17,9 @@ pub struct Statement {
     page_rows: i32,
 }
 
+/// Rows that one read asks for by name: ScyllaDB refuses more than a hundred.
+pub(super) const NAMES_AT_ONCE: usize = 100;
+
 /// How a statement is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
