@@ -123,13 +123,12 @@ impl Bed {
         let after_delivery = servers.cpu(processes);
         let conditional = conditional(processes) - conditional_before;
         let began = Instant::now();
-        wait(folder.path(), "every receipt counted", &["report", &batch], |report| {
+        let report = wait(folder.path(), "every receipt counted", &["report", &batch], |report| {
             let count = |pointer| report.pointer(pointer).and_then(Value::as_u64);
             count("/settlement/deliveries/delivered") == count("/settlement/outcomes/accepted")
         });
         let settled_in = began.elapsed();
         let at_end = servers.cpu(processes);
-        let report = ask(folder.path(), &["report", &batch]).expect("a report");
         let accepted = report.pointer("/settlement/outcomes/accepted").and_then(Value::as_u64).unwrap_or(0);
 
         let thousands = recipients as f64 / 1_000.0;
@@ -193,9 +192,13 @@ fn ask(folder: &Path, arguments: &[&str]) -> Option<Value> {
     serde_json::from_slice(&output.stdout).ok()
 }
 
-fn wait(folder: &Path, what: &str, arguments: &[&str], holds: impl Fn(&Value) -> bool) {
+/// The first answer of which something holds.
+fn wait(folder: &Path, what: &str, arguments: &[&str], holds: impl Fn(&Value) -> bool) -> Value {
     let began = Instant::now();
-    while !ask(folder, arguments).is_some_and(|value| holds(&value)) {
+    loop {
+        if let Some(value) = ask(folder, arguments).filter(|value| holds(value)) {
+            return value;
+        }
         assert!(began.elapsed() < DEADLINE, "it never was: {what}");
         std::thread::sleep(Duration::from_millis(500));
     }
