@@ -65,11 +65,16 @@ impl Collector {
     }
 }
 
+/// The configuration's part that tells of every batch and everybody in it.
+pub fn everybody_followed(endpoint: &str) -> String {
+    format!("[trace]\nendpoint = \"{endpoint}\"\nsample = 1.0\nrecipients = 1.0\ntimeout = 1.0\n")
+}
+
 /// A folder whose fleet tells of every batch and everybody in it.
 fn place(provider: &Provider, endpoint: &str) -> Place {
     let place = Place::new(provider.port(), 1_000);
     let before = std::fs::read_to_string(place.path("smsfleet.toml")).expect("a configuration");
-    let trace = format!("[trace]\nendpoint = \"{endpoint}\"\nsample = 1.0\nrecipients = 1.0\ntimeout = 1.0\n");
+    let trace = everybody_followed(endpoint);
     place.write("smsfleet.toml", format!("{before}[log]\nlevel = \"info\"\nformat = \"json\"\n{trace}"));
     place.write("list.csv", list(RECIPIENTS));
     place

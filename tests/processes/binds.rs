@@ -32,10 +32,7 @@ fn an_account_with_one_slot_has_sessions_in_one_deliverer_at_a_time() {
     let at = fleet.place_of(sheet["pid"].as_u64().expect("a process id") as u32);
     fleet.kill(at);
     fleet.until("the slot is lent to the other one", |fleet| holder(fleet).is_some_and(|worker| worker != first));
-    fleet.until("the batch has ended", |fleet| {
-        let state = fleet.run(&["batch", "show", &batch, "--json"]).json()["delivery"]["state"].clone();
-        state.as_str().is_some_and(|state| state.starts_with("COMPLETED"))
-    });
+    fleet.until("the batch has ended", |fleet| fleet.delivery(&batch).starts_with("COMPLETED"));
 
     taken_as_listed(&fleet.place, &provider, &batch, RECIPIENTS);
     let report = provider.get().report();
@@ -55,9 +52,7 @@ fn receipts_come_in_by_the_gateways_sessions_when_no_deliverer_is_left() {
     fleet.place.write("list.csv", list(RECIPIENTS));
     let batch = fleet.create("list.csv", "Hello {{name}}");
     fleet.until("all were sent", |_| provider.messages() == RECIPIENTS);
-    fleet.until("the batch has ended", |fleet| {
-        fleet.run(&["batch", "show", &batch, "--json"]).json()["delivery"]["state"] == "COMPLETED_SUCCEEDED"
-    });
+    fleet.until("the batch has ended", |fleet| fleet.delivery(&batch) == "COMPLETED_SUCCEEDED");
     let at = fleet.some("deliver");
     assert_eq!(fleet.terminate(at).1, Some(0));
     assert!(provider.get().report().receipts.waiting > 0, "receipts are still to come");

@@ -162,14 +162,14 @@ impl Fleet {
         leads["pid"].as_u64().map(|pid| pid as u32)
     }
 
-    /// Whether a process of ours has this id.
-    pub fn has(&mut self, pid: u32) -> bool {
-        self.members.iter_mut().any(|member| member.running.id() == pid)
+    /// The place of the process with this id, if it is one of ours.
+    pub fn find(&mut self, pid: u32) -> Option<usize> {
+        self.members.iter_mut().position(|member| member.running.id() == pid)
     }
 
     /// The place of the process with this id.
     pub fn place_of(&mut self, pid: u32) -> usize {
-        self.members.iter_mut().position(|member| member.running.id() == pid).expect("it is one of ours")
+        self.find(pid).expect("it is one of ours")
     }
 
     /// The place of some process with this role.
@@ -226,10 +226,23 @@ impl Fleet {
 
     /// Creates a batch over a list in the fleet's folder and starts it; its id.
     pub fn create(&self, list: &str, template: &str) -> String {
-        let created =
+        self.created(list, template).0
+    }
+
+    /// The same, and what the command logged.
+    pub fn created(&self, list: &str, template: &str) -> (String, String) {
+        let create =
             ["batch", "create", "--recipients", list, "--template", template, "--account", "main", "--auto-trigger", "--json"];
-        let said = self.run(&created).ended(0).json();
-        said["batch"]["batch_id"].as_str().unwrap_or_else(|| panic!("no id in {said}")).to_owned()
+        let said = self.run(&create).ended(0);
+        let created = said.json();
+        let id = created["batch"]["batch_id"].as_str().unwrap_or_else(|| panic!("no id in {created}"));
+        (id.to_owned(), said.err)
+    }
+
+    /// The state of a batch's delivery; empty when it is not said.
+    pub fn delivery(&self, batch: &str) -> String {
+        let said = self.run(&["batch", "show", batch, "--json"]).json();
+        said["delivery"]["state"].as_str().unwrap_or_default().to_owned()
     }
 
     /// When a process last began to lead, by the log.

@@ -29,10 +29,12 @@ fn another_coordinator_leads_when_the_leader_is_killed_or_stopped() {
 /// before: then the next one is ended.
 fn moved(fleet: &mut Fleet, end: impl Fn(&mut Fleet, usize)) -> Duration {
     for _ in 0..5 {
-        let ours = |fleet: &mut Fleet| fleet.leader().filter(|leader| fleet.has(*leader));
-        fleet.until("one of two leads", |fleet| fleet.alive().len() == 2 && ours(fleet).is_some());
-        let Some(leader) = ours(fleet) else { continue };
-        let at = fleet.place_of(leader);
+        let mut leads = None;
+        fleet.until("one of two leads", |fleet| {
+            leads = fleet.leader().and_then(|leader| Some((leader, fleet.find(leader)?)));
+            leads.is_some() && fleet.alive().len() == 2
+        });
+        let (leader, at) = leads.expect("one leads");
         let ended = SystemTime::now();
         end(fleet, at);
         fleet.until("the other one leads", |fleet| fleet.leader().is_some_and(|now| now != leader));
@@ -61,9 +63,7 @@ fn two_leaders_at_once_do_no_harm() {
         fleet.until("the other one leads", |fleet| fleet.leader().is_some_and(|now| now != leader));
         fleet.signal(at, "CONT");
     }
-    fleet.until("the batch has ended", |fleet| {
-        fleet.run(&["batch", "show", &batch, "--json"]).json()["delivery"]["state"] == "COMPLETED_SUCCEEDED"
-    });
+    fleet.until("the batch has ended", |fleet| fleet.delivery(&batch) == "COMPLETED_SUCCEEDED");
     let report = fleet.run(&["report", &batch, "--json"]).json();
     assert_eq!(count(&report, "/settlement/outcomes/accepted"), 3_000, "{report}");
     let counted = provider.get().report();

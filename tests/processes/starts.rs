@@ -80,9 +80,7 @@ fn a_deliverer_that_is_told_to_stop_leaves_nobody_in_doubt() {
         assert!(took < Duration::from_secs(30), "{took:?}");
         fleet.start("deliver");
     }
-    fleet.until("the batch has ended", |fleet| {
-        fleet.run(&["batch", "show", &batch, "--json"]).json()["delivery"]["state"] == "COMPLETED_SUCCEEDED"
-    });
+    fleet.until("the batch has ended", |fleet| fleet.delivery(&batch) == "COMPLETED_SUCCEEDED");
     let report = fleet.run(&["report", &batch, "--json"]).json();
     assert_eq!(count(&report, "/settlement/outcomes/accepted"), 8_000, "{report}");
     assert_eq!(provider.get().report().repeated_numbers, 0);

@@ -1,7 +1,7 @@
 //! One message followed through a process for each step: what links them travels in Kafka's headers and in the store.
 
 use crate::endtoend::fixture::{Provider, list};
-use crate::endtoend::traced::{Collector, chain_is_whole, log_has_the_same_ids};
+use crate::endtoend::traced::{Collector, chain_is_whole, everybody_followed, log_has_the_same_ids};
 
 use super::fleet::{Fleet, Servers};
 
@@ -12,13 +12,10 @@ fn one_message_is_followed_through_all_processes() {
     let mut fleet = Fleet::new(Servers::shared(), &provider, 1_000);
     let text = std::fs::read_to_string(fleet.place.path("smsfleet.toml")).expect("the configuration");
     let endpoint = format!("http://127.0.0.1:{}", collector.port);
-    let trace = format!("[trace]\nendpoint = \"{endpoint}\"\nsample = 1.0\nrecipients = 1.0\ntimeout = 1.0\n");
-    fleet.place.write("smsfleet.toml", format!("{text}{trace}"));
+    fleet.place.write("smsfleet.toml", text + &everybody_followed(&endpoint));
     fleet.start_all(&["coordinator", "prepare", "deliver", "gateway"]);
     fleet.place.write("list.csv", list(RECIPIENTS));
-    let create = ["batch", "create", "--recipients", "list.csv", "--template", "Hello {{name}}", "--account", "main"];
-    let created = fleet.run(&[&create[..], &["--auto-trigger", "--json"]].concat()).ended(0);
-    let batch = created.json()["batch"]["batch_id"].as_str().expect("an id").to_owned();
+    let (batch, told) = fleet.created("list.csv", "Hello {{name}}");
     fleet.until("all receipts were told", |_| {
         collector.spans().iter().filter(|span| span.name == "receipt").count() as u64 == RECIPIENTS
     });
@@ -27,5 +24,5 @@ fn one_message_is_followed_through_all_processes() {
     }
     let spans = collector.spans();
     chain_is_whole(&spans, &batch, RECIPIENTS);
-    log_has_the_same_ids(&spans, &batch, &(created.err + &fleet.logs()));
+    log_has_the_same_ids(&spans, &batch, &(told + &fleet.logs()));
 }
