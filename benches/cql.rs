@@ -1,5 +1,6 @@
-//! Packs into a CQL store: through the ports, against the bare driver writing rows of the same size in the same run. The driver
-//! is measured twice: with rows that are there already, and making each row from its pack as the port has to.
+//! Packs into a CQL store: through the ports, against the bare driver in the same run. The driver is measured three times: with
+//! rows as the port stores them that are there already, making each such row from its pack as the port has to, and with rows
+//! of what the packs hold as it is, not compressed.
 //!
 //! Needs a server: `SMSFLEET_BENCH_CQL=host:port cargo bench -- cql`.
 
@@ -72,20 +73,24 @@ async fn measure(server: String, count: u64, of_pack: u64) {
     let began = Instant::now();
     packs.iter().for_each(|pack| drop(std::hint::black_box(rows::pack::write(pack))));
     println!("  making their bytes: {:.0} µs each, one core", began.elapsed().as_secs_f64() * 1e6 / packs.len() as f64);
-    let (mut ported, mut driven, mut working) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let plain = plain(&pack(0, of_pack));
+    let plain_bytes = plain.0.len() + plain.1.len();
+    let [mut ported, mut driven, mut working, mut plainly] = [Duration::ZERO; 4];
     for round in 0..ROUNDS {
         ported += through_ports(store.clone(), round, count, of_pack).await;
-        driven += by_driver(&bare, 2 * round, vec![made.clone(); count as usize], |row| row).await;
+        driven += by_driver(&bare, 3 * round, vec![made.clone(); count as usize], |row| row).await;
         let packs = (0..count).map(|n| pack(n, of_pack)).collect();
-        working += by_driver(&bare, 2 * round + 1, packs, |pack| rows::pack::write(&pack)).await;
+        working += by_driver(&bare, 3 * round + 1, packs, |pack| rows::pack::write(&pack)).await;
+        plainly += by_driver(&bare, 3 * round + 2, vec![plain.clone(); count as usize], |row| row).await;
     }
     let rate = |took: Duration| (count * u64::from(ROUNDS)) as f64 / took.as_secs_f64();
-    let (ported, driven, working) = (rate(ported), rate(driven), rate(working));
-    let line = |name, rate: f64| println!("  {name:<34} {rate:>9.0} rows/s {:>11.0} recipients/s", rate * of_pack as f64);
+    let [ported, driven, working, plainly] = [ported, driven, working, plainly].map(rate);
+    let line = |name: &str, rate: f64| println!("  {name:<34} {rate:>9.0} rows/s {:>11.0} recipients/s", rate * of_pack as f64);
     line("ports", ported);
     line("driver, rows ready-made", driven);
     line("driver, rows made from packs", working);
-    println!("  ports against them: {:.2} and {:.2}", ported / driven, ported / working);
+    line(&format!("driver, plain rows of {plain_bytes} bytes"), plainly);
+    println!("  ports against them: {:.2}, {:.2}, {:.2}", ported / driven, ported / working, ported / plainly);
     bare.query_unpaged(format!("DROP KEYSPACE {}", config.keyspace), ()).await.expect("it is dropped");
 }
 
@@ -132,6 +137,12 @@ async fn by_driver<T>(session: &Session, round: u32, rows: Vec<T>, make: impl Fn
         stored.expect("it is stored");
     }
     began.elapsed()
+}
+
+/// What a pack holds, not compressed: numbers and records, and the texts.
+fn plain(pack: &SmsDeliveryPack) -> (Vec<u8>, Vec<u8>) {
+    let head = pack.messages.iter().flat_map(|message| [message.number.0, message.record]).flat_map(u64::to_be_bytes);
+    (head.collect(), pack.messages.iter().flat_map(|message| message.body.bytes()).collect())
 }
 
 fn pack(first: u64, recipients: u64) -> SmsDeliveryPack {
