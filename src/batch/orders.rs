@@ -17,6 +17,7 @@ use crate::ports::StoreError;
 use crate::runtime::control::{change, load_row};
 use crate::runtime::fence::fence;
 use crate::runtime::job::Job;
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::{Schedule, store};
 
 /// How long a pending order is left to the command that gave it.
@@ -41,6 +42,7 @@ impl SmsBatchService {
         let Some(row) = load_row(&*self.stores.batches, batch, &*self.world.chance).await? else { return Ok(()) };
         let Some(order) = row.row.orders.pending.clone() else { return Ok(()) };
         let recipients = match &order.work {
+            Work::ChangeProvider { .. } if mutation::is_on(Bug::NoFenceOnProvider) => None,
             Work::ChangeProvider { .. } => {
                 let lanes = self.stores.ledgers.list(batch).await?;
                 let (ledgers, chance) = (&*self.stores.ledgers, &*self.world.chance);

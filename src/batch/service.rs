@@ -22,6 +22,7 @@ use crate::ports::{Stores, World};
 use crate::runtime::control::{change, create};
 use crate::runtime::digest::{digest, hex};
 use crate::runtime::fence::fence;
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{Piece, Span};
 
 /// Creates batches and carries out commands.
@@ -199,7 +200,11 @@ impl SmsBatchService {
         };
         self.wake.notify_one();
         let mut lanes = self.stores.ledgers.list(batch).await?;
-        if let Command::Cancel | Command::Pause = command {
+        let forgets = match command {
+            Command::Cancel => mutation::is_on(Bug::NoFenceOnCancel),
+            _ => mutation::is_on(Bug::NoFenceOnPause),
+        };
+        if matches!(command, Command::Cancel | Command::Pause) && !forgets {
             let number = row.task_number;
             let behind = |read: &Versioned<Ledger>| match command {
                 Command::Cancel => read.row.fence_closed(number),

@@ -18,6 +18,7 @@ use crate::runtime::control::change;
 use crate::runtime::fence::fence;
 use crate::runtime::job::Job;
 use crate::runtime::metrics;
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{self, Piece};
 
 /// A lane that is not done and whose ledger did not move for so long gets its tokens again.
@@ -64,7 +65,8 @@ impl DeliveryStatusTracker {
         }
         match row.delivery.state {
             StepState::Running => {
-                if ledgers.iter().all(|(_, ledger)| ledger.row.is_done()) {
+                let done = |ledger: &Ledger| ledger.is_done() || mutation::is_on(Bug::FinishOpen) && ledger.undeclared() == 0;
+                if ledgers.iter().all(|(_, ledger)| done(&ledger.row)) {
                     return self.finish(row, ledgers).await;
                 }
                 self.send_again(row, &ledgers, first_round).await;
@@ -106,6 +108,9 @@ impl DeliveryStatusTracker {
 
     async fn send_again(&self, row: &BatchRow, ledgers: &[(LaneKey, Versioned<Ledger>)], first_round: bool) {
         let now = self.world.clock.now();
+        if mutation::is_on(Bug::LostWakeUp) {
+            return;
+        }
         let mut tokens = Vec::new();
         {
             let mut term = self.term.lock().unwrap_or_else(PoisonError::into_inner);

@@ -22,6 +22,7 @@ use crate::model::window::{Answered, RetryEntry};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::provider::Submit;
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::{erased, metrics};
 
 /// What came of a turn.
@@ -47,7 +48,7 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
     let Ok(leg) = lane.held.row.next_leg(declared_at).cloned() else { return Ok(Declared::Nothing) };
     let (from, to) = (leg.declared, leg.len.min(leg.declared.saturating_add(turn.size)));
     let entries = lane.loader.entries(leg.id, from, to).await?;
-    let prepared = prepare(lane, &reading.row.batch, &account, &entries, leg.foreign).await?;
+    let mut prepared = prepare(lane, &reading.row.batch, &account, &entries, leg.foreign).await?;
     let mut window = OpenWindow {
         window: 0,
         leg: leg.id,
@@ -58,6 +59,10 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
         declared_at,
         send_by: declared_at.plus(SEND_BY),
     };
+    let send_by = if mutation::is_on(Bug::NoSendBy) { std::time::Duration::MAX } else { declared + SEND_BY };
+    if mutation::is_on(Bug::SendBeforeDeclare) {
+        send_before(lane, &window, &entries, &mut prepared, declared).await?;
+    }
     // Loading may have taken long: the promise of a pause rests on the reading's age at the moment of the declare.
     let (clock, number, mut stale) = (ctx.world.clock.clone(), lane.task.number, false);
     let applied = lane
@@ -89,9 +94,35 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
         submits: prepared.submits,
         local: prepared.local,
         declared,
-        send_by: declared + SEND_BY,
+        send_by,
         stop: lane.halt.clone(),
     })))
+}
+
+/// What [`Bug::SendBeforeDeclare`] does: the window runs now, and its answers are there when it is declared.
+async fn send_before(
+    lane: &Lane,
+    window: &OpenWindow,
+    entries: &[RetryEntry],
+    prepared: &mut Prepared,
+    declared: std::time::Duration,
+) -> Result<(), StoreError> {
+    let Some(route) = lane.ctx.routes.get(&window.account).cloned() else { return Ok(()) };
+    let window = OpenWindow { window: lane.held.version + 1, ..window.clone() };
+    let key = WindowKey { lane: lane.key, window: window.window };
+    let job = Job {
+        key,
+        followed: Followed::begin(key, &window, entries, &lane.loader, None, std::time::Duration::ZERO),
+        window,
+        entries: entries.to_vec(),
+        submits: std::mem::take(&mut prepared.submits),
+        local: std::mem::take(&mut prepared.local),
+        declared,
+        send_by: declared + SEND_BY,
+        stop: lane.halt.clone(),
+    };
+    prepared.local = super::window::run(lane.ctx.clone(), route, job).await?.answers;
+    Ok(())
 }
 
 /// An answer that needs no account, to the first part that was asked for: it must not look as if the message had only this one.
@@ -141,7 +172,10 @@ async fn prepare(
         }
     }
     let numbers: Vec<_> = messages.iter().map(|(_, message)| message.number).collect();
-    let suppressed = lane.ctx.stores.suppressions.check(&numbers).await?;
+    let mut suppressed = lane.ctx.stores.suppressions.check(&numbers).await?;
+    if mutation::is_on(Bug::NoSuppression) {
+        suppressed.fill(false);
+    }
     for ((entry, message), suppressed) in messages.into_iter().zip(suppressed) {
         if suppressed {
             prepared.local.push(local(&entry, Answer::Suppressed));

@@ -12,6 +12,7 @@ use crate::model::ledger::{Closing, Ledger, LedgerRefusal};
 use crate::model::limits::LEGS_MAX;
 use crate::model::window::{RetryEntry, RetryPack, sort_out};
 use crate::ports::StoreError;
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::store;
 
 /// How some ended windows close, in this order.
@@ -48,6 +49,9 @@ pub async fn plan(
         {
             rest.retain(|(entry, _)| entry.seq < first);
             closing.lower_to = Some(place);
+        }
+        if mutation::is_on(Bug::ForgetNotNow) {
+            rest.clear();
         }
         for (entry, delay) in rest {
             again.entry(delay).or_default().push(entry);
@@ -94,7 +98,7 @@ fn untouched_tail(end: &Ended) -> Option<(u32, u32)> {
     let mut touched: Vec<u32> = end.answers.iter().filter(|a| a.answer != Answer::NotSent).map(|a| a.seq).collect();
     let answered: std::collections::BTreeSet<u32> = end.answers.iter().map(|a| a.seq).collect();
     touched.extend(end.entries.iter().map(|entry| entry.seq).filter(|seq| !answered.contains(seq)));
-    let last_touched = touched.into_iter().max();
+    let last_touched = touched.into_iter().max().filter(|_| !mutation::is_on(Bug::LowerTooFar));
     let index = end.entries.iter().position(|entry| last_touched.is_none_or(|last| entry.seq > last))?;
     let first = end.entries[index].seq;
     // In the manifest a place is the recipient itself; in a retry pack the places are its entries.

@@ -29,6 +29,7 @@ use crate::model::window::OnUncertain;
 use crate::ports::StoreError;
 use crate::ports::control::Versioned;
 use crate::runtime::control::{change, change_from};
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{self, Piece};
 
 /// How long a lane outside the batch's hours is left alone: the zone's clock may be set meanwhile.
@@ -135,7 +136,14 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
         return Err(StoreError::Corrupt(format!("lane {} has no manifest", key.lane)));
     };
     let worker = ctx.worker;
-    let claimed = change(&*ctx.stores.ledgers, key, &*ctx.world.chance, |current| current.row.claim(worker, task.number)).await?;
+    let claim = |current: &Versioned<Ledger>| {
+        let mut row = current.row.claim(worker, task.number)?;
+        if mutation::is_on(Bug::CursorFromToken) {
+            row.legs.iter_mut().for_each(|leg| leg.declared = 0);
+        }
+        Ok(row)
+    };
+    let claimed = change(&*ctx.stores.ledgers, key, &*ctx.world.chance, claim).await?;
     match claimed {
         Ok(held) => Ok(Ok((held, Loader::new(key, manifest, &ctx.stores), reading))),
         Err(LedgerRefusal::Closed) => Ok(Err(LaneEnd::Done)),
@@ -305,7 +313,8 @@ impl Lane {
     /// Closes windows by one change of the ledger. False when the lane is somebody else's now.
     async fn close(&mut self, ended: Vec<Ended>) -> Result<bool, StoreError> {
         let reading = self.ctx.readings.get(self.key.batch).await.ok().flatten();
-        let resend = reading.is_some_and(|reading| reading.row.batch.on_uncertain == OnUncertain::Resend);
+        let resend = reading.is_some_and(|reading| reading.row.batch.on_uncertain == OnUncertain::Resend)
+            || mutation::is_on(Bug::ResendUnasked);
         let plan: Plan = ending::plan(&self.ctx, self.key, &self.held.row, &mut self.loader, ended, resend).await?;
         if plan.is_empty() {
             return Ok(true);

@@ -25,6 +25,7 @@ use crate::ports::rates::Grant;
 use crate::ports::receipts::{IndexEntry, PartKey, UncertainEntry};
 use crate::ports::tallies::Tally;
 use crate::runtime::metrics;
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::{Schedule, store};
 
 /// A declared window, ready to run.
@@ -97,11 +98,19 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     if !uncertain.is_empty() {
         store(forever(&ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
     }
-    store(forever(&ctx), || ctx.stores.windows.put(key, &row, index.clone())).await?;
+    if !(mutation::is_on(Bug::ConditionalAnswers) && was_replaced(&ctx, &window, key).await?) {
+        store(forever(&ctx), || ctx.stores.windows.put(key, &row, index.clone())).await?;
+    }
     count(&ctx, key, &row.answers);
     followed.end(&row.answers);
     let handed = handed.filter(|_| is_touched(&row.answers));
     Ok(Ended { window, entries, answers: row.answers, handed })
+}
+
+/// What [`Bug::ConditionalAnswers`] asks for.
+async fn was_replaced(ctx: &Delivery, window: &OpenWindow, key: WindowKey) -> Result<bool, StoreError> {
+    let ledger = ctx.stores.ledgers.load(key.lane).await?;
+    Ok(ledger.is_none_or(|ledger| ledger.row.owner != window.declarer))
 }
 
 /// Waits for as long as it takes: a window's answers are the only place where its truth is.
@@ -271,6 +280,9 @@ fn part_of(key: WindowKey, answered: &Answered) -> PartKey {
 
 fn index_entries(account: &str, key: WindowKey, recipients: &Recipients, answers: &[Answered]) -> Vec<IndexEntry> {
     let mut entries = Vec::with_capacity(answers.len());
+    if mutation::is_on(Bug::NoIndex) {
+        return entries;
+    }
     for answered in answers {
         if let Answer::Accepted { id } = &answered.answer
             && !id.is_empty()

@@ -16,6 +16,7 @@ use crate::ports::StoreError;
 use crate::ports::control::{Cas, Versioned};
 use crate::runtime::control::{create, load_row};
 use crate::runtime::metrics;
+use crate::runtime::mutation::{self, Bug};
 
 /// Heads of packs read at once.
 const HEADS_AT_ONCE: usize = 8;
@@ -156,7 +157,10 @@ impl Sealing {
     }
 
     fn manifest(mut self) -> Manifest {
-        let strikes = strikes(&mut self.entries);
+        let mut strikes = strikes(&mut self.entries);
+        if mutation::is_on(Bug::NoDeduplication) {
+            strikes.clear();
+        }
         let mut totals = SealTotals { duplicates: strikes.len() as u64, ..SealTotals::default() };
         let mut struck = strikes.iter().copied().peekable();
         for (seq, (&segments, &ucs2)) in self.segments.iter().zip(&self.ucs2).enumerate() {

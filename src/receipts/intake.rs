@@ -21,6 +21,7 @@ use crate::ports::{StoreError, Stores, World};
 use crate::runtime::calm::Calm;
 use crate::runtime::erased::Erased;
 use crate::runtime::metrics;
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::{Schedule, store};
 use crate::runtime::trace::{self, Piece, Span};
 
@@ -98,7 +99,13 @@ impl Intake {
 
     /// Makes a batch of reports durable, then acknowledges it. When the store does not take it, nobody is acknowledged and
     /// the provider sends again.
-    pub async fn take_in(&self, batch: Vec<Reports>) {
+    pub async fn take_in(&self, mut batch: Vec<Reports>) {
+        if mutation::is_on(Bug::AcknowledgeEarly) {
+            for reports in &mut batch {
+                let (late, _) = tokio::sync::oneshot::channel();
+                let _ = std::mem::replace(&mut reports.ack, late).send(true);
+            }
+        }
         let written = self.write(&batch).await;
         if let Err(error) = &written {
             tracing::warn!(code = %error.code(), "reports could not be stored; their providers will send them again");
@@ -128,7 +135,7 @@ impl Intake {
             }
         }
         let schedule = || Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
-        if !parked.is_empty() {
+        if !parked.is_empty() && !mutation::is_on(Bug::ForgetUnmatched) {
             store(schedule(), || self.stores.parked.park(parked.clone())).await?;
         }
         self.record(matched).await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::metrics;
+use super::mutation::{self, Bug};
 use super::retry::Schedule;
 use crate::ports::clock::Chance;
 use crate::ports::control::{AfterUnknown, Cas, ControlRows, Versioned, after_unknown};
@@ -65,8 +66,12 @@ where
             Err(refusal) => return Ok(Err(refusal)),
         };
         let nonce = chance.next();
-        match replace(rows, key, current.version, &next, nonce, &mut waiting).await? {
-            Cas::Applied => return Ok(Ok(Versioned { version: current.version + 1, nonce, row: next })),
+        let mut version = current.version;
+        if mutation::is_on(Bug::NoCondition) {
+            version = load(rows, key, &mut waiting).await?.map_or(version, |row| row.version);
+        }
+        match replace(rows, key, version, &next, nonce, &mut waiting).await? {
+            Cas::Applied => return Ok(Ok(Versioned { version: version + 1, nonce, row: next })),
             Cas::Refused => metrics::count(&metrics::STORE_CONFLICTS, &[], 1),
         }
     }
@@ -126,9 +131,12 @@ where
             Ok(Cas::Refused) => return Ok(Cas::Refused),
             Err(error) => {
                 let unknown = matches!(error, StoreError::Unknown(_));
+                if unknown && mutation::is_on(Bug::UnknownIsApplied) {
+                    return Ok(Cas::Applied);
+                }
                 waiting.wait(error).await?;
                 // It certainly did not happen, and time has passed: the caller decides afresh.
-                if !unknown && !unsettled {
+                if !unknown && !unsettled || mutation::is_on(Bug::UnknownIsRefused) {
                     return Ok(Cas::Refused);
                 }
                 unsettled = true;

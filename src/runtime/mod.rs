@@ -10,6 +10,7 @@ pub mod logging;
 pub mod mention;
 pub mod metrics;
 pub mod moment;
+pub mod mutation;
 pub mod offsets;
 pub mod retry;
 pub mod short_code;

@@ -13,7 +13,7 @@ use smsfleet::ports::clock::Chance;
 use smsfleet::ports::control::{Cas, ControlRows, Versioned};
 use smsfleet::ports::meta::Meta;
 use smsfleet::ports::packs::{Manifests, Packs};
-use smsfleet::ports::receipts::IndexEntry;
+use smsfleet::ports::receipts::{IndexEntry, MatchedReport, Receipts};
 use smsfleet::ports::windows::{StoredWindow, Windows};
 use smsfleet::ports::{StoreError, Stores};
 use tokio::sync::watch;
@@ -158,6 +158,7 @@ impl Trouble {
             packs: Arc::new(TroubledPacks(inner.packs.clone(), self.clone())),
             manifests: Arc::new(TroubledManifests(inner.manifests.clone(), self.clone())),
             windows: Arc::new(TroubledWindows(inner.windows.clone(), self.clone())),
+            receipts: Arc::new(TroubledReceipts(inner.receipts.clone(), self.clone())),
             meta: Arc::new(TroubledMeta(inner.meta.clone(), self.clone())),
             ..inner.clone()
         }
@@ -220,6 +221,20 @@ impl Meta for TroubledMeta {
 
     async fn room(&self) -> Result<(), StoreError> {
         self.1.room()
+    }
+}
+
+struct TroubledReceipts(Arc<dyn Receipts>, Trouble);
+
+#[async_trait::async_trait]
+impl Receipts for TroubledReceipts {
+    async fn record(&self, reports: Vec<MatchedReport>) -> Result<Vec<bool>, StoreError> {
+        let inner = self.0.clone();
+        self.1.write(move || async move { inner.record(reports).await }).await
+    }
+
+    async fn list(&self, lane: LaneKey, from_seq: u32, limit: usize) -> Result<Vec<MatchedReport>, StoreError> {
+        self.1.read(self.0.list(lane, from_seq, limit)).await
     }
 }
 

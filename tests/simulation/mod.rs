@@ -9,6 +9,7 @@
 //! those.
 
 mod faults;
+mod mutations;
 mod network;
 mod operators;
 mod oracle;

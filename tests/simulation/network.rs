@@ -8,9 +8,11 @@ use smsfleet::adapters::system::SeededChance;
 use smsfleet::model::account::Account;
 use smsfleet::model::answer::{Answer, NotNow};
 use smsfleet::model::code::Code;
-use smsfleet::model::id::Msisdn;
+use smsfleet::model::id::{Msisdn, WorkerId};
+use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::receipt::{Ending, Report, Rung};
 use smsfleet::model::text::split;
+use smsfleet::model::time::Timestamp;
 use smsfleet::model::window::Answered;
 use smsfleet::ports::clock::{Chance, Clock};
 use smsfleet::ports::provider::{Chunk, Health, Provider, ReportSink, Reports, Submit};
@@ -27,8 +29,9 @@ pub struct Got {
     pub parts: BTreeMap<u8, u32>,
     /// Parts of the message.
     pub of: u8,
-    /// When it was last taken.
+    /// When it was last taken, on the boot clock and by the calendar.
     pub last: Duration,
+    pub last_at: Timestamp,
     pub number: Msisdn,
     /// Accounts that took parts of it.
     pub accounts: BTreeSet<String>,
@@ -57,6 +60,12 @@ pub struct Known {
     pub operators: Operators,
     /// What should never have arrived.
     pub wrong: Vec<String>,
+    /// Recipients of whom some part was taken without an answer.
+    pub silent: BTreeSet<String>,
+    /// Workers that crashed or were frozen: what they were told may never have been written down.
+    pub lost: BTreeSet<WorkerId>,
+    /// Numbers that were suppressed during the run, and when.
+    pub suppressed: BTreeMap<Msisdn, Duration>,
     next_id: u64,
     sinks: Vec<ReportSink>,
 }
@@ -134,11 +143,18 @@ impl Network {
         if let Err(wrong) = known.operators.arrives(&recipient, part, refused, self.clock.now()) {
             known.wrong.push(format!("{now:?} {wrong}: {recipient} part {part} at {account}"));
         }
+        if known.suppressed.get(&submit.number).is_some_and(|since| now > *since + SEND_BY + Duration::from_secs(1)) {
+            known.wrong.push(format!("{now:?} long suppressed, and handed over: {recipient}"));
+        }
+        if matches!(fate, Fate::TakenSilently) {
+            known.silent.insert(recipient.clone());
+        }
         if matches!(fate, Fate::Taken | Fate::TakenSilently) {
             let got = known.got.entry(recipient.clone()).or_default();
             *got.parts.entry(part).or_default() += 1;
             got.of = of;
             got.last = now;
+            got.last_at = self.clock.now();
             got.number = submit.number;
             got.accounts.insert(account.to_owned());
         }
@@ -235,8 +251,11 @@ impl Provider for Sessions {
         self.trouble.wait().await;
         let mut answers: Vec<(Answered, Duration)> = Vec::new();
         for submit in &chunk.messages {
-            // Each message is written on its own, and a freeze may come in between.
-            self.trouble.gate().await;
+            // Each message is written on its own, takes its time, and a freeze may come in between.
+            match self.network.chance.next() % 4 {
+                0 => self.trouble.wait().await,
+                _ => self.trouble.gate().await,
+            }
             let parts = split(&submit.text, self.account.capabilities.long_message).parts;
             let account = &self.account.name;
             for part in (0..parts).filter(|part| submit.parts == 0 || submit.parts & (1 << part) != 0) {

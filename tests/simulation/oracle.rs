@@ -38,6 +38,7 @@ pub async fn check(
         return Err(wrong.clone());
     }
     check_accounts(shared, row).await?;
+    check_times(shared, row, canceled).await?;
     let all = records(&batch.table_name);
     // Counted afresh: a receipt may have settled an uncertain recipient since the batch was settled.
     let accounts = accounts();
@@ -60,6 +61,7 @@ pub async fn check(
             return Err(format!("{wrong}\n{}", lane_story(shared, row, &line.number).await));
         }
     }
+    check_doubts(shared, row, &lines).await?;
     for (ends, count) in &by_outcome {
         if settlement.of(*ends) != *count {
             return Err(format!("batch {id}: the recount says {settlement:?}, the list says {by_outcome:?}"));
@@ -76,6 +78,31 @@ pub async fn check(
     outcome.failed += of(Ends::Failed);
     outcome.uncertain += of(Ends::Uncertain);
     outcome.canceled += of(Ends::Canceled);
+    Ok(())
+}
+
+/// Whoever is in doubt was taken without an answer, or was declared by a worker that did not live to write the answer down.
+async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) -> Result<(), String> {
+    let id = row.batch.batch_id;
+    let (silent, lost) = {
+        let known = shared.network.known();
+        (known.silent.clone(), known.lost.clone())
+    };
+    let unexplained =
+        |line: &&RecipientLine| line.outcome == Ends::Uncertain && !silent.contains(&format!("{id}/{}", line.number));
+    for line in lines.iter().filter(unexplained) {
+        let Some(number) = line.number.strip_prefix('+').and_then(|digits| digits.parse().ok()) else { continue };
+        let lane = LaneKey { batch: id, lane: lane_of(Msisdn(number), row.lanes) };
+        let windows = shared.stores.windows.list(lane, 0, 10_000).await.map_err(|error| error.to_string())?;
+        let by_lost = windows.iter().any(|stored| {
+            let window = stored.row.as_ref().map(|row| &row.window).or(stored.judgement.as_ref().map(|judged| &judged.window));
+            window.is_some_and(|window| lost.contains(&window.declarer))
+        });
+        if !by_lost {
+            let story = lane_story(shared, row, &line.number).await;
+            return Err(format!("in doubt, though it was answered and nobody died: {line:?}\n{story}"));
+        }
+    }
     Ok(())
 }
 
@@ -96,22 +123,59 @@ async fn check_accounts(shared: &Shared, row: &BatchRow) -> Result<(), String> {
     Ok(())
 }
 
+/// Nothing is declared after a cancel was answered, and nothing arrives after the send-by limit of the last window that its
+/// recipient was in.
+async fn check_times(shared: &Shared, row: &BatchRow, canceled: Option<Duration>) -> Result<(), String> {
+    let ago = canceled.map(|canceled| shared.clock.boot().saturating_sub(canceled));
+    let canceled = ago.map(|ago| Timestamp(shared.clock.now().0 - ago.as_millis() as i64));
+    for lane in 0..row.lanes {
+        let lane = LaneKey { batch: row.batch.batch_id, lane: lane as u8 };
+        let stored = shared.stores.windows.list(lane, 0, 10_000).await.map_err(|error| error.to_string())?;
+        let windows: Vec<_> = stored
+            .into_iter()
+            .filter_map(|stored| stored.row.map(|row| row.window).or(stored.judgement.map(|j| j.window)))
+            .collect();
+        if let Some(window) = windows.iter().find(|window| canceled.is_some_and(|canceled| window.declared_at > canceled)) {
+            return Err(format!("declared after the cancel was answered at {canceled:?}: {window:?}"));
+        }
+        let mut limits: BTreeMap<u64, Timestamp> = BTreeMap::new();
+        for (seq, number) in places(shared, lane).await? {
+            // Who is in a retry pack is not looked up: any of the lane's may hold them.
+            let of = windows.iter().filter(|window| window.leg != 0 || (window.from..window.to).contains(&seq));
+            let limit = limits.entry(number).or_default();
+            *limit = of.map(|window| window.send_by).fold(*limit, Ord::max);
+        }
+        for (number, limit) in limits {
+            let Some(got) = shared.network.known().got.get(&format!("{}/+{number}", lane.batch)).cloned() else { continue };
+            if got.last_at > limit {
+                return Err(format!("handed over after its window's limit: +{number} at {:?}, {limit:?}", got.last_at));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of a lane by their places.
+async fn places(shared: &Shared, lane: LaneKey) -> Result<Vec<(u32, u64)>, String> {
+    let manifest = shared.stores.manifests.get(lane).await.map_err(|error| error.to_string())?;
+    let mut places = vec![];
+    for pack in manifest.iter().flat_map(|manifest| &manifest.packs) {
+        let key = PackKey { lane, range: pack.range, attempt: pack.attempt, n: pack.n };
+        let head = shared.stores.packs.head(key).await.map_err(|error| error.to_string())?;
+        let numbers = head.map(|head| head.numbers).unwrap_or_default();
+        places.extend(numbers.iter().enumerate().map(|(at, number)| (pack.first_seq + at as u32, *number)));
+    }
+    Ok(places)
+}
+
 /// What the store holds of a number's lane.
 async fn lane_story(shared: &Shared, row: &BatchRow, number: &str) -> String {
     let Some(number) = number.strip_prefix('+').and_then(|digits| digits.parse().ok()) else { return String::new() };
     let lane = LaneKey { batch: row.batch.batch_id, lane: lane_of(Msisdn(number), row.lanes) };
     let ledger = shared.stores.ledgers.load(lane).await;
     let windows = shared.stores.windows.list(lane, 0, 1_000).await.unwrap_or_default();
-    let manifest = shared.stores.manifests.get(lane).await.ok().flatten();
-    let mut seq = None;
-    for pack in manifest.iter().flat_map(|manifest| &manifest.packs) {
-        let key = PackKey { lane, range: pack.range, attempt: pack.attempt, n: pack.n };
-        if let Ok(Some(head)) = shared.stores.packs.head(key).await
-            && let Some(at) = head.numbers.iter().position(|other| *other == number)
-        {
-            seq = Some(pack.first_seq + at as u32);
-        }
-    }
+    let places = places(shared, lane).await.unwrap_or_default();
+    let seq = places.iter().rev().find(|(_, other)| *other == number).map(|(seq, _)| *seq);
     let mut story = format!("lane {lane}, place {seq:?}, ledger {ledger:?}");
     for window in windows {
         let answers = window.row.iter().flat_map(|row| &row.answers).filter(|answered| Some(answered.seq) == seq);
@@ -167,7 +231,7 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
         _ => {}
     }
     if let Some(canceled) = canceled
-        && got.last > canceled + SEND_BY + Duration::from_secs(1)
+        && got.last > canceled + SEND_BY
     {
         return wrong("sent long after the cancel");
     }

@@ -50,6 +50,7 @@ pub struct Process {
     sessions: Tasks,
     frozen: watch::Sender<bool>,
     members: [MemberId; 2],
+    worker: WorkerId,
     /// Thrown out of its groups while it was frozen: its roles end when it wakes, as a process would that exits then.
     pub expelled: bool,
 }
@@ -121,11 +122,12 @@ impl Process {
         let ends =
             Ends { lead: Some(Leading::default()), prepare: Some(prepare), delivery: Some(delivery), reports: Some(reports) };
         let fleet = Fleet::start(edges, ends, settings(), worker);
-        Process { fleet, sessions, frozen, members, expelled: false }
+        Process { fleet, sessions, frozen, members, worker, expelled: false }
     }
 
     /// SIGKILL: everything in it ends where it stands; what the network took stays taken.
     pub fn crash(self, shared: &Shared) {
+        shared.network.known().lost.insert(self.worker);
         self.fleet.crash();
         self.sessions.abort_all();
         for member in self.members {
@@ -141,6 +143,7 @@ impl Process {
 
     /// SIGSTOP, seen from outside: nothing passes its ports; the queue gives its partitions away.
     pub fn freeze(&mut self, shared: &Shared) {
+        shared.network.known().lost.insert(self.worker);
         self.frozen.send_replace(true);
         self.expelled = true;
         for member in self.members {

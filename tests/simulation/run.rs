@@ -13,6 +13,7 @@ use smsfleet::adapters::system::SeededChance;
 use smsfleet::batch::SmsBatchService;
 use smsfleet::model::batch::{Command, SmsBatch};
 use smsfleet::model::id::BatchId;
+use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::state::StepState;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::World;
@@ -242,6 +243,8 @@ impl Run {
                     self.fire("suppressed during the run");
                     let number = smsfleet::model::id::Msisdn(digits);
                     self.shared.stores.suppressions.add(&[number]).await.map_err(|error| error.to_string())?;
+                    let now = self.shared.clock.boot();
+                    self.shared.network.known().suppressed.entry(number).or_insert(now);
                 }
             }
             16 => {
@@ -275,6 +278,10 @@ impl Run {
             }
             if command == Command::Cancel {
                 self.canceled.entry(id).or_insert(self.shared.clock.boot());
+                // What was declared before may still go, and nothing else.
+                let ledgers = self.shared.stores.ledgers.list(id).await.unwrap_or_default();
+                let open = ledgers.iter().map(|(_, ledger)| ledger.row.in_flight()).sum();
+                self.shared.network.known().operators.paused(id, self.shared.clock.now().plus(SEND_BY), open);
             }
             if command != Command::Resume {
                 self.fire(word);

@@ -1,0 +1,37 @@
+//! The proof of the proof: deliberate bugs, each of which the simulation must find.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use smsfleet::runtime::mutation::{Bug, switch_on};
+
+use super::run::simulate;
+
+/// Seeds that are tried for each bug.
+const SEEDS: u64 = 150;
+
+/// The first seed that fails with a bug, and what it says.
+fn found(bug: Bug) -> Option<(u64, String)> {
+    let _on = switch_on(bug);
+    (0..SEEDS).find_map(|seed| match catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
+        Ok(Ok(_)) => None,
+        Ok(Err(story)) => Some((seed, story.lines().next().unwrap_or_default().chars().take(120).collect())),
+        Err(_) => Some((seed, "it panics".into())),
+    })
+}
+
+#[test]
+fn every_deliberate_bug_is_found() {
+    // `SIMULATION_BUGS=NoIndex,LostWakeUp` looks at some alone.
+    let wanted = std::env::var("SIMULATION_BUGS").ok();
+    let is_wanted = |bug: &Bug| wanted.as_ref().is_none_or(|names| names.split(',').any(|name| name == format!("{bug:?}")));
+    let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(is_wanted).collect();
+    let mut survivors = vec![];
+    for &bug in &bugs {
+        match found(bug) {
+            Some((seed, story)) => println!("{bug:?}: seed {seed}: {story}"),
+            None => survivors.push(bug),
+        }
+    }
+    println!("{} of {} deliberate bugs were found", bugs.len() - survivors.len(), bugs.len());
+    assert!(survivors.is_empty(), "{survivors:?} survive {SEEDS} seeds: the simulation has to be improved");
+}
