@@ -7,6 +7,8 @@ pub mod cli;
 pub mod coordinate;
 pub mod deliver;
 pub mod dispatch;
+#[doc = include_str!("GUARANTEES.md")]
+pub mod guarantees {}
 pub mod links;
 pub mod model;
 pub mod ports;

@@ -16,6 +16,7 @@ use crate::model::window::RetryEntry;
 use crate::ports::StoreError;
 use crate::runtime::control::change;
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::mutation::{self, Bug};
 
 /// An order to send some recipients again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +55,7 @@ impl SmsBatchService {
     pub async fn plan_retry(&self, batch: BatchId, what: &RetryWhat, offers: &[Offer]) -> Result<RetryPlan, Fault> {
         let row = self.load(batch).await?.row;
         row.can(Command::Retry).map_err(|refusal| not_allowed(&row, refusal))?;
+        not_restored(&row)?;
         check(what)?;
         let mut bills = bills(offers, &row.batch.provider_type);
         let (mut recipients, mut partly, mut named) = (0, 0, Vec::new());
@@ -102,6 +104,7 @@ impl SmsBatchService {
                 Err(refusal) => return Err(refused(&row, refusal)),
             }
             row.can(Command::Retry).map_err(|refusal| not_allowed(&row, refusal))?;
+            not_restored(&row)?;
             let now = self.world.clock.now();
             let limit = request.not_after.or(row.batch.not_after);
             if limit.is_some_and(|limit| limit < now) && (row.batch.late_start != LateStart::Send || request.not_after.is_some())
@@ -145,6 +148,17 @@ impl SmsBatchService {
     async fn name(&self, row: &BatchRow, key: LaneKey, what: &RetryWhat) -> Result<Vec<RetryEntry>, StoreError> {
         self.select.select(row, key, what, row.orders.retries.saturating_add(1)).await
     }
+}
+
+/// Who was refused or not sent at the time of a backup may have been sent by an order that was lost with what came behind it.
+fn not_restored(row: &BatchRow) -> Result<(), Fault> {
+    let Some(since) = row.restored_to.filter(|_| !mutation::is_on(Bug::RetryRestored)) else { return Ok(()) };
+    let context = format!(
+        "batch {} was restored from a backup of {since}: whoever it says was refused or not sent may have been sent since. List them \
+         (`smsfleet recipients`), ask the provider about them, and create a new batch for those who did not get it",
+        row.batch.batch_id
+    );
+    Err(Fault::new(Code::NotAllowed, context))
 }
 
 fn check(what: &RetryWhat) -> Result<(), Fault> {

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::answer::Answer;
 use crate::model::batch::BatchRow;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{LaneKey, Msisdn, RecipientKey, WindowKey, WorkerId};
@@ -21,6 +22,7 @@ use crate::ports::control::{Cas, Versioned};
 use crate::ports::receipts::{PartKey, UncertainEntry};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
+use crate::runtime::mutation::{self, Bug};
 
 /// Batches read at once.
 const PAGE: usize = 200;
@@ -92,9 +94,14 @@ async fn batch(
         return Ok(());
     }
     drop_pending(stores, world, row).await?;
+    let marked = change(&*stores.batches, row.batch.batch_id, &*world.chance, |current| {
+        Ok::<_, ()>(BatchRow { restored_to: Some(since), ..current.row.clone() })
+    });
+    marked.await?.map(|_| ()).or(Ok::<_, Fault>(()))?;
     let mine: Vec<&str> =
         accounts.iter().filter(|(_, of)| *of == row.batch.provider_type).map(|(name, _)| name.as_str()).collect();
     for (key, ledger) in stores.ledgers.list(row.batch.batch_id).await? {
+        recovered.uncertain += doubt_open(stores, key, &ledger.row, since).await?;
         if !ledger.row.closed && ledger.row.undeclared() > 0 {
             recovered.uncertain += lane(stores, world, &mine, key, ledger, since).await?;
         }
@@ -147,6 +154,35 @@ async fn lane(
     }
 }
 
+/// Whoever was not handed over, or told "not now", in a window that was open at the time of the backup may have been sent again
+/// since: when the window is closed, they are in doubt like those without an answer. No fleet runs, so the row's one writer
+/// is gone.
+async fn doubt_open(stores: &Stores, lane: LaneKey, ledger: &Ledger, since: Timestamp) -> Result<u64, Fault> {
+    let mut doubted = 0;
+    if mutation::is_on(Bug::TrustOldAnswers) {
+        return Ok(0);
+    }
+    for window in &ledger.open {
+        let key = WindowKey { lane, window: window.window };
+        let Some(mut row) = stores.windows.get(key).await?.and_then(|stored| stored.row) else { continue };
+        let mut people = vec![];
+        for answered in &mut row.answers {
+            if matches!(answered.answer, Answer::NotSent | Answer::NotNow { .. }) {
+                answered.answer = Answer::NoAnswer;
+                people.push(answered.seq);
+            }
+        }
+        people.sort_unstable();
+        people.dedup();
+        if !people.is_empty() {
+            index(stores, &[&window.account], lane, &people, since).await?;
+            stores.windows.put(key, &row, vec![]).await?;
+            doubted += people.len() as u64;
+        }
+    }
+    Ok(doubted)
+}
+
 /// Places of a lane that were not declared at the time of the backup, of all its legs.
 async fn undeclared(stores: &Stores, key: LaneKey, ledger: &Ledger) -> Result<Vec<u32>, Fault> {
     let mut people = vec![];
@@ -195,7 +231,39 @@ async fn index(stores: &Stores, accounts: &[&str], key: LaneKey, people: &[u32],
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapters::memory::store::MemoryStore;
+    use crate::adapters::system::SeededChance;
+    use crate::model::answer::NotNow;
     use crate::model::batch::tests::batch as asked;
+    use crate::model::window::{Answered, WindowRow};
+
+    #[tokio::test]
+    async fn who_was_not_handed_over_in_a_window_open_at_the_backup_is_in_doubt() {
+        let stores = MemoryStore::new(std::sync::Arc::new(SeededChance::from_seed(1))).stores();
+        let lane = LaneKey { batch: crate::model::id::BatchId(7), lane: 0 };
+        let window = OpenWindow {
+            window: 4,
+            leg: 0,
+            from: 0,
+            to: 3,
+            account: "main".into(),
+            declarer: WorkerId(9),
+            declared_at: Timestamp(50),
+            send_by: Timestamp(60),
+        };
+        let not_now = Answer::NotNow { kind: NotNow::Throttled, detail: "".into() };
+        let answers = [Answer::Accepted { id: "x".into() }, not_now, Answer::NotSent];
+        let answers = answers.into_iter().enumerate();
+        let answers = answers.map(|(seq, answer)| Answered { seq: seq as u32, part: 0, parts: 1, answer }).collect();
+        let (key, row) = (WindowKey { lane, window: 4 }, WindowRow { window: window.clone(), answers, complete: true });
+        stores.windows.put(key, &row, vec![]).await.expect("it is put");
+        let ledger = Ledger { open: vec![window], ..Ledger::sealed(3) };
+        assert_eq!(doubt_open(&stores, lane, &ledger, Timestamp(100)).await.expect("it works"), 2);
+        let row = stores.windows.get(key).await.expect("it reads").and_then(|stored| stored.row).expect("a row");
+        let answers: Vec<Answer> = row.answers.into_iter().map(|answered| answered.answer).collect();
+        assert_eq!(answers, [Answer::Accepted { id: "x".into() }, Answer::NoAnswer, Answer::NoAnswer]);
+        assert_eq!(doubt_open(&stores, lane, &ledger, Timestamp(100)).await.expect("it works"), 0, "once is enough");
+    }
 
     #[test]
     fn only_what_cannot_have_been_sent_is_left_alone() {

@@ -185,6 +185,9 @@ pub struct BatchRow {
     /// Orders that take more than one write.
     #[serde(default)]
     pub orders: Orders,
+    /// Of when the backup was that the batch was restored from: nobody can tell whom orders since then named.
+    #[serde(default)]
+    pub restored_to: Option<Timestamp>,
 }
 
 /// A change of a step's state.
@@ -255,6 +258,7 @@ impl BatchRow {
             settlement: None,
             changes: vec![],
             orders: Orders::default(),
+            restored_to: None,
         }
     }
 

@@ -64,6 +64,10 @@ bugs! {
     LostWakeUp,
     /// A batch is finished while windows are open.
     FinishOpen,
+    /// After a restore, what was answered "not now" before the backup is sent again.
+    TrustOldAnswers,
+    /// After a restore, who was refused before the backup can be sent again.
+    RetryRestored,
 }
 
 thread_local! {

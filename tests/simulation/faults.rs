@@ -9,10 +9,15 @@ use smsfleet::adapters::system::SeededChance;
 use smsfleet::model::id::{BatchId, LaneKey, RangeKey, WindowKey};
 use smsfleet::model::pack::{Manifest, PackHead, PackKey, SmsDeliveryPack};
 use smsfleet::model::window::{Judgement, RetryPack, WindowRow};
+use smsfleet::model::task::{PrepareTask, SmsBatchPartitionTask};
+use smsfleet::model::trace::TraceParent;
+use smsfleet::ports::batches::{BatchIndex, Listed};
 use smsfleet::ports::clock::Chance;
 use smsfleet::ports::control::{Cas, ControlRows, Versioned};
+use smsfleet::ports::lease::Lease;
 use smsfleet::ports::meta::Meta;
 use smsfleet::ports::packs::{Manifests, Packs};
+use smsfleet::ports::queue::{QueueError, TaskSender};
 use smsfleet::ports::receipts::{IndexEntry, MatchedReport, Receipts};
 use smsfleet::ports::windows::{StoredWindow, Windows};
 use smsfleet::ports::{StoreError, Stores};
@@ -43,6 +48,8 @@ enum Fate {
     Applied,
     /// No answer, and it happens later.
     Late(Duration),
+    /// An answer, after long.
+    Slow(Duration),
 }
 
 impl Trouble {
@@ -77,12 +84,12 @@ impl Trouble {
     }
 
     fn fate(&self) -> Fate {
-        let per_mille = *self.per_mille.lock().expect("not poisoned");
-        if self.chance.next() % 1_000 >= per_mille {
+        if !self.is_mixed() {
             return Fate::Fine;
         }
-        let (fate, name) = match self.chance.next() % 5 {
-            0 | 1 => (Fate::Unavailable, "store unavailable"),
+        let (fate, name) = match self.chance.next() % 6 {
+            0 => (Fate::Unavailable, "store unavailable"),
+            1 => (Fate::Slow(Duration::from_millis(500 + self.chance.next() % 12_000)), "store slow"),
             2 => (Fate::Dropped, "timed out, not applied"),
             3 => (Fate::Applied, "timed out, applied"),
             _ => (Fate::Late(Duration::from_millis(50 + self.chance.next() % 3_000)), "timed out, applied late"),
@@ -93,6 +100,11 @@ impl Trouble {
 
     pub fn fire(&self, name: &'static str) {
         *self.fired.lock().expect("not poisoned").entry(name).or_default() += 1;
+    }
+
+    /// Whether this call meets trouble.
+    fn is_mixed(&self) -> bool {
+        self.chance.next() % 1_000 < *self.per_mille.lock().expect("not poisoned")
     }
 
     /// One write with its fate. `call` may be called later than this returns.
@@ -108,6 +120,15 @@ impl Trouble {
             Fate::Fine => {
                 let answer = call().await;
                 self.wait().await;
+                answer
+            }
+            Fate::Slow(takes) => {
+                // Before it happens or after, as long as it takes in all.
+                tokio::time::sleep(takes / 2).await;
+                self.gate().await;
+                let answer = call().await;
+                tokio::time::sleep(takes / 2).await;
+                self.gate().await;
                 answer
             }
             Fate::Unavailable => Err(StoreError::Unavailable("not now".into())),
@@ -138,10 +159,13 @@ impl Trouble {
 
     async fn read<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         self.wait().await;
-        if let Fate::Unavailable = self.fate() {
-            return Err(StoreError::Unavailable("not now".into()));
-        }
+        let takes = match self.fate() {
+            Fate::Unavailable => return Err(StoreError::Unavailable("not now".into())),
+            Fate::Slow(takes) => takes,
+            Fate::Fine | Fate::Dropped | Fate::Applied | Fate::Late(_) => Duration::ZERO,
+        };
         let answer = call.await;
+        tokio::time::sleep(takes).await;
         self.gate().await;
         answer
     }
@@ -160,6 +184,7 @@ impl Trouble {
             windows: Arc::new(TroubledWindows(inner.windows.clone(), self.clone())),
             receipts: Arc::new(TroubledReceipts(inner.receipts.clone(), self.clone())),
             meta: Arc::new(TroubledMeta(inner.meta.clone(), self.clone())),
+            batch_index: Arc::new(StaleIndex { inner: inner.batch_index.clone(), trouble: self.clone(), before: Mutex::default() }),
             ..inner.clone()
         }
     }
@@ -224,6 +249,113 @@ impl Meta for TroubledMeta {
     }
 }
 
+/// The list of active batches, sometimes as it was when it was last asked for: a projection may lag behind the rows.
+struct StaleIndex {
+    inner: Arc<dyn BatchIndex>,
+    trouble: Trouble,
+    before: Mutex<Vec<BatchId>>,
+}
+
+#[async_trait::async_trait]
+impl BatchIndex for StaleIndex {
+    async fn active(&self) -> Result<Vec<BatchId>, StoreError> {
+        let active = self.trouble.read(self.inner.active()).await?;
+        let before = std::mem::replace(&mut *self.before.lock().expect("not poisoned"), active.clone());
+        if before != active && self.trouble.is_mixed() {
+            self.trouble.fire("stale read");
+            return Ok(before);
+        }
+        Ok(active)
+    }
+
+    async fn list(&self, behind: Option<String>, limit: usize) -> Result<(Vec<Listed>, Option<String>), StoreError> {
+        self.trouble.read(self.inner.list(behind, limit)).await
+    }
+}
+
+/// The way into the queue: tokens that come twice, come late, or are lost with or without an error.
+pub struct TroubledSender(pub Arc<dyn TaskSender>, pub Trouble);
+
+impl TroubledSender {
+    async fn send<F, Fut>(&self, send: F) -> Result<(), QueueError>
+    where
+        F: Fn() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), QueueError>> + Send,
+    {
+        self.1.wait().await;
+        if !self.1.is_mixed() {
+            return send().await;
+        }
+        let draw = self.1.chance.next();
+        let late = Duration::from_millis(draw >> 8 & 0x3fff);
+        match draw % 4 {
+            0 => {
+                self.1.fire("token twice");
+                send().await?;
+                tokio::time::sleep(late / 8).await;
+                send().await
+            }
+            1 => {
+                self.1.fire("token late");
+                tokio::spawn(async move {
+                    tokio::time::sleep(late).await;
+                    let _ = send().await;
+                });
+                Ok(())
+            }
+            2 => {
+                self.1.fire("token sent, with an error");
+                send().await?;
+                Err(QueueError::Unavailable("no answer".into()))
+            }
+            _ => Err(QueueError::Unavailable("not now".into())),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl TaskSender for TroubledSender {
+    async fn send_delivery(&self, tasks: Vec<(u8, SmsBatchPartitionTask)>, trace: Option<TraceParent>) -> Result<(), QueueError> {
+        let inner = self.0.clone();
+        self.send(move || {
+            let (inner, tasks) = (inner.clone(), tasks.clone());
+            async move { inner.send_delivery(tasks, trace).await }
+        })
+        .await
+    }
+
+    async fn send_prepare(&self, tasks: Vec<PrepareTask>, trace: Option<TraceParent>) -> Result<(), QueueError> {
+        let inner = self.0.clone();
+        self.send(move || {
+            let (inner, tasks) = (inner.clone(), tasks.clone());
+            async move { inner.send_prepare(tasks, trace).await }
+        })
+        .await
+    }
+}
+
+/// The leader's lock behind a network: away, or taken without the taker being told.
+pub struct TroubledLease(pub Arc<dyn Lease>, pub Trouble);
+
+#[async_trait::async_trait]
+impl Lease for TroubledLease {
+    async fn acquire(&self, name: &str, token: u64, ttl: Duration) -> Result<bool, StoreError> {
+        self.1.wait().await;
+        let answer = self.0.acquire(name, token, ttl).await;
+        self.1.wait().await;
+        if self.1.is_mixed() {
+            self.1.fire("lease without an answer");
+            return Err(StoreError::Unknown("no answer".into()));
+        }
+        answer
+    }
+
+    async fn release(&self, name: &str, token: u64) -> Result<(), StoreError> {
+        self.1.wait().await;
+        self.0.release(name, token).await
+    }
+}
+
 struct TroubledReceipts(Arc<dyn Receipts>, Trouble);
 
 #[async_trait::async_trait]
@@ -282,6 +414,11 @@ impl Windows for TroubledWindows {
         self.1.wait().await;
         match self.1.fate() {
             Fate::Fine | Fate::Late(_) => inner.put(key, &row, index).await,
+            Fate::Slow(takes) => {
+                tokio::time::sleep(takes).await;
+                self.1.gate().await;
+                inner.put(key, &row, index).await
+            }
             Fate::Unavailable => Err(StoreError::Unavailable("not now".into())),
             Fate::Dropped => Err(StoreError::Unknown("no answer".into())),
             Fate::Applied => {

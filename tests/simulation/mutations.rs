@@ -1,13 +1,15 @@
 //! The proof of the proof: deliberate bugs, each of which the simulation must find.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 
 use smsfleet::runtime::mutation::{Bug, switch_on};
 
+use super::on_all_cores;
 use super::run::simulate;
 
 /// Seeds that are tried for each bug.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 300;
 
 /// The first seed that fails with a bug, and what it says.
 fn found(bug: Bug) -> Option<(u64, String)> {
@@ -25,13 +27,13 @@ fn every_deliberate_bug_is_found() {
     let wanted = std::env::var("SIMULATION_BUGS").ok();
     let is_wanted = |bug: &Bug| wanted.as_ref().is_none_or(|names| names.split(',').any(|name| name == format!("{bug:?}")));
     let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(is_wanted).collect();
-    let mut survivors = vec![];
-    for &bug in &bugs {
-        match found(bug) {
-            Some((seed, story)) => println!("{bug:?}: seed {seed}: {story}"),
-            None => survivors.push(bug),
-        }
-    }
+    let survivors = Mutex::new(vec![]);
+    on_all_cores(bugs.iter().copied(), |bug| match found(bug) {
+        Some((seed, story)) => println!("{bug:?}: seed {seed}: {story}"),
+        None => survivors.lock().expect("not poisoned").push(bug),
+    });
+    let survivors = survivors.into_inner().expect("not poisoned");
     println!("{} of {} deliberate bugs were found", bugs.len() - survivors.len(), bugs.len());
+    assert!(!bugs.is_empty(), "no bug has such a name: {wanted:?}");
     assert!(survivors.is_empty(), "{survivors:?} survive {SEEDS} seeds: the simulation has to be improved");
 }

@@ -66,6 +66,8 @@ pub struct Known {
     pub lost: BTreeSet<WorkerId>,
     /// Numbers that were suppressed during the run, and when.
     pub suppressed: BTreeMap<Msisdn, Duration>,
+    /// Whether the store was restored from a backup.
+    pub restored: bool,
     next_id: u64,
     sinks: Vec<ReportSink>,
 }
@@ -77,6 +79,8 @@ pub struct Network {
     clock: Arc<dyn Clock>,
     /// Misbehaviour in a thousand messages.
     pub per_mille: Mutex<u64>,
+    /// Milliseconds that a message takes at most to be written: a slow provider keeps windows open for long.
+    slowness: u64,
     fired: Fired,
 }
 
@@ -94,6 +98,7 @@ impl Network {
             chance: SeededChance::from_seed(seed),
             clock,
             per_mille: Mutex::new(60),
+            slowness: [0, 0, 60, 400][(seed >> 4) as usize % 4],
             fired,
         })
     }
@@ -109,6 +114,19 @@ impl Network {
 
     fn mixed(&self) -> bool {
         self.chance.next() % 1_000 < *self.per_mille.lock().expect("not poisoned")
+    }
+
+    fn mixed_again(&self) -> bool {
+        self.chance.next().is_multiple_of(2)
+    }
+
+    /// How long an answer takes: some come when others would have given up nearly.
+    fn latency(&self) -> Duration {
+        let late = self.mixed();
+        if late {
+            self.fire("answer late");
+        }
+        Duration::from_millis(self.chance.next() % if late { 5_900 } else { 300 })
     }
 
     fn fire(&self, name: &'static str) {
@@ -137,7 +155,13 @@ impl Network {
             Fate::Taken
         };
         let mut known = self.known();
-        let id = known.next_id + 1;
+        let id = if known.next_id > 0 && self.mixed() && self.chance.next().is_multiple_of(4) {
+            // The provider's counter stands still: two messages have one id.
+            self.fire("colliding id");
+            known.next_id
+        } else {
+            known.next_id + 1
+        };
         known.next_id = id;
         let refused = matches!(&fate, Fate::Refused(Answer::Failed { .. }));
         if let Err(wrong) = known.operators.arrives(&recipient, part, refused, self.clock.now()) {
@@ -172,6 +196,7 @@ impl Network {
             _ => Rung::Delivered,
         };
         let times = if draw.is_multiple_of(16) { 2 } else { 1 };
+        let on_its_way = (draw >> 40).is_multiple_of(8);
         if draw % 50 == 1 {
             self.fire("receipt never");
             return;
@@ -182,9 +207,18 @@ impl Network {
         if early {
             self.fire("receipt early");
         }
-        for copy in 0..times {
+        let delay = if early { 0 } else { 20 + (draw >> 8) % 20_000 };
+        let mut copies: Vec<(u64, Rung)> = (0..times).map(|copy| (delay + copy * 700, rung)).collect();
+        if on_its_way {
+            // That it is on its way is said when it has arrived long since, or before.
+            let said = (draw >> 48) % 30_000;
+            if said > delay {
+                self.fire("receipt out of order");
+            }
+            copies.push((said, Rung::EnRoute));
+        }
+        for (delay, rung) in copies {
             let (network, id, recipient, account) = (network.clone(), id.clone(), recipient.clone(), account.to_owned());
-            let delay = if early { 0 } else { 20 + (draw >> 8) % 20_000 } + copy * 700;
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(delay)).await;
                 while !network.deliver(&account, number, &id, rung).await {
@@ -250,23 +284,33 @@ impl Provider for Sessions {
     async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
         self.trouble.wait().await;
         let mut answers: Vec<(Answered, Duration)> = Vec::new();
-        for submit in &chunk.messages {
+        // Where in the chunk the session is lost, if it is: what was written before is not answered, the rest is not written.
+        let lost_at = (self.network.mixed() && self.network.mixed_again()).then(|| {
+            self.network.fire("session dropped");
+            self.network.chance.next() as usize % chunk.messages.len().max(1)
+        });
+        for (at, submit) in chunk.messages.iter().enumerate() {
             // Each message is written on its own, takes its time, and a freeze may come in between.
             match self.network.chance.next() % 4 {
                 0 => self.trouble.wait().await,
+                _ if self.network.slowness > 0 => {
+                    tokio::time::sleep(Duration::from_millis(self.network.chance.next() % self.network.slowness)).await;
+                    self.trouble.gate().await;
+                }
                 _ => self.trouble.gate().await,
             }
             let parts = split(&submit.text, self.account.capabilities.long_message).parts;
             let account = &self.account.name;
             for part in (0..parts).filter(|part| submit.parts == 0 || submit.parts & (1 << part) != 0) {
                 let answered = |answer| Answered { seq: submit.seq, part, parts, answer };
-                if chunk.stop.is_cancelled() || self.network.clock.boot() > chunk.send_by {
+                let is_lost = lost_at.is_some_and(|lost| at > lost);
+                if is_lost || chunk.stop.is_cancelled() || self.network.clock.boot() > chunk.send_by {
                     answers.push((answered(Answer::NotSent), Duration::ZERO));
                     continue;
                 }
                 let (fate, id) = self.network.take(submit, account, part, parts);
                 let early = self.network.mixed();
-                let latency = Duration::from_millis(self.network.chance.next() % 300);
+                let latency = self.network.latency();
                 match fate {
                     Fate::Taken => {
                         self.network.receipt(submit, account, id.clone(), early);
@@ -278,6 +322,13 @@ impl Provider for Sessions {
                     }
                     Fate::Refused(answer) => answers.push((answered(answer), latency)),
                 }
+            }
+        }
+        if lost_at.is_some() {
+            for (answered, latency) in answers.iter_mut().filter(|(answered, _)| answered.answer != Answer::NotSent) {
+                (answered.answer, *latency) = (Answer::NoAnswer, Duration::ZERO);
+                let silent = chunk.messages.iter().find(|submit| submit.seq == answered.seq).map(recipient_of);
+                self.network.known().silent.extend(silent);
             }
         }
         let (trouble, sender) = (self.trouble.clone(), chunk.answers);

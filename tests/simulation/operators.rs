@@ -64,6 +64,14 @@ impl Operators {
         self.orders.entry(batch.to_string()).or_default().push(numbers);
     }
 
+    /// The store that knew of it was lost: what was paused or changed since the backup may be as it was.
+    pub fn forget(&mut self) {
+        self.paused.clear();
+        for (_, changes) in &mut self.changes {
+            changes.iter_mut().for_each(|(_, since, _)| *since = None);
+        }
+    }
+
     pub fn goes_on(&mut self, batch: BatchId) {
         self.paused.remove(&batch.to_string());
     }

@@ -30,8 +30,9 @@ pub async fn check(
 ) -> Result<(), String> {
     let id = row.batch.batch_id;
     if row.current_step == CurrentStep::Preparation {
-        // Canceled before the seal: nobody may have got anything.
-        let sent = shared.network.known().got.keys().any(|key| key.starts_with(&id.to_string()));
+        // Canceled before the seal: nobody may have got anything, unless a restore took the seal away.
+        let known = shared.network.known();
+        let sent = !known.restored && known.got.keys().any(|key| key.starts_with(&id.to_string()));
         return if sent { Err(format!("batch {id} was never sealed, yet somebody got it")) } else { Ok(()) };
     }
     if let Some(wrong) = shared.network.known().wrong.first() {
@@ -53,6 +54,10 @@ pub async fn check(
     let mut by_outcome: BTreeMap<Ends, u64> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
     for line in &lines {
+        let asked = all.get(line.record as usize).map(|(number, _)| number.as_str());
+        if line.outcome != Ends::Rejected && asked != Some(line.number.as_str()) {
+            return Err(format!("batch {id}: record {} was {asked:?}, and is {:?}", line.record, line.number));
+        }
         *by_outcome.entry(line.outcome).or_default() += 1;
         if !seen.insert(line.record) {
             return Err(format!("batch {id}: record {} is listed twice", line.record));
@@ -84,10 +89,14 @@ pub async fn check(
 /// Whoever is in doubt was taken without an answer, or was declared by a worker that did not live to write the answer down.
 async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) -> Result<(), String> {
     let id = row.batch.batch_id;
-    let (silent, lost) = {
+    let (silent, lost, restored) = {
         let known = shared.network.known();
-        (known.silent.clone(), known.lost.clone())
+        (known.silent.clone(), known.lost.clone(), known.restored)
     };
+    if restored {
+        // A recovery puts more people in doubt than it knows of.
+        return Ok(());
+    }
     let unexplained =
         |line: &&RecipientLine| line.outcome == Ends::Uncertain && !silent.contains(&format!("{id}/{}", line.number));
     for line in lines.iter().filter(unexplained) {
@@ -137,6 +146,10 @@ async fn check_times(shared: &Shared, row: &BatchRow, canceled: Option<Duration>
             .collect();
         if let Some(window) = windows.iter().find(|window| canceled.is_some_and(|canceled| window.declared_at > canceled)) {
             return Err(format!("declared after the cancel was answered at {canceled:?}: {window:?}"));
+        }
+        if shared.network.known().restored {
+            // Windows since the backup are gone, and what was in them.
+            continue;
         }
         let mut limits: BTreeMap<u64, Timestamp> = BTreeMap::new();
         for (seq, number) in places(shared, lane).await? {
@@ -223,7 +236,8 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
     let complete = got.complete();
     match line.outcome {
         Ends::Accepted if complete != 1 => return wrong("accepted, and not there"),
-        Ends::Failed if complete != 0 => return wrong("failed, and there"),
+        // An order to send the refused again may have been lost with what came behind the backup.
+        Ends::Failed if complete != 0 && !known.restored => return wrong("failed, and there"),
         Ends::Rejected | Ends::Duplicate | Ends::Suppressed | Ends::Expired | Ends::Canceled if !got.parts.is_empty() => {
             return wrong("should not have been sent");
         }
@@ -235,16 +249,17 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
     {
         return wrong("sent long after the cancel");
     }
-    check_receipt(&got, key.and_then(|key| known.acknowledged.get(&key).copied()), line)
+    check_receipt(&got, key.and_then(|key| known.acknowledged.get(&key).copied()), known.restored, line)
 }
 
 /// A receipt that was acknowledged is in the store: an accepted recipient whose one part has one is not without.
-fn check_receipt(got: &Got, acknowledged: Option<Rung>, line: &RecipientLine) -> Result<(), String> {
+fn check_receipt(got: &Got, acknowledged: Option<Rung>, restored: bool, line: &RecipientLine) -> Result<(), String> {
     let delivered = line.delivery == Some(smsfleet::model::receipt::Delivery::Delivered);
     if line.outcome == Ends::Accepted && got.of == 1 && acknowledged == Some(Rung::Delivered) && !delivered {
         return Err(format!("an acknowledged receipt is lost: {line:?}"));
     }
-    if delivered && acknowledged.is_none() {
+    // One that was durable before a backup may have been acknowledged behind it.
+    if delivered && acknowledged.is_none() && !restored {
         return Err(format!("delivered, but no receipt said so: {line:?}"));
     }
     Ok(())

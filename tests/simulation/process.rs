@@ -29,7 +29,7 @@ use smsfleet::runtime::task::Tasks;
 use smsfleet::webhooks::Webhooks;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::faults::{Fired, Trouble};
+use super::faults::{Fired, Trouble, TroubledLease, TroubledSender};
 use super::network::{Network, Sessions};
 use super::source::SimSource;
 
@@ -43,6 +43,8 @@ pub struct Shared {
     pub per_mille: Arc<Mutex<u64>>,
     pub fired: Fired,
     pub full: Arc<AtomicBool>,
+    /// True once the lists of recipients hold something else than when the batches were made.
+    pub changed: Arc<AtomicBool>,
 }
 
 pub struct Process {
@@ -76,7 +78,7 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
         provider_type: name.into(),
         rate: None,
         capabilities,
-        receipts: ReceiptRules { wait: Duration::from_secs(60), id_form: IdForm::Learn, ..ReceiptRules::default() },
+        receipts: ReceiptRules { wait: Duration::from_secs(180), id_form: IdForm::Learn, ..ReceiptRules::default() },
         price: None,
         currency: String::new(),
         hours: None,
@@ -106,11 +108,11 @@ impl Process {
             stores,
             rates: Arc::new(LocalRates::new(accounts().into_keys().map(|name| (name, None)), world.clock.boot())),
             world,
-            source: Arc::new(SimSource),
+            source: Arc::new(SimSource(shared.changed.clone())),
             routes,
             tallies: Arc::new(MemoryTallies::new()),
-            lease: shared.lease.clone(),
-            sender: shared.broker.sender(),
+            lease: Arc::new(TroubledLease(shared.lease.clone(), trouble.clone())),
+            sender: Arc::new(TroubledSender(shared.broker.sender(), trouble.clone())),
             budget,
             wake: Arc::new(Notify::new()),
         };

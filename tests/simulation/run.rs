@@ -24,19 +24,23 @@ use tokio::sync::Notify;
 use super::faults::{Fired, Trouble};
 use super::network::Network;
 use super::oracle;
+use super::restore::Backup;
 use super::process::{Process, Shared, accounts};
 
 /// The kinds of faults that must have fired over all runs.
-const FAULTS: [&str; 28] = [
+const FAULTS: [&str; 41] = [
+    "answer late",
     "answer lost",
     "cancel",
     "change of provider",
     "change of provider interrupted",
     "change of provider in vain",
+    "colliding id",
     "crash",
     "disk full",
     "freeze",
     "lease flushed",
+    "lease without an answer",
     "pause",
     "permanent refusal",
     "provider throttled",
@@ -44,17 +48,27 @@ const FAULTS: [&str; 28] = [
     "queue lost",
     "receipt early",
     "receipt never",
+    "receipt out of order",
     "receipt twice",
+    "rebalance of some",
+    "restore",
     "retry of numbers",
     "retry of the failed",
     "retry of the unsent",
     "retry interrupted",
+    "session dropped",
+    "source changed",
+    "stale read",
     "stop",
+    "store slow",
     "store unavailable",
     "suppressed during the run",
     "timed out, applied",
     "timed out, applied late",
     "timed out, not applied",
+    "token late",
+    "token sent, with an error",
+    "token twice",
     "transient refusal",
 ];
 
@@ -97,14 +111,18 @@ pub fn simulate(seed: u64) -> Result<Outcome, String> {
 
 pub(super) struct Run {
     pub(super) shared: Shared,
+    pub(super) store: MemoryStore,
+    /// What a restore will bring back, if one was taken.
+    pub(super) backup: Option<Backup>,
     pub(super) chance: SeededChance,
-    processes: Vec<Process>,
-    frozen: Vec<(tokio::time::Instant, Process)>,
+    pub(super) processes: Vec<Process>,
+    pub(super) frozen: Vec<(tokio::time::Instant, Process)>,
     next_process: u64,
     pub(super) batches: Vec<(BatchId, SmsBatch)>,
     pub(super) service: SmsBatchService,
+    pub(super) world: World,
     story: Vec<String>,
-    canceled: BTreeMap<BatchId, Duration>,
+    pub(super) canceled: BTreeMap<BatchId, Duration>,
     /// The commands of an operator whose store has troubles, and who may be interrupted.
     pub(super) shaky: SmsBatchService,
     pub(super) orders: u64,
@@ -124,23 +142,21 @@ async fn run(seed: u64) -> Result<Outcome, String> {
         per_mille: Arc::new(Mutex::new([0, 5, 30, 80][(seed % 4) as usize])),
         fired,
         full: Arc::default(),
+        changed: Arc::default(),
     };
-    // The operator's plain commands meet a healthy store: what is tested are the workers. Orders meet both.
     let world = World { clock, chance: Arc::new(SeededChance::from_seed(seed ^ 3)) };
-    let select = Selection::new(shared.stores.clone(), accounts());
-    let service = SmsBatchService::new(shared.stores.clone(), world.clone(), Arc::new(Notify::new()), select);
-    let (_never, frozen) = tokio::sync::watch::channel(false);
-    let trouble = Trouble::new(seed ^ 4, frozen, shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
-    let stores = trouble.stores(&shared.stores);
-    let shaky = SmsBatchService::new(stores.clone(), world, Arc::new(Notify::new()), Selection::new(stores, accounts()));
+    let [service, shaky] = services(&shared, &world, seed ^ 4);
     let mut run = Run {
         shared,
+        store,
+        backup: None,
         chance,
         processes: vec![],
         frozen: vec![],
         next_process: seed << 16,
         batches: vec![],
         service,
+        world,
         story: vec![],
         canceled: BTreeMap::new(),
         shaky,
@@ -162,8 +178,18 @@ async fn run(seed: u64) -> Result<Outcome, String> {
     verdict.map_err(|wrong| format!("{wrong}\n  {}", run.story.join("\n  ")))
 }
 
+/// What operators speak to: one over a healthy store, because what is tested are the workers, and one over a store with troubles.
+pub(super) fn services(shared: &Shared, world: &World, seed: u64) -> [SmsBatchService; 2] {
+    let (_never, frozen) = tokio::sync::watch::channel(false);
+    let trouble = Trouble::new(seed, frozen, shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
+    [shared.stores.clone(), trouble.stores(&shared.stores)].map(|stores| {
+        let select = Selection::new(stores.clone(), accounts());
+        SmsBatchService::new(stores, world.clone(), Arc::new(Notify::new()), select)
+    })
+}
+
 impl Run {
-    fn start_process(&mut self) {
+    pub(super) fn start_process(&mut self) {
         self.next_process += 1;
         self.processes.push(Process::start(&self.shared, self.next_process));
     }
@@ -202,7 +228,7 @@ impl Run {
         }
         let draw = self.chance.next();
         let which = |n: usize| (draw >> 32) as usize % n.max(1);
-        match draw % 26 {
+        match draw % 30 {
             0..3 if !self.processes.is_empty() => {
                 let process = self.processes.remove(which(self.processes.len()));
                 self.tell("crash".into());
@@ -257,6 +283,17 @@ impl Run {
             }
             20 | 21 => self.change_provider(which(self.batches.len()), draw >> 8).await?,
             22..26 => self.retry(which(self.batches.len()), draw >> 8).await?,
+            26 | 27 => {
+                let (of, bits) = (2 + (draw >> 8) % 4, draw >> 16);
+                self.shared.broker.take_away(|partition| (u64::from(partition) ^ bits).is_multiple_of(of));
+                self.fire("rebalance of some");
+            }
+            28 if (draw >> 8).is_multiple_of(8) => {
+                self.shared.changed.store(true, Ordering::Relaxed);
+                self.tell("the lists of recipients are changed".into());
+                self.fire("source changed");
+            }
+            29 if (draw >> 8).is_multiple_of(2) => self.backup_or_restore().await?,
             _ if self.processes.len() < 3 => {
                 self.tell("start".into());
                 self.start_process();

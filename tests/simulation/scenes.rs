@@ -51,6 +51,7 @@ impl Scene {
             per_mille: Arc::new(Mutex::new(0)),
             fired: Arc::default(),
             full: Arc::default(),
+            changed: Arc::default(),
         };
         let world = World { clock, chance: Arc::new(SeededChance::from_seed(3)) };
         let select = Selection::new(shared.stores.clone(), accounts());

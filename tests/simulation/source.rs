@@ -1,15 +1,16 @@
 //! A list of recipients in memory, with duplicates and rows that cannot be sent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use smsfleet::adapters::system::SeededChance;
-use smsfleet::model::code::Fault;
+use smsfleet::model::code::{Code, Fault};
 use smsfleet::model::record::{Fingerprint, RangePlan, Record, SourcePlan};
 use smsfleet::ports::clock::Chance;
 use smsfleet::ports::source::{RangeReader, Source, SourceSpec};
 
-/// Lists by the number that is their address.
-pub struct SimSource;
+/// Lists by the number that is their address; true once they were changed under the batches.
+pub struct SimSource(pub Arc<AtomicBool>);
 
 /// The records of the list `seed:records`: a number and a name each.
 pub fn records(table_name: &str) -> Vec<(String, String)> {
@@ -47,26 +48,49 @@ impl Source for SimSource {
                 keys: None,
             })
             .collect();
-        let fingerprint = Fingerprint { size: all, version: "1".into(), content: 1 };
+        let fingerprint = Fingerprint { size: all, version: self.version(), content: 1 };
         let columns = vec!["phone".into(), "name".into()];
         Ok(SourcePlan { fingerprint, dialect: String::new(), columns, ranges, records: all })
     }
 
-    async fn open(&self, spec: &SourceSpec, _: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
+    async fn open(&self, spec: &SourceSpec, plan: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
+        let version = self.version();
+        if plan.fingerprint.version != version {
+            return Err(changed());
+        }
         let rows = records(&spec.table_name);
-        Ok(Box::new(Reader { rows: Arc::new(rows), at: range.from, to: range.to }))
+        Ok(Box::new(Reader { rows: Arc::new(rows), at: range.from, to: range.to, version, changed: self.0.clone() }))
     }
+}
+
+impl SimSource {
+    fn version(&self) -> String {
+        version(&self.0)
+    }
+}
+
+fn version(changed: &AtomicBool) -> String {
+    if changed.load(Ordering::Relaxed) { "2" } else { "1" }.into()
+}
+
+fn changed() -> Fault {
+    Fault::new(Code::SourceChanged, "it was changed since it was planned")
 }
 
 struct Reader {
     rows: Arc<Vec<(String, String)>>,
     at: u64,
     to: u64,
+    version: String,
+    changed: Arc<AtomicBool>,
 }
 
 #[async_trait::async_trait]
 impl RangeReader for Reader {
     async fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
+        if version(&self.changed) != self.version {
+            return Err(changed());
+        }
         let end = self.to.min(self.at + limit.min(40) as u64);
         let read = (self.at..end)
             .map(|n| {

@@ -66,6 +66,13 @@ impl MemoryBroker {
         self.delivery.remove(member);
     }
 
+    /// Takes partitions of both topics away from whoever has them, as a rebalance does that moves some while the others go on.
+    /// They are given out again once they were let go of.
+    pub fn take_away(&self, which: impl Fn(u8) -> bool) {
+        self.prepare.take_away(&which);
+        self.delivery.take_away(&which);
+    }
+
     /// Loses every token, as a broker does whose disk was lost.
     pub fn lose_all(&self) {
         self.prepare.lose_all();

@@ -92,6 +92,21 @@ impl<T: Clone> Topic<T> {
         self.changed.notify_waiters();
     }
 
+    pub(super) fn take_away(&self, which: impl Fn(u8) -> bool) {
+        {
+            let mut state = self.lock();
+            let mut taken: BTreeMap<MemberId, Vec<u8>> = BTreeMap::new();
+            for (number, partition) in state.partitions.iter().enumerate().filter(|(number, _)| which(*number as u8)) {
+                if let Owner::Is(member) = partition.owner {
+                    taken.entry(member).or_default().push(number as u8);
+                }
+            }
+            let now = Instant::now();
+            taken.into_iter().for_each(|(member, partitions)| state.revoke(member, partitions, now));
+        }
+        self.changed.notify_waiters();
+    }
+
     pub(super) fn lose_all(&self) {
         let mut state = self.lock();
         let state = &mut *state;
@@ -132,13 +147,7 @@ impl<T: Clone> State<T> {
         }
         let plan = plan(self.partitions.len() as u16, &owned, &free);
         for (member, partitions) in plan.revoke {
-            for number in &partitions {
-                self.partitions[usize::from(*number)].owner = Owner::Leaves(member, now + RELEASE_WITHIN);
-            }
-            if let Some(member) = self.members.get_mut(&member) {
-                member.next.retain(|number, _| !partitions.contains(number));
-                member.news.push_back(News::Revoked(partitions));
-            }
+            self.revoke(member, partitions, now);
         }
         for (member, partitions) in plan.assign {
             for number in &partitions {
@@ -147,6 +156,17 @@ impl<T: Clone> State<T> {
             if let Some(member) = self.members.get_mut(&member) {
                 member.news.push_back(News::Assigned(partitions));
             }
+        }
+    }
+
+    /// Tells a member to let go of partitions.
+    fn revoke(&mut self, id: MemberId, partitions: Vec<u8>, now: Instant) {
+        for number in &partitions {
+            self.partitions[usize::from(*number)].owner = Owner::Leaves(id, now + RELEASE_WITHIN);
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            member.next.retain(|number, _| !partitions.contains(number));
+            member.news.push_back(News::Revoked(partitions));
         }
     }
 

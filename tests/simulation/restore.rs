@@ -1,0 +1,65 @@
+//! A backup of the store, and the day it is needed: whoever may have got a message since is in doubt, and nobody gets it twice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use smsfleet::adapters::embedded::engine::memory::Snapshot;
+use smsfleet::coordinate::recover::recover;
+use smsfleet::model::id::BatchId;
+use smsfleet::model::receipt::Rung;
+use smsfleet::model::time::Timestamp;
+use smsfleet::ports::clock::Chance;
+
+use super::process::accounts;
+use super::run::{Run, services};
+
+/// What a restore brings back, and what the witness knew then.
+pub struct Backup {
+    rows: Snapshot,
+    taken: Timestamp,
+    acknowledged: BTreeMap<String, Rung>,
+    canceled: BTreeMap<BatchId, Duration>,
+}
+
+impl Run {
+    /// Takes a backup; or brings back the one that was taken, once.
+    pub(super) async fn backup_or_restore(&mut self) -> Result<(), String> {
+        if self.shared.network.known().restored {
+            return Ok(());
+        }
+        let Some(backup) = self.backup.take() else {
+            let acknowledged = self.shared.network.known().acknowledged.clone();
+            let (taken, canceled) = (self.shared.clock.now(), self.canceled.clone());
+            self.backup = Some(Backup { rows: self.store.snapshot(), taken, acknowledged, canceled });
+            self.tell("a backup".into());
+            return Ok(());
+        };
+        // The machine is gone, and all processes with it.
+        for process in self.processes.drain(..).chain(self.frozen.drain(..).map(|(_, process)| process)) {
+            process.crash(&self.shared);
+        }
+        // Nothing that is still on its way to the old store reaches the new one.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        self.store = self.store.restore(backup.rows).map_err(|error| error.to_string())?;
+        self.shared.stores = self.store.stores();
+        let types: Vec<(String, String)> =
+            accounts().into_values().map(|account| (account.name, account.provider_type)).collect();
+        let recovered = recover(&self.shared.stores, &self.world, &types, backup.taken).await;
+        let recovered = recovered.map_err(|fault| format!("it cannot be recovered: {fault}"))?;
+        let seed = self.chance.next();
+        [self.service, self.shaky] = services(&self.shared, &self.world, seed);
+        {
+            let mut known = self.shared.network.known();
+            known.restored = true;
+            known.acknowledged = backup.acknowledged;
+            // What operators did since is lost with the rest: they are told to do it again.
+            known.suppressed.clear();
+            known.operators.forget();
+        }
+        self.canceled = backup.canceled;
+        self.fire("restore");
+        self.tell(format!("restored: {recovered:?}"));
+        self.start_process();
+        Ok(())
+    }
+}
