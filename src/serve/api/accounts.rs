@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::once::{self, Command, carry_out};
-use super::{Answer, Once, Refusals, Shared};
+use super::{Answer, Once, Refusals, Shared, whole_service};
 use crate::access::rates;
 use crate::model::access::Standing;
 use crate::model::account::Account;
@@ -104,7 +104,8 @@ pub async fn show(State(surface): Shared, _viewer: Viewer, Path(name): Path<Stri
 
 /// Changes an account's rate, while it sends
 ///
-/// Every process follows within a second. It stands until it is set back with `null`, also over a restart.
+/// Every process follows within a second. It stands until it is set back with `null`, also over a restart. An account sends for
+/// all tenants: this is for keys that see all of them.
 #[utoipa::path(put, path = "/v1/accounts/{name}/rate", tag = "accounts", request_body = RateWish,
     params(("name" = String, Path, description = "its name"), Once),
     responses((status = 200, body = AccountView), Refusals))]
@@ -115,6 +116,7 @@ pub async fn change_rate(
     headers: HeaderMap,
     Body(wish): Body<RateWish>,
 ) -> Answer<Response> {
+    whole_service(&caller)?;
     let account = known(&surface, &name)?.clone();
     if wish.segments_per_second.is_some_and(|rate| !(1..=1_000_000).contains(&rate)) {
         return Err(Fault::new(Code::InputInvalid, "segments_per_second is 1 to 1,000,000, or null").into());

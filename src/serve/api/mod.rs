@@ -29,6 +29,8 @@ use utoipa_axum::routes;
 
 use super::fleet::Surface;
 use super::problem::Problem;
+use crate::model::access::Caller;
+use crate::model::code::{Code, Fault};
 
 pub use accounts::{AccountList, AccountView, RateWish};
 pub use audit::AuditPage;
@@ -70,6 +72,14 @@ impl utoipa::Modify for Key {
         let components = document.components.get_or_insert_with(Default::default);
         components.add_security_scheme("key", SecurityScheme::Http(scheme));
     }
+}
+
+/// What concerns all tenants alike is for keys that see all of them.
+fn whole_service(caller: &Caller) -> Result<(), Fault> {
+    if caller.only_tenant().is_none() {
+        return Ok(());
+    }
+    Err(Fault::new(Code::RoleForbidden, "this needs a key that sees all tenants"))
 }
 
 /// The batch that a route is about.

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::batches::{find, number};
 use super::once::{self, Command, carry_out};
-use super::{Answer, Once, OneNumber, Refusals, Shared};
+use super::{Answer, Once, OneNumber, Refusals, Shared, whole_service};
 use crate::model::access::Standing;
 use crate::model::code::{Code, Fault};
 use crate::receipts::inbox::{self, InboxFilter, InboxRow};
@@ -101,14 +101,6 @@ pub async fn erase(
         Ok((report, after))
     })
     .await
-}
-
-/// What is done to a number everywhere is for keys that see everything.
-fn whole_service(caller: &crate::model::access::Caller) -> Result<(), Fault> {
-    if caller.only_tenant().is_none() {
-        return Ok(());
-    }
-    Err(Fault::new(Code::RoleForbidden, "this needs a key that sees all tenants"))
 }
 
 /// A message that somebody wrote.

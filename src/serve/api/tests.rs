@@ -243,7 +243,8 @@ async fn a_list_is_handed_in_whole_or_not_at_all() {
     assert_eq!((wrong.status, &wrong.body["code"]), (422, &json!("SF-1012")), "{}", wrong.body);
     assert_eq!(service.call(&key, "POST", "/v1/uploads?sha256=12", None, Some(list.clone())).await.body["code"], "SF-6002");
     assert_eq!(service.call(&key, "POST", "/v1/uploads", None, Some(json!("x".repeat(2 << 20)))).await.status, 413);
-    assert_eq!(service.call(&key, "GET", "/v1/uploads", None, None).await.body["uploads"], json!([]));
+    let all = service.key(Role::Operator, "*").await;
+    assert_eq!(service.call(&all, "GET", "/v1/uploads", None, None).await.body["uploads"], json!([]));
     let kept = service.call(&key, "POST", "/v1/uploads", None, Some(list.clone())).await;
     let id = kept.body["upload_id"].as_str().expect("an id").to_owned();
     let again = service.call(&key, "POST", &format!("/v1/uploads?sha256={id}"), None, Some(list)).await;
@@ -258,7 +259,8 @@ async fn a_list_is_handed_in_whole_or_not_at_all() {
         let created = service.call(&key, "POST", "/v1/batches", Some("c"), Some(inline.clone())).await;
         assert_eq!(created.status, 200, "{}", created.body);
     }
-    assert_eq!(service.call(&key, "GET", "/v1/uploads", None, None).await.body["uploads"].as_array().map(Vec::len), Some(2));
+    assert_eq!(service.call(&all, "GET", "/v1/uploads", None, None).await.body["uploads"].as_array().map(Vec::len), Some(2));
+    assert_eq!(service.call(&key, "GET", "/v1/uploads", None, None).await.status, 403, "a list's id opens it, to every tenant");
     assert_eq!(service.call(&key, "DELETE", &format!("/v1/uploads/{id}"), None, None).await.status, 200);
     assert_eq!(service.call(&key, "DELETE", &format!("/v1/uploads/{id}"), None, None).await.status, 404);
 }
@@ -272,6 +274,10 @@ async fn an_accounts_rate_is_changed_live_and_set_back() {
         service.call(&admin, "PUT", "/v1/accounts/main/rate", None, Some(wish)).await
     };
     assert_eq!(change(json!(7)).await.body["live_rate"], 7);
+    let of_one_tenant = service.key(Role::Admin, "acme").await;
+    let wish = json!({ "segments_per_second": 1 });
+    let said = service.call(&of_one_tenant, "PUT", "/v1/accounts/main/rate", None, Some(wish)).await;
+    assert_eq!(said.status, 403, "nobody slows down the others: {}", said.body);
     assert_eq!(service.call(&admin, "GET", "/v1/accounts/main", None, None).await.body["live_rate"], 7);
     assert_eq!(change(Value::Null).await.body["live_rate"], Value::Null);
     for wrong in [json!(0), json!(-1), json!(2.5), json!(1_000_001), json!("fast")] {
