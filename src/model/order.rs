@@ -134,6 +134,9 @@ pub struct Orders {
     pub carried: Vec<Carried>,
     /// Orders to send again so far.
     pub retries: u8,
+    /// Provider types before it was changed, each once: their receipts still come.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<String>,
 }
 
 /// Why an order changes nothing.
@@ -174,6 +177,9 @@ impl BatchRow {
         let mut next = self.clone();
         next.task_number += 1;
         let from = std::mem::replace(&mut next.batch.provider_type, to.to_owned());
+        if !next.orders.before.contains(&from) {
+            next.orders.before.push(from.clone());
+        }
         let work = Work::ChangeProvider { from, to: to.to_owned() };
         let (id, digest, task_number) = (id.to_owned(), digest.to_owned(), next.task_number);
         next.orders.pending = Some(Order { id: id.clone(), digest, at: now, task_number, work });

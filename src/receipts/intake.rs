@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::campaigns::Campaigns;
 use super::inbox;
-use super::matching::{Forms, find};
+use super::matching::{Known, find};
 use super::parking::{first_parked, look_again};
 use crate::model::account::Account;
 use crate::model::inbound::Inbound;
@@ -41,8 +41,8 @@ pub struct Intake {
     pub routes: Routes,
     /// Live counts.
     pub tallies: Arc<dyn Tallies>,
-    /// What is known of message ids.
-    pub forms: Forms,
+    /// What helps to find recipients.
+    pub known: Known,
     /// Recipients whose number was erased.
     pub erased: Erased,
     /// Who hears of new reports.
@@ -59,14 +59,14 @@ impl Intake {
         tallies: Arc<dyn Tallies>,
         listener: Option<Arc<dyn ReportListener>>,
     ) -> Arc<Intake> {
-        let (forms, erased, campaigns) = (Forms::default(), Erased::default(), Campaigns::default());
-        Arc::new(Intake { stores, world, routes, tallies, forms, erased, listener, campaigns })
+        let (known, erased, campaigns) = (Known::default(), Erased::default(), Campaigns::default());
+        Arc::new(Intake { stores, world, routes, tallies, known, erased, listener, campaigns })
     }
 
     /// Takes in reports until `stop` is cancelled and nothing more waits.
     pub async fn run(self: Arc<Self>, mut reports: mpsc::Receiver<Reports>, stop: CancellationToken) {
         for account in self.routes.keys() {
-            if let Err(error) = self.forms.load(&self.stores, account).await {
+            if let Err(error) = self.known.forms.load(&self.stores, account).await {
                 tracing::warn!(account, code = %error.code(), "the learned form of message ids cannot be read: it is learned again");
             }
         }
@@ -124,7 +124,7 @@ impl Intake {
         let now = self.world.clock.now();
         for (name, reports) in accounts {
             let found = match self.routes.get(name) {
-                Some(route) => find(&self.stores, &self.forms, &route.account, &reports).await?,
+                Some(route) => find(&self.stores, &self.known, self.world.clock.boot(), &route.account, &reports).await?,
                 None => vec![None; reports.len()],
             };
             for (report, found) in reports.into_iter().zip(found) {

@@ -12,6 +12,7 @@ use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::store::MemoryStore;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::system::SeededChance;
+use crate::model::batch::BatchRow;
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::receipt::{Report, Rung};
 use crate::model::time::Timestamp;
@@ -68,6 +69,13 @@ fn intake(store: &MemoryStore, listener: Arc<Listener>) -> Arc<Intake> {
     Intake::new(store.stores(), world, routes, Arc::new(MemoryTallies::new()), Some(listener))
 }
 
+/// The batch that the reports are about.
+async fn sent(store: &MemoryStore) {
+    let mut row = BatchRow::created(crate::model::batch::tests::batch(), String::new(), Timestamp(1));
+    (row.lanes, row.records, row.batch.provider_type) = (1, 10, "main".into());
+    store.stores().batches.insert(LANE.batch, &row, 1).await.expect("it is stored");
+}
+
 async fn take(intake: &Intake, reports: Vec<Report>) -> bool {
     let (ack, acked) = oneshot::channel();
     intake.take_in(vec![Reports { account: "main".into(), reports, inbound: vec![], ack }]).await;
@@ -77,6 +85,7 @@ async fn take(intake: &Intake, reports: Vec<Report>) -> bool {
 #[tokio::test(start_paused = true)]
 async fn a_listener_hears_of_each_report_once_and_before_it_is_acknowledged() {
     let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
+    sent(&store).await;
     let listener = Arc::new(Listener::default());
     let first = intake(&store, listener.clone());
     assert!(take(&first, vec![report(1, "a"), report(1, "a"), report(2, "b")]).await);
@@ -96,6 +105,7 @@ async fn a_listener_hears_of_each_report_once_and_before_it_is_acknowledged() {
 #[tokio::test(start_paused = true)]
 async fn reports_about_erased_recipients_are_kept_without_naming_them() {
     let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
+    sent(&store).await;
     let (stores, listener) = (store.stores(), Arc::new(Listener::default()));
     let intake = intake(&store, listener.clone());
     assert!(take(&intake, vec![report(1, "before")]).await);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::reference::References;
 use crate::model::account::Account;
-use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
+use crate::model::id::Msisdn;
 use crate::model::idform::{FORMS, IdForm, indexed};
 use crate::model::receipt::Report;
 use crate::ports::receipts::{PartKey, UNKNOWN_PART};
@@ -67,15 +68,30 @@ fn name_of(account: &str) -> String {
     format!("id_form/{account}")
 }
 
-/// Finds the recipients of an account's reports; `None` where there is none.
+/// What helps to find recipients.
+#[derive(Default)]
+pub struct Known {
+    /// The accounts' id forms.
+    pub forms: Forms,
+    /// The batches that references name.
+    pub references: References,
+}
+
+/// Finds the recipients of an account's reports; `None` where there is none. `now` is a clock that only grows.
 pub async fn find(
     stores: &Stores,
-    forms: &Forms,
+    known: &Known,
+    now: Duration,
     account: &Account,
     reports: &[&Report],
 ) -> Result<Vec<Option<PartKey>>, StoreError> {
-    let mut found: Vec<Option<PartKey>> =
-        reports.iter().map(|report| report.reference.as_deref().and_then(by_reference)).collect();
+    let forms = &known.forms;
+    let mut found: Vec<Option<PartKey>> = vec![None; reports.len()];
+    for (found, report) in found.iter_mut().zip(reports) {
+        if let Some(reference) = &report.reference {
+            *found = known.references.find(stores, now, account, reference).await?;
+        }
+    }
     let (first, others) = forms.first(account);
     let mut order = vec![first];
     if others {
@@ -113,15 +129,6 @@ pub async fn find(
     Ok(found)
 }
 
-/// The recipient that our own reference names: `batch-lane-seq-round`, as put into each submit.
-fn by_reference(reference: &str) -> Option<PartKey> {
-    let mut fields = reference.split('-');
-    let batch: BatchId = fields.next()?.parse().ok()?;
-    let lane = fields.next()?.parse().ok()?;
-    let seq = fields.next()?.parse().ok()?;
-    Some(PartKey { recipient: RecipientKey { lane: LaneKey { batch, lane }, seq }, part: 0 })
-}
-
 /// The one uncertain recipient that a report without a known id fits: same account and number, handed over before the
 /// report came and not longer ago than receipts are waited for. None when it fits several.
 pub async fn only_uncertain(stores: &Stores, account: &Account, report: &Report) -> Result<Option<PartKey>, StoreError> {
@@ -147,16 +154,6 @@ pub async fn only_uncertain(stores: &Stores, account: &Account, report: &Report)
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn our_own_reference_names_the_recipient() {
-        let batch = BatchId(0xabc);
-        let found = by_reference(&format!("{batch}-12-345-0")).expect("a reference of ours");
-        assert_eq!((found.recipient.lane.batch, found.recipient.lane.lane, found.recipient.seq), (batch, 12, 345));
-        for foreign in ["", "x", "1-2-3", "000-1-2-3"] {
-            assert_eq!(by_reference(foreign), None, "{foreign}");
-        }
-    }
 
     #[test]
     fn a_form_is_learned_only_when_nothing_speaks_against_it() {

@@ -69,7 +69,7 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
             continue;
         };
         let reports: Vec<&Report> = parked.iter().map(|parked| &parked.report).collect();
-        let found = find(&intake.stores, &intake.forms, account, &reports).await?;
+        let found = find(&intake.stores, &intake.known, intake.world.clock.boot(), account, &reports).await?;
         for (parked, mut found) in parked.into_iter().zip(found) {
             if found.is_none() && parked.looks >= UNCERTAIN_FROM {
                 found = only_uncertain(&intake.stores, account, &parked.report).await?;

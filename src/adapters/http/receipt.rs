@@ -44,6 +44,17 @@ pub fn read(config: &ReceiptConfig, body: &[u8], content_type: &str, received: T
     items.iter().enumerate().map(read).collect()
 }
 
+/// Characters of one receipt that are kept as it came, and of a reference: far more than any of ours has.
+const RAW_MAX: usize = 4_096;
+const REFERENCE_MAX: usize = 128;
+
+fn cut(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
 fn report(config: &ReceiptConfig, item: &Value, received: Timestamp) -> Result<Report, &'static str> {
     let id = text_of(item, config.id.as_ref());
     let reference = text_of(item, config.reference.as_ref());
@@ -53,13 +64,13 @@ fn report(config: &ReceiptConfig, item: &Value, received: Timestamp) -> Result<R
     let word = text_at(item, &config.status).ok_or("no status")?;
     let meaning = config.statuses.get(&word).unwrap_or(&word);
     Ok(Report {
-        message_id: id.unwrap_or_default().chars().take(MESSAGE_ID_MAX).collect(),
+        message_id: cut(id.unwrap_or_default(), MESSAGE_ID_MAX),
         number: text_of(item, config.number.as_ref()).and_then(|text| number(&text)),
-        reference,
+        reference: reference.map(|reference| cut(reference, REFERENCE_MAX)),
         rung: Rung::from_stat(meaning).unwrap_or(Rung::EnRoute),
         done: text_of(item, config.done.as_ref()).and_then(|text| seconds(&text)),
-        error: text_of(item, config.error.as_ref()).unwrap_or_default(),
-        raw: item.to_string(),
+        error: cut(text_of(item, config.error.as_ref()).unwrap_or_default(), MESSAGE_ID_MAX),
+        raw: cut(item.to_string(), RAW_MAX),
         received,
     })
 }
@@ -179,6 +190,19 @@ mod tests {
         let by_reference =
             read(&config(), br#"{"ref":"k-1","status":"DELIVRD"}"#, "application/json", Timestamp(0)).expect("it is enough");
         assert_eq!(by_reference[0].reference.as_deref(), Some("k-1"));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_receipt_is_bounded() {
+        let long = "é".repeat(1 << 20);
+        let body = serde_json::json!({ "id": long, "ref": long, "status": "DELIVRD", "err": long, "to": long }).to_string();
+        let report = read(&config(), body.as_bytes(), "application/json", Timestamp(0)).expect("it can be read").remove(0);
+        let reference = report.reference.as_deref().map(|reference| reference.chars().count());
+        assert_eq!(
+            (report.message_id.chars().count(), reference, report.error.chars().count(), report.raw.chars().count()),
+            (MESSAGE_ID_MAX, Some(REFERENCE_MAX), MESSAGE_ID_MAX, RAW_MAX)
+        );
+        assert_eq!(report.number, None);
     }
 
     #[test]
