@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::reach::{
-    AzureTableConfig, HttpConfig, KafkaConfig, ObjectStoreConfig, RedisConfig, ScyllaConfig, SmppConfig, WebhookConfig,
+    AzureTableConfig, EXPANDED_BYTES_MAX, HttpConfig, KafkaConfig, ObjectStoreConfig, RedisConfig, ScyllaConfig, SmppConfig,
+    WebhookConfig,
 };
 use crate::model::account::{Account, Capabilities, ReceiptRules};
 use crate::model::inbound::OptOutRules;
@@ -221,6 +222,14 @@ impl AccountConfig {
 pub struct SourcesConfig {
     /// Folders of this machine that batches created over the network may name lists in; `smsfleet send` may name any path.
     pub folders: Vec<PathBuf>,
+    /// Megabytes that a compressed list may expand to.
+    pub expanded_mb: u32,
+}
+
+impl Default for SourcesConfig {
+    fn default() -> SourcesConfig {
+        SourcesConfig { folders: vec![], expanded_mb: (EXPANDED_BYTES_MAX >> 20) as u32 }
+    }
 }
 
 /// Lists that are handed in over the network.

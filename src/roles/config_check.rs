@@ -48,6 +48,9 @@ impl Config {
         if serve.request_timeout.is_zero() || serve.head_timeout.is_zero() {
             refuse("serve".into(), "its times are more than 0 seconds");
         }
+        if self.sources.expanded_mb == 0 {
+            refuse("sources.expanded_mb".into(), "is at least 1");
+        }
         if self.sources.folders.iter().any(|folder| !folder.is_absolute()) {
             refuse("sources.folders".into(), "has absolute paths only");
         }

@@ -6,5 +6,5 @@ pub use crate::adapters::redis::config::RedisConfig;
 pub use crate::adapters::scylla::ScyllaConfig;
 pub use crate::adapters::secure::{Secret, client_config};
 pub use crate::adapters::smpp::SmppConfig;
-pub use crate::adapters::source::{AzureTableConfig, ObjectStoreConfig, is_store};
+pub use crate::adapters::source::{AzureTableConfig, EXPANDED_BYTES_MAX, ObjectStoreConfig, is_store};
 pub use crate::adapters::webhook::WebhookConfig;

@@ -35,7 +35,10 @@ impl Lists {
         let objects = ObjectStores::new(&config.object_stores)?;
         let max_bytes = u64::from(config.uploads.max_mb) << 20;
         let tables = AzureTables::new(&config.azure_tables, world)?;
-        let source = ListSource::new(spool).with_objects(objects.clone()).with_tables(tables);
+        let source = ListSource::new(spool)
+            .with_expanded_max(u64::from(config.sources.expanded_mb) << 20)
+            .with_objects(objects.clone())
+            .with_tables(tables);
         let (source, uploads): (ListSource, Arc<dyn Uploads>) = match &config.uploads.url {
             Some(url) => {
                 let uploads = BucketUploads::new(&objects, url, max_bytes)?;

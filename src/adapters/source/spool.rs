@@ -73,10 +73,15 @@ fn remove(folder: &Path, mut is_old: impl FnMut(&str, &fs::Metadata) -> io::Resu
     Ok(())
 }
 
+/// A list may expand to so many times its size: ten times what lists of people do, and a quarter of what gzip can.
+const EXPANSION_MAX: u64 = 250;
+/// Up to here nobody asks.
+const EXPANDED_FREELY: u64 = 256 << 20;
+
 /// The plain UTF-8 copy of a file of the dialect, made if it is not there, and XXH3-64 of the original. `content` is that hash
 /// when it is known: it names the copy, and is checked while the original is read; without it the one pass finds it out. More
-/// than `expanded_max` bytes are refused. What cannot be decoded becomes the byte FF, which no UTF-8 has, so that its row is
-/// rejected where it stands.
+/// than `expanded_max` bytes are refused, and so is what no list of people expands to. What cannot be decoded becomes the byte FF,
+/// which no UTF-8 has, so that its row is rejected where it stands.
 pub(super) fn converted(
     original: &Part,
     content: Option<u64>,
@@ -89,6 +94,7 @@ pub(super) fn converted(
     {
         return Ok((copy, content));
     }
+    let expanded_max = expanded_max.min(EXPANDED_FREELY.max(original.size.saturating_mul(EXPANSION_MAX)));
     let mut hashed = Hashed { input: original.open()?, hash: Xxh3::new(), bytes: 0 };
     let mut copy = Copy::begin(spool_dir)?;
     {
