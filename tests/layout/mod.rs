@@ -11,7 +11,7 @@ const STAGES: [&str; 11] =
 const CLIENTS: [(&str, &[&str]); 22] = [
     ("redb", &["src/adapters/embedded/engine"]),
     ("rusmpp", &["src/adapters/smpp"]),
-    ("reqwest", &["src/adapters/http", "src/adapters/source/azure_table"]),
+    ("reqwest", &["src/adapters/http", "src/adapters/source/azure_table", "src/adapters/source/connector.rs"]),
     ("minijinja", &["src/prepare"]),
     ("rlibphonenumber", &["src/prepare"]),
     ("csv", &["src/adapters/source"]),

@@ -12,6 +12,7 @@
 mod address;
 mod azure_table;
 mod columns;
+mod connector;
 mod copies;
 mod detect;
 mod dialect;

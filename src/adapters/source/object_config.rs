@@ -7,10 +7,11 @@ use std::time::Duration;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use serde::{Deserialize, Serialize};
 
 use super::address::{StoreKind, check_key, is_bucket};
+use super::connector::Straight;
 use crate::adapters::secure::{self, Secret};
 use crate::model::code::{Code, Fault};
 use crate::model::schedule::seconds;
@@ -133,23 +134,23 @@ impl ObjectStoreConfig {
         }
         // The HTTP client of the library takes its cryptography from the process.
         secure::install();
-        let options =
-            self.options().map_err(|text| Fault::new(Code::ConfigInvalid, format!("object_stores.{name}.ca_file: {text}")))?;
+        let clients =
+            self.clients().map_err(|text| Fault::new(Code::ConfigInvalid, format!("object_stores.{name}.ca_file: {text}")))?;
         let built: Result<Arc<dyn ObjectStore>, object_store::Error> = match self.kind {
-            StoreKind::S3 => self.s3(bucket, options).build().map(|client| Arc::new(client) as _),
-            StoreKind::Azure => self.azure(bucket, options).build().map(|client| Arc::new(client) as _),
-            StoreKind::Gcs => self.gcs(bucket, options).build().map(|client| Arc::new(client) as _),
+            StoreKind::S3 => self.s3(bucket).with_http_connector(clients).build().map(|client| Arc::new(client) as _),
+            StoreKind::Azure => self.azure(bucket).with_http_connector(clients).build().map(|client| Arc::new(client) as _),
+            StoreKind::Gcs => self.gcs(bucket).with_http_connector(clients).build().map(|client| Arc::new(client) as _),
         };
         built.map_err(|error| Fault::new(Code::ConfigInvalid, format!("object_stores.{name}: {error}")))
     }
 
-    fn s3(&self, bucket: &str, options: ClientOptions) -> AmazonS3Builder {
+    fn s3(&self, bucket: &str) -> AmazonS3Builder {
         let builder = if self.from_environment { AmazonS3Builder::from_env() } else { AmazonS3Builder::new() };
         let mut builder = builder
             .with_bucket_name(bucket)
             .with_allow_http(self.allow_http)
             .with_virtual_hosted_style_request(self.virtual_hosted)
-            .with_client_options(options)
+            .with_client_options(self.options())
             .with_retry(self.retry());
         if self.anonymous {
             builder = builder.with_skip_signature(true);
@@ -168,12 +169,12 @@ impl ObjectStoreConfig {
         builder
     }
 
-    fn azure(&self, container: &str, options: ClientOptions) -> MicrosoftAzureBuilder {
+    fn azure(&self, container: &str) -> MicrosoftAzureBuilder {
         let builder = if self.from_environment { MicrosoftAzureBuilder::from_env() } else { MicrosoftAzureBuilder::new() };
         let mut builder = builder
             .with_container_name(container)
             .with_allow_http(self.allow_http)
-            .with_client_options(options)
+            .with_client_options(self.options())
             .with_retry(self.retry());
         if self.anonymous {
             builder = builder.with_skip_signature(true);
@@ -193,10 +194,10 @@ impl ObjectStoreConfig {
         builder
     }
 
-    fn gcs(&self, bucket: &str, options: ClientOptions) -> GoogleCloudStorageBuilder {
+    fn gcs(&self, bucket: &str) -> GoogleCloudStorageBuilder {
         let builder =
             if self.from_environment { GoogleCloudStorageBuilder::from_env() } else { GoogleCloudStorageBuilder::new() };
-        let mut builder = builder.with_bucket_name(bucket).with_client_options(options).with_retry(self.retry());
+        let mut builder = builder.with_bucket_name(bucket).with_client_options(self.options()).with_retry(self.retry());
         if self.anonymous {
             builder = builder.with_skip_signature(true);
         }
@@ -209,20 +210,17 @@ impl ObjectStoreConfig {
         builder
     }
 
-    fn options(&self) -> Result<ClientOptions, String> {
-        let mut options = ClientOptions::new()
-            .with_allow_http(self.allow_http)
-            .with_connect_timeout(Duration::from_secs(5).min(self.request_timeout))
-            .with_timeout(self.request_timeout);
-        if let Some(path) = &self.ca_file {
-            let pem = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-            let found = Certificate::from_pem_bundle(&pem).map_err(|error| format!("{}: {error}", path.display()))?;
-            if found.is_empty() {
-                return Err(format!("{} has no certificate", path.display()));
-            }
-            options = found.into_iter().fold(options, ClientOptions::with_root_certificate);
-        }
-        Ok(options)
+    /// What the library looks at itself; everything else of a client is in [`ObjectStoreConfig::clients`].
+    fn options(&self) -> ClientOptions {
+        ClientOptions::new().with_allow_http(self.allow_http)
+    }
+
+    fn clients(&self) -> Result<Straight, String> {
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
+        let authorities = self.ca_file.as_ref().map(read).transpose()?;
+        let connect = Duration::from_secs(5).min(self.request_timeout);
+        let named = |text| self.ca_file.as_ref().map_or_else(String::new, |path| format!("{}: {text}", path.display()));
+        Straight::new(authorities.as_deref(), connect, self.request_timeout).map_err(named)
     }
 
     fn retry(&self) -> RetryConfig {
