@@ -12,7 +12,7 @@ use crate::model::limits::REPORTS_PER_INTAKE;
 use crate::model::receipt::Report;
 use crate::ports::provider::{ReportSink, Reports};
 use crate::runtime::digest::digest;
-use crate::serve::fleet::{Callback, CallbackReply};
+use crate::serve::fleet::{Callback, CallbackKind, CallbackReply};
 
 /// A callback whose receipts are not durable by then is answered "again, please".
 const DURABLE_WITHIN: Duration = Duration::from_secs(20);
@@ -27,12 +27,20 @@ pub struct Callbacks {
 }
 
 impl Callbacks {
+    /// Whether a callback's account knows its token; see [`crate::serve::fleet::Live::admits`].
+    ///
+    /// # Errors
+    /// [`Code::AccountUnknown`].
+    pub fn admits(&self, kind: CallbackKind, callback: &Callback) -> Result<(), Fault> {
+        self.caller(kind, callback).map(|_| ())
+    }
+
     /// Takes delivery reports; see [`crate::serve::fleet::Live::receipts`].
     ///
     /// # Errors
     /// An account or token that nobody knows, a body that cannot be read, a store that does not answer.
     pub async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {
-        let account = self.caller(&callback, HttpAccount::receipts_token)?;
+        let account = self.caller(CallbackKind::Receipts, &callback)?;
         let (body, content_type) = content(&callback);
         let reports = account.parse_receipts(body, content_type)?;
         for reports in reports.chunks(REPORTS_PER_INTAKE) {
@@ -46,7 +54,7 @@ impl Callbacks {
     /// # Errors
     /// As for [`Callbacks::receipts`].
     pub async fn inbound(&self, callback: Callback) -> Result<CallbackReply, Fault> {
-        let account = self.caller(&callback, HttpAccount::inbound_token)?;
+        let account = self.caller(CallbackKind::Inbound, &callback)?;
         let (body, content_type) = content(&callback);
         let inbound = account.parse_inbound(body, content_type)?;
         for inbound in inbound.chunks(REPORTS_PER_INTAKE) {
@@ -57,7 +65,11 @@ impl Callbacks {
 
     /// The account that a callback names and knows the token of. Digests are compared, so that the time it takes says nothing
     /// about the token; and whether the account or the token is wrong is nobody's business.
-    fn caller(&self, callback: &Callback, token: fn(&HttpAccount) -> Option<&str>) -> Result<&HttpAccount, Fault> {
+    fn caller(&self, kind: CallbackKind, callback: &Callback) -> Result<&HttpAccount, Fault> {
+        let token = match kind {
+            CallbackKind::Receipts => HttpAccount::receipts_token,
+            CallbackKind::Inbound => HttpAccount::inbound_token,
+        };
         let digest_of = |text: &str| digest([text.as_bytes()]);
         let knows = |token: &str| {
             !token.is_empty() && callback.token.as_deref().is_some_and(|given| digest_of(given) == digest_of(token))

@@ -217,7 +217,7 @@ impl AccountConfig {
 }
 
 /// Where lists may be read from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesConfig {
     /// Folders of this machine that batches created over the network may name lists in; `smsfleet send` may name any path.
@@ -335,9 +335,12 @@ pub struct ServeConfig {
     /// Seconds a connection may take to send the head of a request.
     #[serde(with = "seconds")]
     pub head_timeout: Duration,
+    /// Seconds a connection may read nothing of what it is answered.
+    #[serde(with = "seconds")]
+    pub stall_timeout: Duration,
     /// Requests a second of one API key.
     pub requests_per_second: u32,
-    /// Connections open at once.
+    /// Connections open at once; one address gets seven eighths of them.
     pub connections: u32,
 }
 
@@ -362,6 +365,7 @@ impl Default for ServeConfig {
             body_kb: 4_096,
             request_timeout: Duration::from_secs(60),
             head_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(120),
             requests_per_second: 200,
             connections: 4_096,
         }

@@ -45,7 +45,7 @@ impl Config {
         if serve.body_kb == 0 || serve.requests_per_second == 0 || serve.connections == 0 {
             refuse("serve".into(), "its limits are at least 1");
         }
-        if serve.request_timeout.is_zero() || serve.head_timeout.is_zero() {
+        if [serve.request_timeout, serve.head_timeout, serve.stall_timeout].iter().any(std::time::Duration::is_zero) {
             refuse("serve".into(), "its times are more than 0 seconds");
         }
         if self.sources.expanded_mb == 0 {

@@ -30,7 +30,7 @@ use crate::privacy::Eraser;
 use crate::runtime::calm::Calm;
 use crate::runtime::metrics::{self, Exporter};
 use crate::runtime::task;
-use crate::serve::fleet::{Callback, CallbackReply, Defaults, Limits, Live, Surface};
+use crate::serve::fleet::{Callback, CallbackKind, CallbackReply, Defaults, Limits, Live, Surface};
 use crate::serve::{listen, router, socket};
 use crate::statistics::LiveAccount;
 use crate::webhooks::Webhooks;
@@ -155,10 +155,12 @@ fn limits(config: &Config) -> Limits {
     let serve = &config.serve;
     Limits {
         body_bytes: (serve.body_kb as usize) << 10,
+        upload_bytes: u64::from(config.uploads.max_mb) << 20,
         request: serve.request_timeout,
         requests_per_second: serve.requests_per_second,
         connections: serve.connections as usize,
         head: serve.head_timeout,
+        stall: serve.stall_timeout,
     }
 }
 
@@ -323,6 +325,10 @@ impl Live for LiveFleet {
 
     fn links(&self) -> Option<Arc<Redirector>> {
         Some(self.links.clone())
+    }
+
+    fn admits(&self, kind: CallbackKind, callback: &Callback) -> Result<(), Fault> {
+        self.callbacks.admits(kind, callback)
     }
 
     async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {

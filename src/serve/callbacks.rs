@@ -3,41 +3,41 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::extract::whole;
-use super::fleet::{Callback, CallbackReply, Live, Surface};
+use super::fleet::{Callback, CallbackKind, CallbackReply, Live, Surface};
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
 
-impl<S: Send + Sync> FromRequest<S> for Callback {
-    type Rejection = Problem;
-
-    /// The token comes in the query (`token=`) or as a bearer.
-    async fn from_request(request: Request, state: &S) -> Result<Callback, Problem> {
-        let (mut parts, body) = request.into_parts();
-        let Path(account) = Path::<String>::from_request_parts(&mut parts, state)
-            .await
-            .map_err(|refused| Fault::new(Code::InputInvalid, refused.body_text()))?;
-        let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
-        let query = parts.uri.query().unwrap_or_default().to_owned();
-        let bearer = text(header::AUTHORIZATION).strip_prefix("Bearer ").map(str::to_owned);
-        let token = query.split('&').find_map(|pair| pair.strip_prefix("token=")).map(str::to_owned).or(bearer);
-        let content_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        let body: Bytes = whole(Request::from_parts(parts, body), state).await?;
-        Ok(Callback { account, token, query, content_type, body })
-    }
+/// A callback that knows its token. The token comes in the query (`token=`) or as a bearer.
+async fn admitted(surface: &Surface, kind: CallbackKind, request: Request) -> Result<Callback, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let Path(account) = Path::<String>::from_request_parts(&mut parts, surface)
+        .await
+        .map_err(|refused| Fault::new(Code::InputInvalid, refused.body_text()))?;
+    let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    let bearer = text(header::AUTHORIZATION).strip_prefix("Bearer ").map(str::to_owned);
+    let token = query.split('&').find_map(|pair| pair.strip_prefix("token=")).map(str::to_owned).or(bearer);
+    let content_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let head = Callback { account, token, query, content_type, body: Bytes::new() };
+    live(surface)?.admits(kind, &head)?;
+    let body = whole(Request::from_parts(parts, body), surface).await?;
+    Ok(Callback { body, ..head })
 }
 
 /// `GET` or `POST /v1/receipts/{account}`.
-pub async fn receipts(State(surface): State<Arc<Surface>>, callback: Callback) -> Result<Response, Problem> {
+pub async fn receipts(State(surface): State<Arc<Surface>>, request: Request) -> Result<Response, Problem> {
+    let callback = admitted(&surface, CallbackKind::Receipts, request).await?;
     Ok(replied(live(&surface)?.receipts(callback).await?))
 }
 
 /// `GET` or `POST /v1/inbound/{account}`.
-pub async fn inbound(State(surface): State<Arc<Surface>>, callback: Callback) -> Result<Response, Problem> {
+pub async fn inbound(State(surface): State<Arc<Surface>>, request: Request) -> Result<Response, Problem> {
+    let callback = admitted(&surface, CallbackKind::Inbound, request).await?;
     Ok(replied(live(&surface)?.inbound(callback).await?))
 }
 

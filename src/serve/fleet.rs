@@ -114,6 +114,8 @@ impl Default for Defaults {
 pub struct Limits {
     /// Bytes of a body, uploads apart.
     pub body_bytes: usize,
+    /// Bytes of an upload.
+    pub upload_bytes: u64,
     /// How long a request may take, listings, uploads and watchers apart.
     pub request: Duration,
     /// Requests a second of one key.
@@ -122,16 +124,20 @@ pub struct Limits {
     pub connections: usize,
     /// How long a connection may take to send the head of a request.
     pub head: Duration,
+    /// How long a connection may stand still while it is answered.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             body_bytes: 4 << 20,
+            upload_bytes: 2 << 30,
             request: Duration::from_secs(60),
             requests_per_second: 200,
             connections: 4_096,
             head: Duration::from_secs(10),
+            stall: Duration::from_secs(120),
         }
     }
 }
@@ -156,12 +162,28 @@ pub trait Live: Send + Sync {
         None
     }
 
+    /// Whether a callback is from an account that takes any of its kind, and knows the token. Asked before its body is read:
+    /// strangers fill no memory.
+    ///
+    /// # Errors
+    /// What they are answered, which does not say what is wrong.
+    fn admits(&self, kind: CallbackKind, callback: &Callback) -> Result<(), Fault>;
+
     /// Takes a provider's callback with delivery reports. Answers only once they are durable; a fault is answered to the
     /// provider as its status, so that it sends them again.
     async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault>;
 
     /// Takes a provider's callback with messages of people, under the same rules.
     async fn inbound(&self, callback: Callback) -> Result<CallbackReply, Fault>;
+}
+
+/// What a callback carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallbackKind {
+    /// Delivery reports.
+    Receipts,
+    /// Messages of people.
+    Inbound,
 }
 
 /// A request with delivery reports, as a provider sent it.

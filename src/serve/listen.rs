@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::fleet::Limits;
+use super::places::{Place, Places, Taken};
 use crate::model::code::{Code, Fault};
 
 /// Bytes that the head of a request may have.
@@ -53,20 +54,23 @@ pub fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Fault> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves the network until `stop`. A connection above the limit waits in the system's queue until another one ends.
+/// Serves the network until `stop`. A connection above the limit waits in the system's queue until another one ends; one of an
+/// address that has nearly all places itself is closed.
 pub async fn serve(listener: TcpListener, router: Router, tls: Option<TlsAcceptor>, limits: Limits, stop: CancellationToken) {
     let room = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener, &room, &places) => accepted,
         };
         let Some((stream, from, place)) = accepted else { continue };
         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
+            let stream = Taken::new(stream, limits.stall);
             // A client that breaks off, or speaks something else, is no error of ours.
             match tls {
                 Some(tls) => {
@@ -82,14 +86,15 @@ pub async fn serve(listener: TcpListener, router: Router, tls: Option<TlsAccepto
     let _ = tokio::time::timeout(GRACE, connections.wait()).await;
 }
 
-type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
+type Accepted = (TcpStream, SocketAddr, (tokio::sync::OwnedSemaphorePermit, Place));
 
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<Accepted> {
-    let place = room.clone().acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>, places: &Arc<Places>) -> Option<Accepted> {
+    let permit = room.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, from)) => {
+            let place = places.take(from.ip())?;
             let _ = stream.set_nodelay(true);
-            Some((stream, from, place))
+            Some((stream, from, (permit, place)))
         }
         Err(error) => {
             // Too many open files, above all: others must end before there is room again.

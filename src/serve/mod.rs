@@ -18,6 +18,7 @@ pub mod health;
 pub mod links;
 pub mod listen;
 pub mod listing;
+mod places;
 pub mod problem;
 pub mod router;
 pub mod socket;

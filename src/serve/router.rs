@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::access::{Pace, as_owner, with_key};
 use super::api;
 use super::callbacks::{self, live};
-use super::fleet::Surface;
+use super::fleet::{Limits, Surface};
 use super::health;
 use super::links;
 use super::problem::Problem;
@@ -56,6 +56,9 @@ pub fn document() -> utoipa::openapi::OpenApi {
     document
 }
 
+/// Where lists are handed in: larger, and slower, than anything else.
+const UPLOADS: &str = "/v1/uploads";
+
 /// Routes that need no key.
 fn open_routes() -> Router<Arc<Surface>> {
     Router::new()
@@ -76,15 +79,27 @@ fn finish(api: Router<Arc<Surface>>, surface: Arc<Surface>) -> Router {
             Problem::from(Fault::new(Code::MethodUnknown, "the route does not take this method"))
         })
         .layer(DefaultBodyLimit::max(limits.body_bytes))
+        .layer(middleware::from_fn(move |request, next| within_size(limits, request, next)))
         .layer(middleware::from_fn(move |request, next| in_time(limits.request, request, next)))
         .layer(middleware::from_fn(counted))
         .with_state(surface)
 }
 
+/// Refuses a body that says itself that it is too large, before any of it is read.
+async fn within_size(limits: Limits, request: Request, next: Next) -> Response {
+    let most = if request.uri().path() == UPLOADS { limits.upload_bytes } else { limits.body_bytes as u64 };
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > most) {
+        let code = if request.uri().path() == UPLOADS { Code::UploadTooLarge } else { Code::BodyTooLarge };
+        return Problem::from(Fault::new(code, format!("a body here has at most {most} bytes"))).into_response();
+    }
+    next.run(request).await
+}
+
 /// Ends a request that takes too long to be answered. An answer that streams has been given once it begins; a list that is
 /// handed in may take as long as it does not stand still.
 async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
-    if request.uri().path() == "/v1/uploads" {
+    if request.uri().path() == UPLOADS {
         return next.run(request).await;
     }
     match tokio::time::timeout(limit, next.run(request)).await {

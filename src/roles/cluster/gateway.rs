@@ -22,7 +22,7 @@ use crate::roles::sources::{self, Lists};
 use crate::roles::surface::{self, Base};
 use crate::runtime::metrics::Exporter;
 use crate::runtime::task::Tasks;
-use crate::serve::fleet::{Callback, CallbackReply, Live, Surface};
+use crate::serve::fleet::{Callback, CallbackKind, CallbackReply, Live, Surface};
 use crate::serve::health::Health;
 
 /// How often the sheets are read.
@@ -122,6 +122,10 @@ impl Live for LiveCluster {
 
     fn links(&self) -> Option<Arc<Redirector>> {
         Some(self.links.clone())
+    }
+
+    fn admits(&self, kind: CallbackKind, callback: &Callback) -> Result<(), Fault> {
+        self.callbacks.admits(kind, callback)
     }
 
     async fn receipts(&self, callback: Callback) -> Result<CallbackReply, Fault> {
