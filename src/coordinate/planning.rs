@@ -128,7 +128,8 @@ async fn plan(
         Ok(plan) => plan,
         Err(fault) => {
             span.failed(fault.code);
-            span.lines().in_scope(|| tracing::warn!(%batch, %fault, "the batch cannot be prepared"));
+            span.lines()
+                .in_scope(|| tracing::warn!(%batch, code = %fault.code, "the batch cannot be prepared; its reason says why"));
             let reason = Some((fault.code, fault.context));
             let failed =
                 change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Fail, reason.clone(), now))
