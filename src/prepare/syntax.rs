@@ -5,6 +5,11 @@ use crate::model::code::{Code, Fault};
 /// Stands where the link goes. A noncharacter (Unicode, 23.7): no text that is meant for people holds it.
 pub const LINK_MARK: char = '\u{fdd0}';
 
+/// Words and signs in one tag, and in all tags of a template, at most. The engine goes through what they make as deep as it is,
+/// when it is compiled, printed and dropped: thousands would end the thread's stack, and the process with it.
+const TAG_STEPS_MAX: usize = 200;
+const STEPS_MAX: usize = 1_000;
+
 /// A piece of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'a> {
@@ -66,14 +71,21 @@ pub fn tokens(source: &str) -> Vec<Token<'_>> {
 /// [`LINK_MARK`].
 ///
 /// # Errors
-/// [`Code::TemplateInvalid`] when `${…}` holds no name, or the link has no place, or more than one.
+/// [`Code::TemplateInvalid`] when `${…}` holds no name, the link has no place, or more than one, or tags say more than any message
+/// needs.
 pub fn rewrite(source: &str, link: Option<&str>) -> Result<String, Fault> {
     if link.is_some() && source.contains(LINK_MARK) {
         return Err(invalid("the template holds the noncharacter U+FDD0".into()));
     }
     let mut written = String::with_capacity(source.len() + 16);
-    let mut line = 1;
+    let (mut line, mut all) = (1, 0);
     for token in tokens(source) {
+        let here = steps(token);
+        all += here;
+        if here > TAG_STEPS_MAX || all > STEPS_MAX {
+            let text = format!("line {line}: tags have at most {TAG_STEPS_MAX} words and signs each, and {STEPS_MAX} together");
+            return Err(invalid(text));
+        }
         let piece = match token {
             Token::Text(text) | Token::Raw(text) => {
                 match link {
@@ -154,6 +166,30 @@ fn word(tag: &str) -> &str {
     &inner[..inner.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(inner.len())]
 }
 
+/// Words and signs of a tag; a text in quotes is one.
+fn steps(token: Token<'_>) -> usize {
+    let (Token::Variable(tag) | Token::Other(tag)) = token else { return 0 };
+    if tag.starts_with("{#") {
+        return 0;
+    }
+    let (mut count, mut quote, mut in_word) = (0, None, false);
+    let mut chars = tag.get(2..tag.len().saturating_sub(2)).unwrap_or(tag).chars();
+    while let Some(c) = chars.next() {
+        match quote {
+            Some(_) if c == '\\' => _ = chars.next(),
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None => {
+                let of_word = c.is_alphanumeric() || c == '_';
+                count += usize::from(!c.is_whitespace() && !(of_word && in_word));
+                quote = matches!(c, '"' | '\'').then_some(c);
+                in_word = of_word;
+            }
+        }
+    }
+    count
+}
+
 fn end_of_raw(rest: &str) -> usize {
     let ends = rest.match_indices("{%").find(|(at, _)| word(&rest[*at..]) == "endraw");
     ends.map_or(rest.len(), |(at, _)| at)
@@ -190,6 +226,19 @@ mod tests {
     use super::*;
 
     const URL: &str = "https://shop.example/sale";
+
+    #[test]
+    fn words_and_signs_are_counted_and_texts_are_one() {
+        for (tag, expected) in [
+            ("{{name}}", 1),
+            ("{{ name | default(\"my (dear) 'friend'\") }}", 6),
+            ("{{ 'it\\'s' ~ 姓名 }}", 3),
+            ("{%- if not a_1.b[0] -%}", 10),
+            ("{# a b c d #}", 0),
+        ] {
+            assert_eq!(tokens(tag).into_iter().map(steps).sum::<usize>(), expected, "{tag}");
+        }
+    }
 
     #[test]
     fn dollars_become_variables_outside_of_tags() {

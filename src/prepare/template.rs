@@ -93,6 +93,11 @@ impl Template {
         self.has_link
     }
 
+    /// Whether a record may cost a thousand times what most do: it is more than text and variables.
+    pub fn may_cost(&self) -> bool {
+        matches!(self.plan, Plan::Engine(_))
+    }
+
     /// The places of the columns that it names.
     pub fn places(&self) -> impl Iterator<Item = usize> {
         self.variables.iter().map(|(_, place)| *place)
@@ -346,6 +351,48 @@ mod tests {
         let twice = ["phone", "name", "name"].map(str::to_owned);
         assert!(Template::compile(&with("{{name}}", None), &twice).is_err());
         assert!(Template::compile(&with("{{phone}}", None), &twice).is_ok());
+    }
+
+    #[test]
+    fn nothing_goes_so_deep_that_it_ends_the_stack() {
+        let around =
+            |open: &str, close: &str, times: usize| format!("{{{{ {}name{} }}}}", open.repeat(times), close.repeat(times));
+        let behind = |more: &str, times: usize| format!("{{{{ name{} }}}}", more.repeat(times));
+        let set = |what: &str, times: usize| format!("{{% set a = name %}}{}{{{{ a }}}}", what.repeat(times));
+        let made = |times: usize| {
+            let mut all: Vec<String> =
+                ["+1", "~name", "|upper", ".a", "[0]", "()", " if name else 1", " < 1", " and name", "**1", " in name"]
+                    .map(|more| behind(more, times))
+                    .into();
+            all.extend(
+                [("(", ")"), ("[", "]"), ("not ", ""), ("- ", ""), ("{'a':", "}"), ("name(", ")")]
+                    .map(|(open, close)| around(open, close, times)),
+            );
+            all.extend(
+                ["{% set a = [a] %}", "{% set a = [[[[[[[[[a]]]]]]]]] %}", "{% set a = a|list|batch(9)|list %}"]
+                    .map(|what| set(what, times)),
+            );
+            all.extend(
+                [("{% if name %}", "{% endif %}"), ("{% for a in name %}", "{% endfor %}")]
+                    .map(|(open, close)| format!("{}x{}", open.repeat(times), close.repeat(times))),
+            );
+            all
+        };
+        // Half of what the threads that prepare have.
+        let tried = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
+            for content in [10, 30, 60, 100, 150, 190, 1_000, 3_000].into_iter().flat_map(made) {
+                if let Ok(template) = Template::compile(&with(&content, None), &columns()) {
+                    let _ = rendered(&template, ["1", "x", "y", "z"]);
+                }
+            }
+        });
+        tried.expect("a thread").join().expect("it ends in order");
+        for content in made(3_000) {
+            assert!(
+                content.len() > TEMPLATE_BYTES_MAX || Template::compile(&with(&content, None), &columns()).is_err(),
+                "{content:.40}"
+            );
+        }
     }
 
     #[test]
