@@ -22,6 +22,8 @@ use crate::runtime::short_code::Codes;
 
 /// Records worked on without a pause: about a millisecond, so that other tasks get their turn.
 const CHUNK_RECORDS: usize = 1_000;
+/// The same where a record may cost about a millisecond itself.
+const COSTLY_RECORDS: usize = 10;
 
 /// Why an attempt did not come to its end.
 #[derive(Debug)]
@@ -73,7 +75,15 @@ pub async fn read_range(
         let candidates = chunk::candidates(&recipe, records, &mut found);
         let numbers: Vec<Msisdn> = candidates.iter().map(|candidate| candidate.number).collect();
         let suppressed = tools.patiently("checking suppressions", || tools.suppressions.check(&numbers)).await?;
-        chunk::messages(&recipe, candidates, &suppressed, &mut found);
+        if recipe.template.may_cost() {
+            let mut rest = candidates.into_iter();
+            for suppressed in suppressed.chunks(COSTLY_RECORDS) {
+                chunk::messages(&recipe, rest.by_ref().take(COSTLY_RECORDS).collect(), suppressed, &mut found);
+                tokio::task::yield_now().await;
+            }
+        } else {
+            chunk::messages(&recipe, candidates, &suppressed, &mut found);
+        }
         shelves.put(found.messages.drain(..), &mut full);
         counts.add(read, &found.rejects);
         name_file(plan, &mut found.rejects);
