@@ -2,6 +2,7 @@
 
 mod conformance;
 mod endtoend;
+mod hostile;
 mod layout;
 mod processes;
 #[allow(dead_code)]

@@ -13,7 +13,7 @@ mod others;
 mod plan;
 mod quickstart;
 mod refusals;
-mod service;
+pub mod service;
 mod stopped;
 mod told;
 pub mod traced;

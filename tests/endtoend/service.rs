@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,28 +15,42 @@ pub struct Service {
     pub place: Place,
     /// Its address.
     pub url: String,
+    /// Its process id.
+    pub id: u32,
+    /// What it said so far on its standard error; held by this and by whoever reads it, until its end.
+    pub log: Arc<Mutex<Vec<String>>>,
     running: Running,
 }
 
 impl Service {
     /// Starts `smsfleet all` on a free port.
     pub fn start(place: Place) -> Service {
+        Service::with(place, &[])
+    }
+
+    /// The same with arguments.
+    pub fn with(place: Place, arguments: &[&str]) -> Service {
         let text = std::fs::read_to_string(place.path("smsfleet.toml")).expect("a configuration");
         if !text.contains("[serve]") {
             place.write("smsfleet.toml", format!("{text}\n[serve]\nlisten = \"127.0.0.1:0\"\nrequests_per_second = 100000\n"));
         }
-        let mut child = place.command(&["all"]).spawn().expect("the binary starts");
+        let mut child = place.command(&[&["all"], arguments].concat()).spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
-        let running = Running::of(child);
+        let mut running = Running::of(child);
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
         let url = loop {
             let line = lines.next().expect("it says where it is").expect("it is text");
+            log.lock().expect("not poisoned").push(line.clone());
             if let Some((_, rest)) = line.split_once("the API is at ") {
                 break rest.split(';').next().expect("an address").to_owned();
             }
         };
         // Whoever does not read what it says makes it wait.
-        std::thread::spawn(move || lines.for_each(drop));
-        Service { place, url, running }
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            lines.for_each(|line| kept.lock().expect("not poisoned").push(line.expect("it is text")));
+        });
+        Service { id: running.id(), place, url, running, log }
     }
 
     /// A key for the network.
