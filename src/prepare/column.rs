@@ -42,7 +42,7 @@ pub fn number_column(named: Option<&str>, columns: &[String]) -> Result<usize, F
     if let Some(named) = named {
         return match places(columns, |column| column == named.trim()).as_slice() {
             [place] => Ok(*place),
-            [] => Err(missing(format!("the list has no column {named:?}; it has {}", list(columns)))),
+            [] => Err(missing(format!("the list has no column {}; it has {}", shown(named), list(columns)))),
             _ => Err(missing(format!("the list has more than one column {named:?}"))),
         };
     }
@@ -68,7 +68,8 @@ pub fn named_column(name: &str, columns: &[String]) -> Result<usize, Fault> {
     match places(columns, |column| column == name).as_slice() {
         [place] => Ok(*place),
         [] => {
-            Err(Fault::new(Code::TemplateUnknownColumn, format!("the template uses {name:?}; the columns are {}", list(columns))))
+            let text = format!("the template uses {}; the columns are {}", shown(name), list(columns));
+            Err(Fault::new(Code::TemplateUnknownColumn, text))
         }
         _ => Err(Fault::new(Code::TemplateUnknownColumn, format!("the list has more than one column {name:?}"))),
     }
@@ -83,9 +84,14 @@ fn missing(context: String) -> Fault {
     Fault::new(Code::SourceColumnMissing, context)
 }
 
+/// A name for a person, not all of a very long one.
+fn shown(name: &str) -> String {
+    format!("{:?}", name.chars().take(60).collect::<String>())
+}
+
 /// Column names for a person, at most 30 of them.
 fn list(columns: &[String]) -> String {
-    let shown: Vec<String> = columns.iter().take(30).map(|column| format!("{:?}", column.trim())).collect();
+    let shown: Vec<String> = columns.iter().take(30).map(|column| shown(column.trim())).collect();
     let rest = columns.len().saturating_sub(30);
     if rest == 0 { shown.join(", ") } else { format!("{} and {rest} more", shown.join(", ")) }
 }

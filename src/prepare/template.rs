@@ -248,7 +248,7 @@ fn invalid(context: impl Into<String>) -> Fault {
 /// What is wrong with a template: it holds no record's values.
 fn describe(error: &minijinja::Error) -> String {
     let line = error.line().map_or_else(String::new, |line| format!("line {line}: "));
-    format!("{line}{}{}", error.kind(), error.detail().map_or_else(String::new, |detail| format!(", {detail}")))
+    format!("{line}{}{}", error.kind(), error.detail().map_or_else(String::new, |detail| format!(", {detail:.200}")))
 }
 
 /// Why a record's expression failed. The engine's own detail may quote the record's values and stays out.
