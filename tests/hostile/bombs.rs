@@ -39,7 +39,7 @@ fn size_of(folder: &std::path::Path) -> u64 {
 #[test]
 fn a_list_that_expands_without_end_is_refused_and_leaves_nothing() {
     let place = Place::new(1, 1);
-    configured(&place, "[sources]\nexpanded_mb = 600\n");
+    configured(&place, "[sources]\nexpanded_mb = 300\n");
     let service = Service::start(place);
     let key = service.key("operator");
     is_well(&service);

@@ -55,7 +55,9 @@ fn no_cell_of_an_export_is_a_formula_whatever_separates_cells() {
                 for cell in record.expect("a record").iter().filter(|_| delimiter != b',' || quoting) {
                     let text = cell.trim_matches([' ', '"']);
                     cells += 1;
-                    let digits = text.strip_prefix(['+', '-']).unwrap_or_default();
+                    // The number stands first in its line, which is one cell where commas separate none.
+                    let first = if delimiter == b',' { text } else { text.split(',').next().unwrap_or_default() };
+                    let digits = first.strip_prefix(['+', '-']).unwrap_or_default();
                     let signed = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
                     let formula =
                         text.starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}', '\t', '\r']);

@@ -44,6 +44,8 @@ fn bombs() -> Vec<(&'static str, String)> {
             "in lots of none",
             "{{ name|list|batch(0)|list }} {{ name|list|slice(0)|list }} {{ name|list|slice(1000000000)|list }}".into(),
         ),
+        ("a name of sixty thousand letters", format!("{{{{ {} }}}}", "x".repeat(60_000))),
+        ("a filter of sixty thousand letters", format!("{{{{ name|{} }}}}", "x".repeat(60_000))),
         ("a comment that never ends", format!("{{# {}", "x".repeat(60_000))),
         ("sixty thousand openings", "{{".repeat(30_000)),
         ("larger than is taken", "x".repeat(65 << 10)),
