@@ -1,11 +1,14 @@
 //! Planning: splits the source of a batch into ranges and stores the plan once.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use crate::model::batch::{BatchRow, SmsBatch};
-use crate::model::code::Fault;
+use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, RangeKey};
 use crate::model::lane::lanes_for;
 use crate::model::record::{RangeRow, SourcePlan};
@@ -74,7 +77,17 @@ impl Job for Planning {
                 (self.stores.clone(), self.world.clone(), self.source.clone(), self.check.clone());
             let (busy, range_records) = (self.busy.clone(), self.range_records);
             self.tasks.spawn("plan", async move {
-                if let Err(error) = plan(&stores, &world, &*source, &check, range_records, row).await {
+                let work = plan(&stores, &world, &*source, &check, range_records, row);
+                let planned = match AssertUnwindSafe(work).catch_unwind().await {
+                    Ok(planned) => planned,
+                    // A list or a template that makes a library panic must end its batch with a code, and not wait for ever.
+                    Err(_) => {
+                        tracing::error!(%batch, code = %Code::Internal, "planning panicked");
+                        let fault = Fault::new(Code::Internal, "planning the batch failed inside");
+                        fail(&stores, &world, batch, fault).await
+                    }
+                };
+                if let Err(error) = planned {
                     tracing::warn!(%batch, code = %error.code(), "a plan could not be stored; it is made again");
                 }
                 busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&batch);
@@ -130,12 +143,7 @@ async fn plan(
             span.failed(fault.code);
             span.lines()
                 .in_scope(|| tracing::warn!(%batch, code = %fault.code, "the batch cannot be prepared; its reason says why"));
-            let reason = Some((fault.code, fault.context));
-            let failed =
-                change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Fail, reason.clone(), now))
-                    .await?;
-            log_refusal(batch, failed.map(|_| ()));
-            return Ok(());
+            return fail(stores, world, batch, fault).await;
         }
     };
     span.note("records", planned.records);
@@ -146,6 +154,15 @@ async fn plan(
     }
     let started = change(&*stores.batches, batch, &*world.chance, |row| start(&row.row, &planned, now)).await?;
     log_refusal(batch, started.map(|_| ()));
+    Ok(())
+}
+
+/// Ends a batch that cannot be prepared.
+async fn fail(stores: &Stores, world: &World, batch: BatchId, fault: Fault) -> Result<(), StoreError> {
+    let (reason, now) = (Some((fault.code, fault.context)), world.clock.now());
+    let failed =
+        change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Fail, reason.clone(), now)).await?;
+    log_refusal(batch, failed.map(|_| ()));
     Ok(())
 }
 
