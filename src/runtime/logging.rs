@@ -1,5 +1,8 @@
 //! Log lines: where they go, how they look, how many there are. Always to stderr, since stdout belongs to results.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
+
 use serde::{Deserialize, Serialize};
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
@@ -8,6 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::trace::{KeepIds, WithIds};
+use crate::model::code::Code;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +56,16 @@ fn is_safe(line: &Metadata<'_>) -> bool {
     of("smsfleet") || (*line.level() <= Level::WARN && !TALKATIVE.into_iter().any(of))
 }
 
+/// What is said of a panic: where it was, and its words when they are the program's own. Words that were put together may hold
+/// what was worked on, as those of a text that was cut in the wrong place do.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let words = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("its words are not shown");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let trace = Backtrace::capture();
+    let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
+    tracing::error!(code = %Code::Internal, place, "a thread panicked: {words}{trace}");
+}
+
 /// Begins logging. The level named in the configuration is raised by `verbose` steps (`-v` is info, `-vv` debug, `-vvv`
 /// trace) and lowered to errors by `quiet`. A second call in one process changes nothing.
 pub fn start(config: &LogConfig, verbose: u8, quiet: bool, color: bool) -> Result<(), String> {
@@ -63,6 +77,7 @@ pub fn start(config: &LogConfig, verbose: u8, quiet: bool, color: bool) -> Resul
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+    std::panic::set_hook(Box::new(panicked));
     let registry = tracing_subscriber::registry().with(filter).with(filter_fn(is_safe));
     // The only failure is "there is one already", which tests and a second start in one process may do.
     let _ = match config.format {
