@@ -359,7 +359,7 @@ mod tests {
             |open: &str, close: &str, times: usize| format!("{{{{ {}name{} }}}}", open.repeat(times), close.repeat(times));
         let behind = |more: &str, times: usize| format!("{{{{ name{} }}}}", more.repeat(times));
         let set = |what: &str, times: usize| format!("{{% set a = name %}}{}{{{{ a }}}}", what.repeat(times));
-        let made = |times: usize| {
+        let made = move |times: usize| {
             let mut all: Vec<String> =
                 ["+1", "~name", "|upper", ".a", "[0]", "()", " if name else 1", " < 1", " and name", "**1", " in name"]
                     .map(|more| behind(more, times))
