@@ -4,7 +4,7 @@
 //! |---|---|
 //! | bodies of 1 GB, announced and not | `bodies::a_gigabyte_is_refused_before_it_came`; of strangers at the callbacks: `bodies::strangers_fill_no_memory` |
 //! | a million small requests | `bodies::many_small_requests_are_answered_in_bounded_memory` (`SMSFLEET_HOSTILE_REQUESTS=1000000`); its pace: `serve::access`, `serve::api::tests::a_key_that_asks_too_often_is_told_to_wait_and_others_are_not` |
-//! | slow heads, all places taken | `slow::one_machine_that_dribbles_does_not_shut_out_others`, `serve::listen::tests`, `serve::places` |
+//! | slow heads, all places taken | `slow::{one_machine_that_dribbles_does_not_shut_out_others, heads_that_dribble_are_ended_however_steadily, a_connection_that_says_nothing_is_closed}`, `serve::listen::tests`, `serve::places` |
 //! | slow bodies | `slow::a_body_that_dribbles_is_ended` |
 //! | slow readers | `slow::whoever_does_not_read_its_answers_is_left`, `serve::places` |
 //! | floods of headers, huge lines, garbage behind a request | `heads` |
@@ -149,6 +149,7 @@ pub fn wait(service: &Service, key: &str, id: &str, wanted: impl Fn(&Value) -> b
     let mut seen = Value::Null;
     until(&format!("batch {id}"), || {
         seen = call(service, key, "GET", &format!("/v1/batches/{id}"), &Value::Null).json();
+        no_panic(service);
         wanted(&seen)
     });
     seen
@@ -182,6 +183,12 @@ pub fn log(service: &Service) -> Vec<String> {
 pub fn is_well(service: &Service) {
     let answer = ask(service, "", "GET", "/healthz", "", "");
     assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"), "{answer:?}");
+    no_panic(service);
+}
+
+/// That nothing in a service panicked.
+#[track_caller]
+pub fn no_panic(service: &Service) {
     let panics: Vec<String> = log(service).into_iter().filter(|line| line.contains("panicked")).collect();
     assert!(panics.is_empty(), "{panics:?}");
 }
