@@ -9,6 +9,7 @@ pub mod deliver;
 pub mod dispatch;
 #[doc = include_str!("GUARANTEES.md")]
 pub mod guarantees {}
+pub mod drill;
 pub mod links;
 pub mod model;
 pub mod ports;

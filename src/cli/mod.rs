@@ -5,6 +5,7 @@ pub mod args;
 pub mod batch;
 pub mod check;
 pub mod cluster;
+pub mod drill;
 pub mod exit;
 pub mod keep;
 pub mod people;
@@ -115,6 +116,7 @@ async fn command(cli: Cli, config: Config) -> Result<u8, Fault> {
         Command::Gateway => cluster::run(global, &config, FleetRole::Gateway, listen(global)?).await,
         Command::Migrate => cluster::migrate(global, &config, listen(global)?).await,
         Command::Fleet => cluster::fleet(global, &config).await,
+        Command::Drill(args) => drill::drill(global, &args, &config, listen(global)?).await,
         Command::Batches => batch::list(global, &config, &ListArgs::default()).await,
         Command::Report { batch } => query::report(global, &config, &batch).await,
         Command::Recipients(args) => query::recipients(global, &config, &args).await,

@@ -82,6 +82,7 @@ codes! {
     ProviderTls = "SF-5007", 502, true, "no safe connection to the provider", "check its certificate and the configured authority";
     AccountUnknown = "SF-5008", 422, false, "no such account or provider type is configured", "see `smsfleet check-config`";
     NotEncodable = "SF-5009", 422, false, "the text cannot be sent by this account", "shorten the text or use another account";
+    NotTheSimulator = "SF-5011", 422, false, "the account is not the drill's own simulator", "run the drill with a configuration that names no provider (--config)";
     ConfigInvalid = "SF-6001", 422, false, "the configuration is not valid", "correct the key named";
     InputInvalid = "SF-6002", 422, false, "the input is not valid", "correct what is named";
     PartiallySent = "SF-5010", 502, false, "only some parts of the message were taken", "ask the provider";

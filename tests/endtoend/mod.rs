@@ -2,6 +2,7 @@
 
 mod alongside;
 mod clicks;
+mod drill;
 pub mod fixture;
 mod folder;
 mod http;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub use self::config::{KafkaConfig, Mechanism, Security};
 pub use self::lag::{Lag, Member, Members};
-pub use self::topics::{Report, migrate};
+pub use self::topics::{Report, migrate, remove};
 
 use self::lag::Observer;
 use self::mark::KafkaMark;

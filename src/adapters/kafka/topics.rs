@@ -96,6 +96,39 @@ pub async fn migrate(config: &KafkaConfig) -> Result<Report, Fault> {
     Ok(report)
 }
 
+/// Removes the topics and their groups; what is not there is no error.
+///
+/// # Errors
+/// What the brokers refuse.
+pub async fn remove(config: &KafkaConfig) -> Result<(), Fault> {
+    let names = Names::of(config);
+    let admin: AdminClient<DefaultClientContext> =
+        config.client("smsfleet-migrate").create().map_err(|error| unusable(&error))?;
+    let at = config.addresses();
+    let failed =
+        |what: &str, error: String| Fault::new(Code::ServerUnavailable, format!("{what} at {at}: {error} (kafka.brokers)"));
+    // Groups first: brokers forget the offsets of a topic that is gone by themselves, but not the group.
+    let groups = [names.prepare.as_str(), names.delivery.as_str()];
+    let removed = admin.delete_groups(&groups, &admin_options()).await;
+    for result in removed.map_err(|error| failed("groups", error.to_string()))? {
+        if let Err((group, code)) = result
+            && code != RDKafkaErrorCode::GroupIdNotFound
+        {
+            return Err(failed(&format!("group {group}"), code.to_string()));
+        }
+    }
+    let topics = [names.prepare.as_str(), names.delivery.as_str(), names.mark.as_str()];
+    let removed = admin.delete_topics(&topics, &admin_options()).await;
+    for result in removed.map_err(|error| failed("topics", error.to_string()))? {
+        if let Err((topic, code)) = result
+            && code != RDKafkaErrorCode::UnknownTopicOrPartition
+        {
+            return Err(failed(&format!("topic {topic}"), code.to_string()));
+        }
+    }
+    Ok(())
+}
+
 /// Looks whether the topics are as this version needs them. Gives back how many partitions the preparation topic has.
 pub(super) async fn check(config: &KafkaConfig, client_id: &str) -> Result<u16, Fault> {
     let (config, client_id) = (config.clone(), client_id.to_owned());

@@ -47,6 +47,6 @@ mod links;
 mod suppressions;
 
 pub use self::config::ScyllaConfig;
-pub use self::schema::{Report, check_schema, migrate};
+pub use self::schema::{Report, check_schema, migrate, remove};
 pub use self::session::Cql;
 pub use self::store::{CqlOptions, CqlStore};

@@ -63,6 +63,17 @@ pub async fn migrate(config: &ScyllaConfig) -> Result<Report, Fault> {
     Ok(report)
 }
 
+/// Removes the keyspace with everything in it.
+///
+/// # Errors
+/// As for [`Cql::connect`]; what the server refuses.
+pub async fn remove(config: &ScyllaConfig) -> Result<(), Fault> {
+    let bare = Cql::connect_bare(config).await?;
+    let keyspace = &config.keyspace;
+    let dropped = bare.define(&format!("DROP KEYSPACE IF EXISTS {keyspace}")).await;
+    dropped.map(|_| ()).map_err(|error| error::setup(config, &format!("the keyspace {keyspace} cannot be removed"), &error))
+}
+
 /// Checks that all tables are there and were made by this format, and gives back which store it is.
 ///
 /// # Errors
