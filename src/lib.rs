@@ -7,9 +7,9 @@ pub mod cli;
 pub mod coordinate;
 pub mod deliver;
 pub mod dispatch;
+pub mod drill;
 #[doc = include_str!("GUARANTEES.md")]
 pub mod guarantees {}
-pub mod drill;
 pub mod links;
 pub mod model;
 pub mod ports;

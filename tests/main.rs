@@ -4,6 +4,7 @@ mod conformance;
 mod endtoend;
 mod hostile;
 mod layout;
+mod power;
 mod processes;
 #[allow(dead_code)]
 mod servers;

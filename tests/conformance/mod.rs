@@ -3,12 +3,12 @@
 //! The store's suites run over the embedded folder, over memory and over CQL, the queue's over memory in simulated time and over
 //! Kafka in real time, the lease's over memory and Redis.
 
-mod fixture;
+pub mod fixture;
 mod keyspace;
 
 mod control;
-mod packs;
-mod windows;
+pub mod packs;
+pub mod windows;
 
 mod index;
 mod receipts;

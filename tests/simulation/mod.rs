@@ -11,12 +11,12 @@
 mod faults;
 #[cfg(debug_assertions)]
 mod mutations;
-mod network;
+pub mod network;
 mod operators;
-mod oracle;
-mod process;
+pub mod oracle;
+pub mod process;
 mod restore;
-mod run;
+pub mod run;
 mod scenes;
 mod source;
 
