@@ -115,6 +115,10 @@ impl Meta for Keyed {
         if let Err(differs) = self.check_mark().await? {
             return Err(StoreError::Unavailable(differs));
         }
+        // The place of the first mark is there before the store holds one: whoever is killed between the two left no copy.
+        if self.mark_row()?.is_none() && self.outside.read().await?.is_none() {
+            self.outside.write(Left { mark: 0, identity: self.outside.identity() }).await?;
+        }
         loop {
             let row = self.mark_row()?;
             let mark = mark_of(row.as_deref())? + 1;
