@@ -18,7 +18,11 @@ pub struct Folder {
 impl Folder {
     /// Creates the folder if there is none and locks it. [`Code::FolderInUse`] names the process that holds it.
     pub fn open(path: &Path) -> Result<Folder, Fault> {
+        let new: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| fault(path, &error))?;
+        for folder in new {
+            sync_name(folder).map_err(|error| fault(folder, &error))?;
+        }
         let mut lock = File::options()
             .read(true)
             .write(true)
@@ -79,6 +83,17 @@ fn write_pid(lock: &mut File) -> std::io::Result<()> {
     lock.set_len(0)?;
     lock.seek(SeekFrom::Start(0))?;
     write!(lock, "{}", std::process::id())
+}
+
+/// Makes the name of a file or folder durable: syncing what is in it says nothing of the folder that it stands in.
+pub(super) fn sync_name(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(folder) {
+        Ok(folder) => folder.sync_all(),
+        // Names may be made in a folder that may not be read.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a file system error is to people.

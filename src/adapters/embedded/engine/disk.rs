@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::adapters::embedded::folder::sync_name;
+
 /// Bytes at places. Each call means what the system call of its name means.
 pub trait Disk: std::fmt::Debug + Send + Sync {
     /// Length in bytes.
@@ -51,6 +53,8 @@ impl FileDisks {
 impl Disks for FileDisks {
     fn open(&self) -> io::Result<Box<dyn Disk>> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.path)?;
+        // Whatever is synced into a file is gone with its name.
+        sync_name(&self.path)?;
         Ok(Box::new(FileDisk { file, max_bytes: self.max_bytes.clone() }))
     }
 
