@@ -32,8 +32,8 @@ const BEYOND: Duration = Duration::from_secs(2);
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// How often it is asked whether it does.
 const LOOK: Duration = Duration::from_millis(100);
-/// A question that is not answered in this time is asked again: a frozen process takes it and says nothing.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A question that is not answered in this time is asked again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The ground of one drill.
 pub struct Ground {

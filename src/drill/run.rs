@@ -35,7 +35,8 @@ const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// What a strike may cost beyond the time that a frozen process stands still, and the end of a batch, at most.
 const STRIKE_COSTS: Duration = Duration::from_secs(90);
 const END_COSTS: Duration = Duration::from_secs(180);
-/// The list of all records may take so long to be read.
+/// What is commanded before anything falls, and what is read after everything has, may take so long.
+const COMMAND_WITHIN: Duration = Duration::from_secs(60);
 const LIST_WITHIN: Duration = Duration::from_secs(300);
 /// Segments a second at least: less than that proves nothing in the time of a person.
 const RATE_MIN: f64 = 20.0;
@@ -203,13 +204,13 @@ async fn begin(ground: &Ground, client: &Client, wish: &Wish, list: String) -> R
     for some in wish.suppressed.chunks(NUMBERS_MAX) {
         let numbers = some.iter().map(|number| format!("+{}", number.digits())).collect();
         let call = Call::new(Method::POST, "/v1/suppressions/commands/add").json(&Numbers { numbers });
-        within(client.call::<SuppressionAnswer>(call)).await?;
+        commanded(client.call::<SuppressionAnswer>(call)).await?;
     }
     let rate = (wish.records as f64 / wish.sending.as_secs_f64().max(1.0)).max(RATE_MIN) as u32;
     for name in ground.config.accounts.keys() {
         let call = Call::new(Method::PUT, format!("/v1/accounts/{name}/rate"));
         let wish = RateWish { segments_per_second: Some(rate) };
-        within(client.call::<serde_json::Value>(call.json(&wish))).await?;
+        commanded(client.call::<serde_json::Value>(call.json(&wish))).await?;
     }
     let batch = NewBatch {
         source: SourceWish { table_name: Some(list), ..SourceWish::default() },
@@ -224,7 +225,12 @@ async fn begin(ground: &Ground, client: &Client, wish: &Wish, list: String) -> R
         ..NewBatch::default()
     };
     let call = Call::new(Method::POST, "/v1/batches").json(&json!(batch)).once(wish.namespace.clone());
-    Ok(within(client.call::<Created>(call)).await?.batch.batch_id)
+    Ok(commanded(client.call::<Created>(call)).await?.batch.batch_id)
+}
+
+async fn commanded<T>(command: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let silent = || Fault::new(Code::TooSlow, "the fleet does not answer");
+    tokio::time::timeout(COMMAND_WITHIN, command).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// Waits until the simulator has counted `messages`, or the batch is over; whether it is.

@@ -47,7 +47,7 @@ impl Engine for Inline {
     }
 
     async fn write(&self, batch: Batch) -> Result<Written, StoreError> {
-        let written = if self.disk.is_on() { Some(futures::executor::block_on(self.engine.write(batch))) } else { None };
+        let written = if self.disk.is_on() { Some(now(self.engine.write(batch))) } else { None };
         match written {
             Some(written) if self.disk.is_on() => written,
             // Without power nobody hears of it.
@@ -60,11 +60,16 @@ impl Engine for Inline {
     }
 }
 
+/// Waits on the spot. The writer's thread must not be waited for by a task that has used up its turn.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    futures::executor::block_on(tokio::task::unconstrained(future))
+}
+
 /// The store on a disk, as a process finds it that starts when the power is back.
 async fn open(disk: &PowerDisk, outside: &MarkCell) -> Result<Stores, String> {
     let options = EngineOptions { cache_bytes: 4 << 20, min_free_bytes: 0 };
     let engine = RedbEngine::open(Arc::new(disk.clone()), options).map_err(|fault| fault.to_string())?;
-    let engine: Arc<dyn Engine> = Arc::new(Inline { engine, disk: disk.clone() });
+    let engine: Arc<dyn Engine> = Arc::new(Inline { engine, disk: disk.opened() });
     let index = IndexOptions { memtable_entries: 64, merge_runs: 3, filter_bytes: 3_000 };
     let chance = Arc::new(SeededChance::from_seed(9));
     let keyed = Keyed::open(engine, index, chance, Box::new(outside.clone())).await.map_err(|error| error.to_string())?;
@@ -142,7 +147,11 @@ impl Machine {
         tokio::select! {
             biased;
             () = off => Ok(None),
-            done = wanted => done.map(Some),
+            done = wanted => match done {
+                // A read that failed because the power went.
+                Err(_) if !self.disk.is_on() => Ok(None),
+                done => done.map(Some),
+            },
         }
     }
 }
@@ -178,6 +187,7 @@ async fn run(seed: u64, lies: u64, outcome: &mut Outcome) -> Result<Told, String
     let mut cuts = 0;
     machine.disk.cut_after(1 + machine.chance.next() % 400);
     let id = create(&mut machine, &batch).await?;
+    machine.disk.cut_after(1 + machine.chance.next() % 400);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(3 * 3_600);
     let row = loop {
         if tokio::time::Instant::now() > deadline {
@@ -202,6 +212,7 @@ async fn run(seed: u64, lies: u64, outcome: &mut Outcome) -> Result<Told, String
             }
         }
     };
+    machine.disk.stay_on();
     oracle::check(&machine.shared, &row, &batch, None, outcome).await?;
     for process in machine.processes.drain(..) {
         process.stop().await;
@@ -237,5 +248,6 @@ fn a_batch_survives_power_cuts_with_nobody_lost_and_nobody_twice() {
 #[test]
 fn a_batch_over_a_disk_that_lies_about_its_syncs_breaks_the_rules() {
     let noticed: Vec<String> = (0..6).filter_map(|seed| simulate(seed, 300, &mut Outcome::default()).err()).collect();
+    println!("{noticed:#?}");
     assert!(noticed.len() >= 4, "{noticed:?}");
 }

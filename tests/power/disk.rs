@@ -13,9 +13,14 @@ const SECTOR: usize = 512;
 
 /// The disk. It can be opened again and again; what it holds stays.
 #[derive(Clone)]
-pub struct PowerDisk(Arc<Mutex<Platter>>);
+pub struct PowerDisk {
+    platter: Arc<Mutex<Platter>>,
+    /// How often the power had come back when it was opened: whoever opened it before a cut is dead.
+    life: Option<u64>,
+}
 
 struct Platter {
+    life: u64,
     chance: SeededChance,
     /// What is there after a cut.
     durable: Vec<u8>,
@@ -49,7 +54,8 @@ pub struct Told {
 impl PowerDisk {
     /// An empty disk. Of a thousand syncs so many are lies.
     pub fn new(seed: u64, lies: u64) -> PowerDisk {
-        PowerDisk(Arc::new(Mutex::new(Platter {
+        let platter = Platter {
+            life: 0,
             chance: SeededChance::from_seed(seed),
             durable: vec![],
             cached: vec![],
@@ -59,11 +65,17 @@ impl PowerDisk {
             left: None,
             lies,
             told: Told::default(),
-        })))
+        };
+        PowerDisk { platter: Arc::new(Mutex::new(platter)), life: None }
+    }
+
+    /// The disk as a process has it that starts now.
+    pub fn opened(&self) -> PowerDisk {
+        PowerDisk { platter: self.platter.clone(), life: Some(self.platter().life) }
     }
 
     fn platter(&self) -> MutexGuard<'_, Platter> {
-        self.0.lock().expect("not poisoned")
+        self.platter.lock().expect("not poisoned")
     }
 
     /// The power will go in the middle of the n-th write, change of length or sync from now on.
@@ -71,14 +83,27 @@ impl PowerDisk {
         self.platter().left = Some(operations);
     }
 
+    /// The power stays from now on.
+    pub fn stay_on(&self) {
+        self.platter().left = None;
+    }
+
     /// The power goes now.
     pub fn cut(&self) {
         self.platter().powered = false;
     }
 
-    /// Whether there is power.
+    /// Whether there is power, and has been since it was opened.
     pub fn is_on(&self) -> bool {
-        self.platter().powered
+        let platter = self.platter();
+        platter.powered && self.life.is_none_or(|life| life == platter.life)
+    }
+
+    /// The platter, for an operation.
+    fn working(&self) -> Result<MutexGuard<'_, Platter>> {
+        let platter = self.platter();
+        let dead = !platter.powered || self.life.is_some_and(|life| life != platter.life);
+        if dead { Err(Error::other("the power is off")) } else { Ok(platter) }
     }
 
     /// The power comes back: what was not synced is there by sectors, each in one of its forms.
@@ -128,16 +153,14 @@ impl Platter {
         told.torn += u64::from(lost > 0 && kept > 0);
         self.cached.clone_from(&self.durable);
         (self.powered, self.left) = (true, None);
+        self.life += 1;
     }
 
     /// Counts an operation; false when the power goes while it is carried out.
-    fn begin(&mut self) -> Result<bool> {
-        if !self.powered {
-            return Err(Error::other("the power is off"));
-        }
+    fn begin(&mut self) -> bool {
         self.left = self.left.map(|left| left.saturating_sub(1));
         self.powered = self.left != Some(0);
-        Ok(self.powered)
+        self.powered
     }
 }
 
@@ -147,7 +170,7 @@ fn went() -> Error {
 
 impl Disks for PowerDisk {
     fn open(&self) -> Result<Box<dyn Disk>> {
-        Ok(Box::new(self.clone()))
+        Ok(Box::new(self.opened()))
     }
 
     fn free_bytes(&self) -> u64 {
@@ -163,30 +186,27 @@ impl std::fmt::Debug for PowerDisk {
 
 impl Disk for PowerDisk {
     fn length(&self) -> Result<u64> {
-        Ok(self.platter().cached.len() as u64)
+        Ok(self.working()?.cached.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let platter = self.platter();
-        if !platter.powered {
-            return Err(went());
-        }
+        let platter = self.working()?;
         let from = offset as usize;
         out.copy_from_slice(platter.cached.get(from..from + out.len()).ok_or(ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        let mut platter = self.platter();
-        let goes_on = platter.begin()?;
+        let mut platter = self.working()?;
+        let goes_on = platter.begin();
         platter.cached.resize(len as usize, 0);
         platter.lengths.push(len as usize);
         if goes_on { Ok(()) } else { Err(went()) }
     }
 
     fn sync(&self) -> Result<()> {
-        let mut platter = self.platter();
-        if !platter.begin()? {
+        let mut platter = self.working()?;
+        if !platter.begin() {
             return Err(went());
         }
         platter.told.syncs += 1;
@@ -207,8 +227,8 @@ impl Disk for PowerDisk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
-        let mut platter = self.platter();
-        let goes_on = platter.begin()?;
+        let mut platter = self.working()?;
+        let goes_on = platter.begin();
         let (from, to) = (offset as usize, offset as usize + data.len());
         let Platter { cached, written, .. } = &mut *platter;
         cached.get_mut(from..to).ok_or(ErrorKind::UnexpectedEof)?.copy_from_slice(data);
