@@ -12,7 +12,7 @@ use crate::model::code::{Code, Fault};
 use crate::model::limits::SEND_BY;
 use crate::roles::cluster::{migrate, namespace};
 use crate::roles::config::Config;
-use crate::roles::config_load::{self, Sources};
+use crate::roles::config_load::{self, Loaded, Sources};
 use crate::roles::opened::Opened;
 use crate::roles::surface;
 use crate::serve::api::{AccountList, FleetView};
@@ -63,11 +63,7 @@ impl Ground {
         simulator: &Simulator,
         stop: &CancellationToken,
     ) -> Result<Ground, Fault> {
-        let invalid = |problems: Vec<config_load::Problem>| {
-            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Fault::new(Code::ConfigInvalid, lines.join("\n  "))
-        };
-        let before = config_load::load(given).map_err(invalid)?;
+        let before = load(given)?;
         let mut keys = common_keys(&folder)?;
         if before.config.accounts.is_empty() {
             keys.extend(account_keys(simulator)?);
@@ -77,7 +73,7 @@ impl Ground {
             keys.extend(namespace::keys(name));
         }
         let sources = Sources { file: before.file.clone(), flags: keys.clone(), ..given.clone() };
-        let config = config_load::load(&sources).map_err(invalid)?.config;
+        let config = config(&sources)?;
         // Looked at once more with everything in force: what is sent, is sent by this.
         super::guard::address(&config)?;
         let provider_type = config.accounts().into_values().next().map(|account| account.provider_type).unwrap_or_default();
@@ -233,6 +229,21 @@ impl Ground {
         }
         if self.namespace.is_some() { namespace::remove(&self.config).await } else { Ok(()) }
     }
+}
+
+/// The configuration that is in force.
+///
+/// # Errors
+/// [`Code::ConfigInvalid`].
+pub fn config(sources: &Sources) -> Result<Config, Fault> {
+    load(sources).map(|loaded| loaded.config)
+}
+
+fn load(sources: &Sources) -> Result<Loaded, Fault> {
+    config_load::load(sources).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Fault::new(Code::ConfigInvalid, lines.join("\n  "))
+    })
 }
 
 /// An answer, or that there is none in time.

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ground::{Ground, within};
-use super::guard;
 use super::plan::{BLOWS, Blow, Strike, plan};
 use super::verdict::{Findings, Judge, longest_gap_ms};
+use super::{ground, guard};
 use crate::adapters::system::SeededChance;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, Msisdn};
@@ -116,9 +116,7 @@ impl Drill {
 /// [`Code::NotTheSimulator`] when the configuration names an account that leads elsewhere; that the fleet does not start or ends
 /// by itself; that it was told to stop.
 pub async fn drill(given: &Sources, wish: &Wish, say: &dyn Fn(&str), stop: &CancellationToken) -> Result<Drill, Fault> {
-    let loaded = crate::roles::config_load::load(given);
-    let address = loaded.map_or(Ok(None), |loaded| guard::address(&loaded.config))?;
-    let simulator = guard::simulator(address, wish.seed).await?;
+    let simulator = guard::simulator(guard::address(&ground::config(given)?)?, wish.seed).await?;
     let mut ground = Ground::lay(given, wish.folder.clone(), &wish.namespace, &simulator, stop).await?;
     let drilled = tokio::select! {
         biased;
