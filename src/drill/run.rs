@@ -125,12 +125,18 @@ pub async fn drill(given: &Sources, wish: &Wish, say: &dyn Fn(&str), stop: &Canc
     };
     // What went wrong can be looked at; what went well, and what somebody stopped, leaves nothing behind.
     let is_kept = !stop.is_cancelled() && !drilled.as_ref().is_ok_and(Drill::is_clean);
-    if let (Some(name), true) = (ground.namespace(), is_kept) {
-        say(&format!("the namespace {name} is kept; remove it with: smsfleet drill --remove {name}"));
-        return drilled;
+    let name = ground.namespace().map(str::to_owned);
+    let left = if is_kept { name.map(|name| (name, String::new())) } else { unremoved(ground, name).await };
+    if let Some((name, why)) = left {
+        say(&format!("the namespace {name} is left{why}; with the same configuration: smsfleet drill --remove {name}"));
     }
-    ground.clear().await?;
     drilled
+}
+
+/// Removes what the drill made on servers. The namespace that could not be removed, and why: no reason to withhold a verdict.
+async fn unremoved(ground: Ground, name: Option<String>) -> Option<(String, String)> {
+    let fault = ground.clear().await.err()?;
+    Some((name?, format!(" ({fault})")))
 }
 
 async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn Fn(&str)) -> Result<Drill, Fault> {

@@ -10,6 +10,8 @@ use smsfleet::ports::clock::Chance;
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
+/// A disk that lies does so for this many syncs in a row.
+const STRETCH: u64 = 24;
 
 /// The disk. It can be opened again and again; what it holds stays.
 #[derive(Clone)]
@@ -33,8 +35,11 @@ struct Platter {
     powered: bool,
     /// Writes and syncs until the power goes.
     left: Option<u64>,
-    /// Of a thousand syncs so many only say that they were done.
+    /// Of a thousand stretches of syncs in so many they only say that they were done.
     lies: u64,
+    is_lying: bool,
+    /// Whether nothing that was not synced ever survives.
+    forgets: bool,
     told: Told,
 }
 
@@ -52,7 +57,7 @@ pub struct Told {
 }
 
 impl PowerDisk {
-    /// An empty disk. Of a thousand syncs so many are lies.
+    /// An empty disk. Of a thousand stretches of its syncs so many are lies.
     pub fn new(seed: u64, lies: u64) -> PowerDisk {
         let platter = Platter {
             life: 0,
@@ -64,9 +69,17 @@ impl PowerDisk {
             powered: true,
             left: None,
             lies,
+            is_lying: false,
+            forgets: false,
             told: Told::default(),
         };
         PowerDisk { platter: Arc::new(Mutex::new(platter)), life: None }
+    }
+
+    /// Such a disk, of which nothing that was not synced survives: the database is found as it was, at an earlier moment.
+    pub fn forgetful(self) -> PowerDisk {
+        self.platter().forgets = true;
+        self
     }
 
     /// The disk as a process has it that starts now.
@@ -121,7 +134,7 @@ impl Platter {
     fn restore(&mut self) {
         let draw = |of: u64| (self.chance.next() % of) as usize;
         // Nothing at all, everything, hardly anything missing, or any of it.
-        let mood = draw(4);
+        let mood = if self.forgets { 0 } else { draw(4) };
         let mut lengths = std::mem::take(&mut self.lengths);
         lengths.insert(0, self.durable.len());
         let length = match mood {
@@ -209,8 +222,11 @@ impl Disk for PowerDisk {
         if !platter.begin() {
             return Err(went());
         }
+        if platter.told.syncs.is_multiple_of(STRETCH) {
+            platter.is_lying = platter.chance.next() % 1_000 < platter.lies;
+        }
         platter.told.syncs += 1;
-        if platter.chance.next() % 1_000 < platter.lies {
+        if platter.is_lying {
             platter.told.lies += 1;
             return Ok(());
         }

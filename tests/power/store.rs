@@ -190,7 +190,7 @@ async fn endure(seed: u64, lies: u64) -> Result<Told, String> {
     let mut known: BTreeMap<u8, Known> = (0..LANES).map(|lane| (lane, Known::default())).collect();
     for _ in 0..CUTS {
         // The power may go while the database is opened and repaired, too.
-        disk.cut_after(1 + chance.next() % if chance.next() % 4 == 0 { 20 } else { 600 });
+        disk.cut_after(1 + chance.next() % if chance.next().is_multiple_of(4) { 20 } else { 600 });
         if let Ok(store) = open(folder.path(), &disk).await {
             let notes: Vec<_> = known.values().map(|known| Arc::new(Mutex::new(known.clone()))).collect();
             let writing = known.keys().zip(&notes).map(|(lane, note)| tokio::spawn(write(store.stores(), *lane, note.clone())));
