@@ -6,6 +6,7 @@ mod hostile;
 mod layout;
 mod power;
 mod processes;
+mod properties;
 #[allow(dead_code)]
 mod servers;
 mod simulation;

@@ -159,6 +159,7 @@ pub struct BatchRow {
     /// Delivery.
     pub delivery: SmsDeliveryStep,
     /// Number of the newest dispatch.
+    #[serde(deserialize_with = "super::growing::read")]
     pub task_number: u64,
     /// What the source was when it was planned; `None` before.
     pub fingerprint: Option<Fingerprint>,
@@ -194,6 +195,7 @@ pub struct BatchRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Counts a batch's changes, from 1.
+    #[serde(deserialize_with = "super::growing::read")]
     pub number: u64,
     /// When.
     pub at: Timestamp,

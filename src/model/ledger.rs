@@ -4,7 +4,8 @@
 //! whatever must be tried again goes into an appended leg, so the ledger never goes back, except that an owner may lower
 //! `declared` over what it has not handed over. Each change below is stored by one compare-and-set on the row's version.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::id::WorkerId;
 use super::limits::LANE_WINDOWS_MAX;
@@ -12,6 +13,7 @@ use super::time::Timestamp;
 
 /// The manifest or a retry pack, and how far it was declared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Leg {
     /// 0 is the manifest; a retry pack has a random name, written before the ledger knows it.
     pub id: u64,
@@ -37,6 +39,7 @@ impl Leg {
 /// Recipients of a lane that a worker has declared it is about to hand to an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[doc(alias = "SendWindow")]
+#[serde(remote = "Self")]
 pub struct OpenWindow {
     /// The ledger's version after the declare: the window's name.
     pub window: u64,
@@ -65,6 +68,34 @@ impl OpenWindow {
     /// Whether the window holds nobody.
     pub fn is_empty(&self) -> bool {
         self.to == self.from
+    }
+}
+
+// Read with a look at what is read: of a leg that is declared beyond its end, or a window that ends before it begins, nobody could
+// say who is in it.
+impl<'de> Deserialize<'de> for Leg {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Leg, D::Error> {
+        let leg = Leg::deserialize(deserializer)?;
+        if leg.declared > leg.len { Err(D::Error::custom("a leg is declared beyond its end")) } else { Ok(leg) }
+    }
+}
+
+impl Serialize for Leg {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Leg::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for OpenWindow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OpenWindow, D::Error> {
+        let window = OpenWindow::deserialize(deserializer)?;
+        if window.to < window.from { Err(D::Error::custom("a window ends before it begins")) } else { Ok(window) }
+    }
+}
+
+impl Serialize for OpenWindow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        OpenWindow::serialize(self, serializer)
     }
 }
 
@@ -121,6 +152,7 @@ pub struct Ledger {
     /// Fenced for good: canceled, or the batch has finished. Nothing is ever declared again.
     pub closed: bool,
     /// Grows with every fence.
+    #[serde(deserialize_with = "super::growing::read")]
     pub fences: u32,
     /// The latest instant at which anything of the lane was handed to an account, as the closed windows know it; `None` before
     /// the first.

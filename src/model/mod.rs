@@ -13,6 +13,7 @@ pub mod click;
 pub mod code;
 pub mod fence;
 pub mod fleet;
+pub mod growing;
 pub mod id;
 pub mod idform;
 pub mod inbound;

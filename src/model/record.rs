@@ -196,6 +196,7 @@ pub struct RangeRow {
     /// The range as planned.
     pub plan: RangePlan,
     /// Number of the attempt that holds or won it; 0 before the first.
+    #[serde(deserialize_with = "super::growing::read")]
     pub attempt: u32,
     /// Who holds it.
     pub owner: WorkerId,

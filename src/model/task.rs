@@ -49,8 +49,9 @@ impl SmsBatchPartitionTask {
         if ledger.task_number > self.task_code.number {
             return TaskStatus::OutOfDate;
         }
-        let last = self.slice + 1 >= slices(ledger.len);
-        let end = (self.slice + 1).saturating_mul(SLICE_RECIPIENTS);
+        let next = self.slice.saturating_add(1);
+        let last = next >= slices(ledger.len);
+        let end = next.saturating_mul(SLICE_RECIPIENTS);
         if !last && ledger.first_pass() >= end { TaskStatus::Done } else { TaskStatus::Queued }
     }
 }

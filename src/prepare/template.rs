@@ -1,7 +1,7 @@
 //! Templates: compiled once for a range, then rendered for each record.
 //!
 //! The language is minijinja's, with `${name}` accepted for `{{name}}`; macros, includes and functions are left out, and
-//! fuel bounds what one record may cost. Variables are columns of the list. An empty cell is undefined: a plain `{{name}}`
+//! fuel bounds what one record may cost; what would take the engine too deep is refused ([`syntax::check_depth`]). Variables are columns of the list. An empty cell is undefined: a plain `{{name}}`
 //! then refuses the record, `{{ name | default("friend") }}`, `{{ name or "friend" }}` and `{% if name %}` handle it.
 //!
 //! Most templates are text with plain variables. These are put together without the engine; a property test holds both ways
@@ -61,6 +61,7 @@ impl Template {
         }
         let link = batch.url.as_deref().filter(|_| batch.contains_url());
         let source = syntax::rewrite(content, link)?;
+        syntax::check_depth(&source)?;
         let engine = engine(&source)?;
         let mut names: Vec<String> = match engine.get_template(NAME) {
             Ok(template) => template.undeclared_variables(false).into_iter().collect(),
@@ -311,6 +312,76 @@ mod tests {
             let found = rendered(&template, cells).map(|(text, _)| text).map_err(|fault| fault.code);
             assert_eq!(found.as_deref(), expected.as_ref().copied(), "{content}");
         }
+    }
+
+    /// Shapes that go deep: signs before signs, chains, branches, values in values.
+    fn deep(times: usize) -> Vec<String> {
+        let times = |piece: &str| piece.repeat(times);
+        vec![
+            format!("{{{{ {}1 }}}}", times("-")),
+            format!("{{{{ {}1 }}}}", times("not ")),
+            format!("{{{{ name{} }}}}", times(".b")),
+            format!("{{{{ name{} }}}}", times("[0]")),
+            format!("{{{{ name{} }}}}", times("()")),
+            format!("{{{{ name{} }}}}", times("|upper")),
+            format!("{{{{ 1{} }}}}", times("+1")),
+            format!("{{{{ 1{} }}}}", times("**1")),
+            format!("{{{{ 1{} }}}}", times(" and 1")),
+            format!("{{{{ {}1 }}}}", times("1 if 0 else ")),
+            format!("{{{{ {{1:{{}}}}{} }}}}", times("~1")),
+            format!("{{{{ {}1{} }}}}", times("("), times(")")),
+            format!("{{{{ {}1{} }}}}", times("["), times("]")),
+            format!("{{% if 0 %}}{}{{% endif %}}a", times("{% elif 0 %}")),
+            format!("{}a{}", times("{% if 1 %}"), times("{% endif %}")),
+            format!("{{% set q = 1 %}}{}{{{{ q }}}}", times("{% set q = [q] %}")),
+            format!("{{% set q = 1 %}}{}{{{{ q }}}}", times("{% set q = [[[[[[[[[[q]]]]]]]]]] %}")),
+            format!("{{% set q = 1 %}}{}{{{{ q == [q] }}}}{{{{ q|string }}}}", times("{% set q = {1: q} %}")),
+        ]
+    }
+
+    #[test]
+    fn no_template_reaches_the_bottom_of_the_stack() {
+        // A worker's thread has two megabytes, of which other frames take some.
+        let small = std::thread::Builder::new().stack_size(1 << 20);
+        let tried = small.spawn(|| {
+            let full = row(["1", "张三", "北京", "5"]);
+            for times in [1, 2, 50, 100, 120, 160, 240, 390, 480, 3_000, 20_000] {
+                for content in deep(times).iter().filter(|content| content.len() <= TEMPLATE_BYTES_MAX) {
+                    match Template::compile(&with(content, None), &columns()) {
+                        Ok(template) => drop(template.render(&mut full.clone(), &mut String::new())),
+                        Err(fault) => assert_eq!(fault.code, Code::TemplateInvalid, "{fault:?}"),
+                    }
+                    // A value cannot be called; all other shapes are templates.
+                    let may_fail = times > 2 || content.contains("()");
+                    assert!(may_fail || Template::compile(&with(content, None), &columns()).is_ok(), "{content}");
+                }
+            }
+        });
+        tried.expect("a thread").join().expect("nothing panics");
+    }
+
+    #[test]
+    fn ordinary_templates_are_not_too_deep() {
+        let cities: Vec<String> = (0..300).map(|n| format!("{{% elif city == \"{n}\" %}}Shop {n}")).collect();
+        let branches = format!("{{% if city == \"x\" %}}x{}{{% else %}}-{{% endif %}}", cities.concat());
+        let map: Vec<String> = (0..100).map(|n| format!("'{n}': 'a, (b) [c] {{d'")).collect();
+        let table = format!("{{{{ {{{}}}[name] or 'none' }}}}", map.join(", "));
+        for content in [branches.replace("city", "name"), table, "prose, with signs: (a) {b} [c]; ".repeat(1_000)] {
+            assert!(Template::compile(&with(&content, None), &columns()).is_ok(), "{}", &content[..80]);
+        }
+        for content in ["{% for a in name %}{{ a }}{% endfor %}", "{% for a in [1, 2] %}{{ name|default('(') }}{% endfor %}"] {
+            assert!(Template::compile(&with(content, None), &columns()).is_ok(), "{content}");
+        }
+        let itself =
+            "{% for a in [1] recursive %}{% if loop.depth < 99 %}{{ loop([[[a]]]) }}{% else %}{{ a }}{% endif %}{% endfor %}";
+        let fault = Template::compile(&with(itself, None), &columns()).err().expect("it goes down without an end in sight");
+        assert!(fault.context.contains("calls itself"), "{fault:?}");
+        let long = format!("a\n{{{{ 1{} }}}}", "+1".repeat(300));
+        let fault = Template::compile(&with(&long, None), &columns()).err().expect("it is too deep");
+        assert_eq!(
+            (fault.code, fault.context.as_str()),
+            (Code::TemplateInvalid, "line 2: a tag has more than 500 words and signs")
+        );
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use figment::error::{Actual, Kind};
-use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
@@ -18,6 +17,12 @@ pub const FILE: &str = "smsfleet.toml";
 const NOT_KEYS: [&str; 4] = ["CONFIG", "SERVER", "API_KEY", "CA_FILE"];
 /// Keys that hold secrets: their values are never shown, and `KEY_file` names a file that holds one.
 const SECRETS: [&str; 7] = ["password", "token", "receipt_token", "secret", "sas", "key_password", "sentinel_password"];
+/// No key lies deeper; what is written behind that is taken for the last part of its name.
+const KEY_DEPTH_MAX: usize = 16;
+/// Arrays and tables in one value of the environment or a flag. The parser of values goes down into each, and has no bottom.
+const OPENINGS_MAX: usize = 64;
+/// Characters of a wrong value or word that are shown.
+const SHOWN_MAX: usize = 100;
 /// More problems than this are not looked for.
 const PROBLEMS_MAX: usize = 100;
 
@@ -130,7 +135,8 @@ fn repair(error: &figment::Error, layers: &mut [Layer], problems: &mut Vec<Probl
     {
         path.push(field.clone());
     }
-    let key = path.join(".");
+    // A name may be empty; a problem without a key is one of the whole file.
+    let key = Some(path.join(".")).filter(|key| !key.is_empty() || path.is_empty()).unwrap_or_else(|| "\"\"".into());
     let strongest = layers.iter_mut().rev().find_map(|layer| find(&mut layer.dict, &path).is_some().then_some(layer));
     let Some(layer) = strongest else {
         problems.push(Problem { place: "configuration".into(), key, text: describe(error, &path) });
@@ -158,19 +164,31 @@ fn describe(error: &figment::Error, path: &[String]) -> String {
         },
         Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) if secret => format!("must be {expected}"),
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
-            format!("is {actual}, and must be {expected}")
+            format!("is {}, and must be {expected}", shown(&actual.to_string()))
         }
         Kind::UnknownVariant(word, known) => match nearest(word, known) {
             Some(near) => format!("is `{word}`; did you mean `{near}`?"),
-            None => format!("is `{word}`, and must be one of {}", known.join(", ")),
+            None => format!("is `{}`, and must be one of {}", shown(word), known.join(", ")),
         },
         _ if secret => "cannot be read".into(),
         kind => kind.to_string(),
     }
 }
 
+/// A value for people, not all of a long one.
+fn shown(value: &str) -> String {
+    match value.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
 /// The known word that is nearest to what was written, when one is near enough to be meant.
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    // Nobody means one of ours by a word that is longer than any of them can be.
+    if word.len() > SHOWN_MAX {
+        return None;
+    }
     let near = known.iter().map(|candidate| (distance(word, candidate), *candidate)).min()?;
     let length = word.len().max(near.1.len());
     (near.0 <= if length < 4 { 1 } else { (length / 3).max(2) }).then_some(near.1)
@@ -202,8 +220,9 @@ fn texts_layer(name: &str, pairs: &[(String, String)]) -> Layer {
     let mut dict = Dict::new();
     for (key, text) in pairs {
         // Values are read as TOML would read them; what is none is a text.
-        let value = if is_secret(key) { Value::from(text.as_str()) } else { text.parse().unwrap_or_else(|never| match never {}) };
-        insert(&mut dict, key, keep_text(value, text));
+        let is_text = is_secret(key) || text.matches(['[', '{']).count() > OPENINGS_MAX;
+        let value = if is_text { Value::from(text.as_str()) } else { text.parse().unwrap_or_else(|never| match never {}) };
+        insert(&mut dict, key, KEY_DEPTH_MAX, keep_text(value, text));
     }
     Layer { name: name.into(), dict, texts: true }
 }
@@ -247,9 +266,15 @@ fn file_layer(path: &Path) -> Result<Layer, Problem> {
     let place = path.display().to_string();
     let problem = |text: String| Problem { place: place.clone(), key: String::new(), text };
     let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
-    let data = Toml::string(&text).data().map_err(|error| problem(format!("is no TOML: {error}")))?;
-    let dict = data.into_iter().next().map(|(_, dict)| dict).unwrap_or_default();
+    let dict = toml::from_str(&text).map_err(|error| problem(format!("is no TOML: {}", told(&text, &error))))?;
     Ok(Layer { name: place.clone(), dict, texts: false })
+}
+
+/// What is wrong with a TOML text and where. The parser's own words show the whole line, which may hold a secret.
+fn told(text: &str, error: &toml::de::Error) -> String {
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return error.message().to_owned() };
+    let (line, last) = (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default());
+    format!("line {line}, column {}: {}", last.chars().count() + 1, error.message())
 }
 
 /// Replaces `password_file = "…"` by `password` with the file's first line.
@@ -275,8 +300,8 @@ fn read_secret_files(dict: &mut Dict, folder: &Path, place: &str, prefix: &str, 
     }
 }
 
-fn insert(dict: &mut Dict, key: &str, value: Value) {
-    match key.split_once('.') {
+fn insert(dict: &mut Dict, key: &str, depth_max: usize, value: Value) {
+    match key.split_once('.').filter(|_| depth_max > 1) {
         None => {
             dict.insert(key.to_owned(), value);
         }
@@ -286,7 +311,7 @@ fn insert(dict: &mut Dict, key: &str, value: Value) {
                 *inner = Value::from(Dict::new());
             }
             if let Value::Dict(_, inner) = inner {
-                insert(inner, rest, value);
+                insert(inner, rest, depth_max - 1, value);
             }
         }
     }

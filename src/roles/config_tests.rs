@@ -93,6 +93,29 @@ fn a_file_that_is_no_toml_or_is_not_there_is_a_problem() {
     assert!(load(&sources).expect_err("no file")[0].text.contains("cannot be read"));
 }
 
+#[test]
+fn a_line_that_is_no_toml_is_named_and_not_shown() {
+    let text = "data_dir = 'x'\n[accounts.main.smpp]\nhost = 'h'\npassword = \"Geheimwort";
+    let problems = with_file(text, &[], &[]).expect_err("the quote is never closed");
+    assert!(problems[0].contains("is no TOML: line 4, column ") && !problems[0].contains("Geheim"), "{problems:?}");
+    let twice = with_file("data_dir = 'x'\ndata_dir = 'y'", &[], &[]).expect_err("the key comes twice");
+    assert!(twice[0].contains("line 2, column 1: duplicate key"), "{twice:?}");
+}
+
+#[test]
+fn values_and_keys_without_a_bottom_are_wrong_and_no_more() {
+    for opening in ["[", "{a="] {
+        let value = opening.repeat(100_000);
+        let problems = with_file("", &[("SMSFLEET_BATCH__PRIORITY", &value)], &[]).expect_err("no number");
+        assert!(problems[0].contains("batch.priority") && problems[0].len() < 300, "{}", problems[0].len());
+    }
+    let deep = "a.".repeat(50_000);
+    assert!(with_file("", &[], &[(&deep, "1")]).expect_err("no key")[0].contains("is no key"));
+    let file = format!("{deep}a = 1");
+    assert!(with_file(&file, &[], &[]).expect_err("no key")[0].contains("recursion limit"));
+    assert!(with_file(&format!("a = {}", "[".repeat(100_000)), &[], &[]).expect_err("no value")[0].contains("is no TOML"));
+}
+
 fn keys(prefix: &str, value: &serde_json::Value, into: &mut Vec<(String, bool)>) {
     match value {
         serde_json::Value::Object(map) if !map.is_empty() || prefix.is_empty() => {

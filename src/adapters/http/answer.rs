@@ -19,6 +19,13 @@ pub struct Reply {
     pub body: Value,
 }
 
+impl Reply {
+    /// Reads an answer whose body is these octets.
+    pub fn read(status: u16, has_retry_after: bool, octets: &[u8]) -> Reply {
+        Reply { status, has_retry_after, body: serde_json::from_slice(octets).unwrap_or(Value::Null) }
+    }
+}
+
 /// What the answer means for each message, in the order of the messages. Whatever it does not say is unknown.
 pub fn answers(config: &AnswerConfig, reply: &Reply, messages: &[&Submit]) -> Vec<Answer> {
     if !(200..300).contains(&reply.status) {

@@ -8,7 +8,7 @@
 //! within the key's lifetime, and only here.
 
 pub mod account;
-mod answer;
+pub mod answer;
 pub mod config;
 mod inbound;
 mod receipt;

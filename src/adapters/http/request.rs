@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Url, redirect};
-use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::answer::Reply;
@@ -153,8 +152,7 @@ impl Requests {
         if !whole && (200..300).contains(&status) {
             return Try::Unknown;
         }
-        let body = serde_json::from_slice(&octets).unwrap_or(Value::Null);
-        Try::Answered(Reply { status, has_retry_after, body })
+        Try::Answered(Reply::read(status, has_retry_after, &octets))
     }
 }
 

@@ -17,6 +17,7 @@ use super::config::KafkaConfig;
 use super::producer::{Message, Sender};
 use super::reach::{Witness, unusable};
 use super::topics::Names;
+use super::wire;
 use crate::ports::StoreError;
 use crate::ports::meta::{Left, Outside};
 
@@ -26,8 +27,6 @@ const KEY: &str = "mark";
 const PARTITION: i32 = 0;
 /// How long reading it may take.
 const READ_WITHIN: Duration = Duration::from_secs(10);
-/// The form of the body: this byte, then JSON.
-const VERSION: u8 = 1;
 
 /// The mark in a topic.
 pub(super) struct KafkaMark {
@@ -46,9 +45,7 @@ impl Outside for KafkaMark {
     }
 
     async fn write(&self, left: Left) -> Result<(), StoreError> {
-        let json = serde_json::to_vec(&left).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        let body = [&[VERSION], json.as_slice()].concat();
-        let message = Message { partition: PARTITION, key: Some(KEY), body };
+        let message = Message { partition: PARTITION, key: Some(KEY), body: wire::mark_body(&left) };
         let topic = Names::of(&self.config).mark;
         self.sender.send(&topic, vec![message], None).await.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
@@ -112,11 +109,7 @@ fn read_from(consumer: &BaseConsumer<Witness>, topic: &str, from: i64) -> Result
 }
 
 fn parse(topic: &str, body: &[u8]) -> Read {
-    let read = match body.split_first() {
-        Some((version, json)) if *version >= VERSION => serde_json::from_slice(json).ok(),
-        _ => None,
-    };
-    read.ok_or_else(|| StoreError::Corrupt(format!("the last message of topic {topic} is not a mark")))
+    wire::mark(body).ok_or_else(|| StoreError::Corrupt(format!("the last message of topic {topic} is not a mark")))
 }
 
 #[cfg(test)]

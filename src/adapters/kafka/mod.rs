@@ -5,7 +5,7 @@
 
 mod config;
 mod contact;
-mod wire;
+pub mod wire;
 
 mod reach;
 mod topics;

@@ -1,5 +1,5 @@
 //! What a message looks like: the house's frame of a small row (version byte, then postcard), and W3C `traceparent` in a
-//! header. Version N reads what N + 1 adds, as with stored rows.
+//! header; the mark is JSON behind a version byte. Version N reads what N + 1 adds, as with stored rows.
 
 use rdkafka::message::{BorrowedHeaders, Header, Headers, OwnedHeaders};
 use serde::Serialize;
@@ -7,18 +7,36 @@ use serde::de::DeserializeOwned;
 
 use crate::adapters::rows::frame;
 use crate::model::trace::TraceParent;
+use crate::ports::meta::Left;
 
+/// The form of a mark's body: this byte, then JSON.
+const MARK_VERSION: u8 = 1;
 /// The header's name in the W3C's standard.
 pub(super) const TRACEPARENT: &str = "traceparent";
 
 /// A message's body.
-pub(super) fn body<T: Serialize>(task: &T) -> Vec<u8> {
+pub fn body<T: Serialize>(task: &T) -> Vec<u8> {
     frame::small(task)
 }
 
 /// Reads a body. The error says what is wrong with it, never what is in it.
-pub(super) fn task<T: DeserializeOwned>(body: Option<&[u8]>) -> Result<T, String> {
+pub fn task<T: DeserializeOwned>(body: Option<&[u8]>) -> Result<T, String> {
     frame::read_small("message", body.unwrap_or_default()).map_err(|error| error.to_string())
+}
+
+/// A mark's body.
+pub fn mark_body(left: &Left) -> Vec<u8> {
+    let mut body = vec![MARK_VERSION];
+    serde_json::to_writer(&mut body, left).expect("a mark has only names as keys");
+    body
+}
+
+/// Reads a mark's body; `None` when it is no mark.
+pub fn mark(body: &[u8]) -> Option<Left> {
+    match body.split_first() {
+        Some((version, json)) if *version >= MARK_VERSION => serde_json::from_slice(json).ok(),
+        _ => None,
+    }
 }
 
 /// The headers of a message; none when it is not traced.

@@ -35,7 +35,12 @@ pub fn read<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<Versioned<T
     // The parser's own message could quote the row: only its kind and place are told.
     let row = serde_json::from_slice(&bytes[JSON_AT..])
         .map_err(|error| corrupt(what, &format!("{:?} error at byte {}", error.classify(), error.column())))?;
-    Ok(Versioned { version: number(VERSION_AT), nonce: number(NONCE_AT), row })
+    let version = number(VERSION_AT);
+    // Whoever changes the row counts on from here.
+    if version == u64::MAX {
+        return Err(corrupt(what, "its version is at its end"));
+    }
+    Ok(Versioned { version, nonce: number(NONCE_AT), row })
 }
 
 #[cfg(test)]
@@ -55,6 +60,25 @@ mod tests {
         assert_eq!(std::str::from_utf8(&bytes[JSON_AT..]), Ok(golden));
         let read: Versioned<Ledger> = read("ledger", &bytes).expect("it reads back");
         assert_eq!(read, Versioned { version: 3, nonce: 0x0102, row: Ledger::sealed(2) });
+    }
+
+    #[test]
+    fn a_row_of_which_nobody_could_go_on_is_damaged() {
+        let text = |row: &Ledger| String::from_utf8(write(3, 0, row)[JSON_AT..].to_vec()).expect("JSON");
+        let refused = |json: &str| {
+            let mut bytes = write(3, 0, &Ledger::sealed(2))[..JSON_AT].to_vec();
+            bytes.extend_from_slice(json.as_bytes());
+            read::<Ledger>("ledger", &bytes).is_err()
+        };
+        let sealed = text(&Ledger::sealed(2));
+        assert!(!refused(&sealed));
+        assert!(refused(&sealed.replace(r#""declared":0"#, r#""declared":3"#)), "a leg declared beyond its end");
+        assert!(refused(&sealed.replace(r#""fences":0"#, r#""fences":4294967295"#)), "fences that cannot grow");
+        let window = r#"{"window":1,"leg":0,"from":2,"to":1,"account":"a","declarer":1,"declared_at":1,"send_by":2}"#;
+        let open = |window: &str| sealed.replace(r#""open":[]"#, &format!(r#""open":[{window}]"#));
+        assert!(!refused(&open(&window.replace(r#""to":1"#, r#""to":2"#))));
+        assert!(refused(&open(window)), "a window that ends before it begins");
+        assert!(read::<Ledger>("ledger", &write(u64::MAX, 0, &Ledger::sealed(2))).is_err(), "a version that cannot grow");
     }
 
     #[test]

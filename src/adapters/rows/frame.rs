@@ -11,8 +11,12 @@ use crate::ports::StoreError;
 /// The version this program writes.
 pub const VERSION: u8 = 1;
 
-/// A block no larger than this once unpacked: a damaged length must not fill the memory.
+/// No block is larger than this once unpacked.
 const BLOCK_BYTES_MAX: usize = 256 << 20;
+/// Any row of a pack or a window stays below this. Only lists that grow with a lane are larger, and they do not shrink much.
+const ROW_BYTES_MAX: usize = 16 << 20;
+/// What a block above that shrinks to at least.
+const SHRINKS_TO: usize = 256;
 /// Below this, compressing gains nothing.
 const COMPRESS_FROM: usize = 256;
 /// Version, checksum, method, length.
@@ -32,11 +36,16 @@ pub fn read_small<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, St
     parse(what, version, &bytes[1..])
 }
 
+/// What a block whose body has so many bytes may unpack to: a few bytes that claim to be many must not fill the memory.
+pub fn unpacked_max(body_bytes: usize) -> usize {
+    body_bytes.saturating_mul(SHRINKS_TO).clamp(ROW_BYTES_MAX, BLOCK_BYTES_MAX)
+}
+
 /// Writes a large row: compressed where that helps, and with a checksum over everything behind it.
 pub fn block<T: Serialize>(row: &T) -> Vec<u8> {
     let raw = postcard::to_stdvec(row).expect("a row's fields can all be written");
     let length = u32::try_from(raw.len()).expect("a row stays far below four gigabytes");
-    let packed = if raw.len() < COMPRESS_FROM { None } else { compress(&raw).filter(|packed| packed.len() < raw.len()) };
+    let packed = if raw.len() < COMPRESS_FROM { None } else { compress(&raw).filter(|packed| pays(&raw, packed)) };
     let (method, body) = match &packed {
         Some(packed) => (ZSTD, packed),
         None => (PLAIN, &raw),
@@ -68,10 +77,11 @@ pub fn read_block<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, St
     let (length, body) = (u32::from_le_bytes(length) as usize, &bytes[BLOCK_HEAD..]);
     match bytes[9] {
         PLAIN => parse(what, version, body),
-        ZSTD if length <= BLOCK_BYTES_MAX => {
+        ZSTD if length <= unpacked_max(body.len()) => {
             let raw = decompress(body, length).ok_or_else(|| corrupt(what, "it cannot be unpacked"))?;
             parse(what, version, &raw)
         }
+        ZSTD => Err(corrupt(what, "it claims to be larger than it can be")),
         _ => Err(corrupt(what, "its compression is unknown")),
     }
 }
@@ -79,6 +89,11 @@ pub fn read_block<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, St
 /// An error that says which kind of row is damaged and how, never what is in it.
 pub fn corrupt(what: &str, how: &str) -> StoreError {
     StoreError::Corrupt(format!("{what}: {how}"))
+}
+
+/// Whether a row is stored compressed: it is smaller then, and a reader believes its length.
+fn pays(raw: &[u8], packed: &[u8]) -> bool {
+    packed.len() < raw.len() && raw.len() <= unpacked_max(packed.len())
 }
 
 fn version_of(what: &str, bytes: &[u8]) -> Result<u8, StoreError> {
@@ -143,6 +158,25 @@ mod tests {
         let mut bytes = block(&(7u32, "abc".to_owned(), 5u8));
         bytes[0] = VERSION + 1;
         assert_eq!(read_block("row", &bytes), Ok((7u32, "abc".to_owned())));
+    }
+
+    #[test]
+    fn a_few_bytes_that_claim_to_be_many_are_not_believed() {
+        // A row that would shrink too much is kept as it is, so that whatever was written is read.
+        let zeros = vec![0u8; ROW_BYTES_MAX + 1];
+        let row = block(&zeros);
+        assert_eq!((row[9], read_block("row", &row)), (PLAIN, Ok(zeros)));
+        let packed = compress(&row[BLOCK_HEAD..]).expect("zeros are packed");
+        assert!(packed.len() < 8_192, "{} bytes", packed.len());
+        let length = u32::try_from(row.len() - BLOCK_HEAD).expect("it is short");
+        let mut bomb = [&[VERSION; 9][..], &[ZSTD], &length.to_le_bytes(), &packed].concat();
+        let checksum = xxh3_64(&bomb[9..]);
+        bomb[1..9].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(read_block::<Vec<u8>>("row", &bomb), Err(corrupt("row", "it claims to be larger than it can be")));
+        // The rows of ordinary packs shrink as they like.
+        let row = block(&vec![0u8; ROW_BYTES_MAX - 8]);
+        assert!(row[9] == ZSTD && row.len() < 8_192 && read_block::<Vec<u8>>("row", &row).is_ok());
+        assert_eq!((unpacked_max(0), unpacked_max(usize::MAX)), (ROW_BYTES_MAX, BLOCK_BYTES_MAX));
     }
 
     #[test]

@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 use super::column::{Texts, bit, bits, deltas, sums};
 use super::frame::{block, corrupt, read_block};
 use crate::model::id::Msisdn;
+use crate::model::limits::PACK_RECIPIENTS_MAX;
 use crate::model::pack::{LinkSpot, Message, PackHead, SmsDeliveryPack};
 use crate::ports::StoreError;
 
 const HEAD: &str = "pack head";
 const TEXTS: &str = "pack";
+/// A pack with more messages than this was never written: in memory each is a hundred times larger than an empty one is here.
+const MESSAGES_MAX: usize = 64 * PACK_RECIPIENTS_MAX;
 
 #[derive(Serialize, Deserialize)]
 struct HeadColumns {
@@ -57,6 +60,9 @@ pub fn write(pack: &SmsDeliveryPack) -> (Vec<u8>, Vec<u8>) {
 pub fn read_head(bytes: &[u8]) -> Result<PackHead, StoreError> {
     let columns: HeadColumns = read_block(HEAD, bytes)?;
     let count = columns.numbers.len();
+    if count > MESSAGES_MAX {
+        return Err(corrupt(HEAD, "it holds more messages than a pack does"));
+    }
     if columns.records.len() != count || columns.segments.len() != count || columns.ucs2.len() != count.div_ceil(8) {
         return Err(corrupt(HEAD, "its columns differ in length"));
     }
@@ -142,6 +148,14 @@ mod tests {
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn a_pack_with_more_messages_than_any_is_damaged() {
+        let most = SmsDeliveryPack { messages: vec![message(1, 1, "", None); MESSAGES_MAX] };
+        assert_eq!(read_head(&write(&most).0), Ok(most.head()));
+        let more = SmsDeliveryPack { messages: vec![message(1, 1, "", None); MESSAGES_MAX + 1] };
+        assert!(matches!(read_head(&write(&more).0), Err(StoreError::Corrupt(_))));
     }
 
     #[test]

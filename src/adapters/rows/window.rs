@@ -108,7 +108,7 @@ pub fn read(bytes: &[u8]) -> Result<WindowRow, StoreError> {
         let seq = u32::try_from(seq).map_err(|_| corrupt(ROW, "a place is too large"))?;
         answers.push(Answered { seq, part: row.parts[at], parts: row.of[at], answer });
     }
-    Ok(WindowRow { window: opened(row.window), answers, complete: row.complete })
+    Ok(WindowRow { window: opened(ROW, row.window)?, answers, complete: row.complete })
 }
 
 /// Writes a judgement.
@@ -125,7 +125,7 @@ pub fn read_judgement(bytes: &[u8]) -> Result<Judgement, StoreError> {
     let row: StoredJudgement = read_block(JUDGEMENT, bytes)?;
     let unanswered: Result<Vec<u32>, _> = sums(&row.unanswered).into_iter().map(u32::try_from).collect();
     Ok(Judgement {
-        window: opened(row.window),
+        window: opened(JUDGEMENT, row.window)?,
         judged_at: Timestamp(row.judged_at),
         unanswered: unanswered.map_err(|_| corrupt(JUDGEMENT, "a place is too large"))?,
     })
@@ -175,8 +175,11 @@ fn stored(window: &OpenWindow) -> StoredWindow {
     }
 }
 
-fn opened(window: StoredWindow) -> OpenWindow {
-    OpenWindow {
+fn opened(what: &str, window: StoredWindow) -> Result<OpenWindow, StoreError> {
+    if window.to < window.from {
+        return Err(corrupt(what, "it ends before it begins"));
+    }
+    Ok(OpenWindow {
         window: window.window,
         leg: window.leg,
         from: window.from,
@@ -185,7 +188,7 @@ fn opened(window: StoredWindow) -> OpenWindow {
         declarer: WorkerId(window.declarer),
         declared_at: Timestamp(window.declared_at),
         send_by: Timestamp(window.send_by),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -231,6 +234,14 @@ mod tests {
         assert_eq!(read_judgement(&write_judgement(&judgement)), Ok(judgement));
         let retry = RetryPack { entries: vec![RetryEntry { seq: 7, tries: 1, parts: 3, round: 2 }] };
         assert_eq!(read_retry(&write_retry(&retry)), Ok(retry));
+    }
+
+    #[test]
+    fn a_window_that_ends_before_it_begins_is_damaged() {
+        let damaged = || OpenWindow { from: 21, ..window() };
+        assert!(matches!(read(&write(&WindowRow { window: damaged(), ..row() })), Err(StoreError::Corrupt(_))));
+        let judgement = Judgement { window: damaged(), judged_at: Timestamp(9), unanswered: vec![] };
+        assert!(matches!(read_judgement(&write_judgement(&judgement)), Err(StoreError::Corrupt(_))));
     }
 
     #[test]

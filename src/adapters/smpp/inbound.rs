@@ -20,6 +20,11 @@ use crate::model::time::Timestamp;
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// Messages with missing parts on one session at most; one more, and the oldest is kept as it is.
 const WAITING_MAX: usize = 128;
+/// Octets of all of them at most, more than so many messages of ordinary parts have: a PDU may be a thousand times larger than a
+/// part ever is, and a part may be sent again and again.
+const WAITING_OCTETS_MAX: usize = 2 << 20;
+/// What a PDU that waits costs beside its octets.
+const WAITING_PDU: usize = 128;
 /// The bit of `esm_class` that says that the text begins with a header (SMPP 3.4, 5.2.12).
 const UDH_INDICATOR: u8 = 0x40;
 
@@ -28,7 +33,12 @@ pub type Whole = (Vec<Key>, Inbound);
 
 /// Messages with missing parts.
 #[derive(Default)]
-pub struct Parts(VecDeque<Waiting>);
+pub struct Parts {
+    /// The oldest first.
+    waiting: VecDeque<Waiting>,
+    /// What all of them cost.
+    octets: usize,
+}
 
 struct Waiting {
     source: String,
@@ -36,6 +46,7 @@ struct Waiting {
     reference: u16,
     total: u8,
     since: Instant,
+    octets: usize,
     parts: Vec<(u8, Vec<Key>, Part)>,
 }
 
@@ -62,32 +73,49 @@ impl Parts {
                 && waiting.source == source
                 && waiting.destination == destination
         };
-        let at = match self.0.iter().position(mine) {
+        let at = match self.waiting.iter().position(mine) {
             Some(at) => at,
             None => {
-                self.0.push_back(Waiting { source, destination, reference, total, since: now, parts: vec![] });
-                self.0.len() - 1
+                let waiting = Waiting { source, destination, reference, total, since: now, octets: 0, parts: vec![] };
+                self.waiting.push_back(waiting);
+                self.waiting.len() - 1
             }
         };
-        let waiting = &mut self.0[at];
+        let waiting = &mut self.waiting[at];
+        let mut octets = WAITING_PDU;
         match waiting.parts.iter_mut().find(|(known, ..)| *known == number) {
             // It came again because it was not acknowledged: both are acknowledged together.
             Some((_, keys, _)) => keys.push(key),
-            None => waiting.parts.push((number, vec![key], part)),
+            None => {
+                octets += part.octets.len();
+                waiting.parts.push((number, vec![key], part));
+            }
         }
+        waiting.octets += octets;
+        self.octets += octets;
         if waiting.parts.len() == usize::from(total) {
-            return self.0.remove(at).map(Waiting::together).into_iter().collect();
+            return self.remove(at).map(Waiting::together).into_iter().collect();
         }
-        if self.0.len() > WAITING_MAX { self.0.pop_front().map(Waiting::alone).unwrap_or_default() } else { vec![] }
+        let mut too_many = vec![];
+        while self.waiting.len() > WAITING_MAX || self.octets > WAITING_OCTETS_MAX {
+            too_many.extend(self.remove(0).map(Waiting::alone).unwrap_or_default());
+        }
+        too_many
     }
 
     /// Parts that waited long enough, each as a message of its own.
     pub fn expired(&mut self, now: Instant) -> Vec<Whole> {
         let mut expired = Vec::new();
-        while self.0.front().is_some_and(|waiting| now >= waiting.since + PATIENCE) {
-            expired.extend(self.0.pop_front().map(Waiting::alone).unwrap_or_default());
+        while self.waiting.front().is_some_and(|waiting| now >= waiting.since + PATIENCE) {
+            expired.extend(self.remove(0).map(Waiting::alone).unwrap_or_default());
         }
         expired
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Waiting> {
+        let waiting = self.waiting.remove(at)?;
+        self.octets -= waiting.octets;
+        Some(waiting)
     }
 }
 
@@ -253,6 +281,23 @@ mod tests {
         assert_eq!(parts.take((5, 3), part(200), Timestamp(1), now).len(), 1, "memory is bounded: the oldest goes");
         let odd = delivered(0x40, 0, &[&[5, 0, 3, 1, 0, 9][..], b"odd"].concat());
         assert_eq!(parts.take((5, 4), odd, Timestamp(1), now)[0].1.text, "odd", "a part of nothing is whole");
+    }
+
+    #[test]
+    fn parts_that_are_too_large_or_come_too_often_do_not_fill_the_memory() {
+        let (mut parts, now) = (Parts::default(), Instant::now());
+        let part = |reference: u8, text: &[u8]| delivered(0x40, 0, &[&[5, 0, 3, reference, 2, 1][..], text].concat());
+        let mut given = 0;
+        for turn in 0..60_000u32 {
+            // A large part of each message, then one of them again and again.
+            let delivered = if turn < 100 { part(turn as u8, &[b'x'; 60_000]) } else { part(99, b"again") };
+            given += parts.take((5, turn), delivered, Timestamp(1), now).iter().map(|(keys, _)| keys.len()).sum::<usize>();
+            let waiting: usize = parts.waiting.iter().flat_map(|waiting| &waiting.parts).map(|(.., part)| part.octets.len()).sum();
+            let keys: usize = parts.waiting.iter().flat_map(|waiting| &waiting.parts).map(|(_, keys, _)| keys.len()).sum();
+            assert!(waiting + keys * size_of::<Key>() <= WAITING_OCTETS_MAX && parts.octets <= WAITING_OCTETS_MAX);
+        }
+        given += parts.expired(now + PATIENCE).iter().map(|(keys, _)| keys.len()).sum::<usize>();
+        assert_eq!((given, parts.octets), (60_000, 0), "each PDU is given back once");
     }
 
     proptest::proptest! {

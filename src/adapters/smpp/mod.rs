@@ -15,7 +15,7 @@ pub mod account;
 pub mod config;
 mod connect;
 mod core;
-mod inbound;
+pub mod inbound;
 mod incoming;
 pub mod lenient;
 mod outgoing;

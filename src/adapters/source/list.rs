@@ -2,6 +2,7 @@
 //! was planned.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use base64::Engine;
@@ -16,6 +17,10 @@ use crate::model::code::{Code, Fault};
 const PARTS_MAX: usize = 1_000;
 /// Bytes of the note about a folder's files, which the batch carries with it.
 const NOTE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the names and hashes that it unpacks to: files of a folder at most, with the longest names that stores have.
+const NAMES_BYTES_MAX: u64 = (PARTS_MAX * (1_024 + 17)) as u64;
+/// The window of its compression, as a power of two: more than was ever used to write one.
+const NOTE_WINDOW_LOG_MAX: u32 = 23;
 /// What the note begins with where a dialect is expected.
 const NOTE: &str = "parts=";
 
@@ -115,8 +120,11 @@ impl Part {
 }
 
 fn read_note(note: &str) -> Option<BTreeMap<String, u64>> {
-    let packed = URL_SAFE_NO_PAD.decode(note.strip_prefix(NOTE)?).ok()?;
-    let text = String::from_utf8(zstd::decode_all(&packed[..]).ok()?).ok()?;
+    let packed = URL_SAFE_NO_PAD.decode(note.strip_prefix(NOTE).filter(|_| note.len() <= NOTE_BYTES_MAX)?).ok()?;
+    let mut unpacked = zstd::Decoder::new(&packed[..]).ok()?;
+    unpacked.window_log_max(NOTE_WINDOW_LOG_MAX).ok()?;
+    let mut text = String::new();
+    unpacked.take(NAMES_BYTES_MAX + 1).read_to_string(&mut text).ok().filter(|bytes| *bytes as u64 <= NAMES_BYTES_MAX)?;
     text.split('\0').map(|line| Some((line.get(16..)?.to_string(), u64::from_str_radix(line.get(..16)?, 16).ok()?))).collect()
 }
 
@@ -153,4 +161,23 @@ pub(super) fn local(path: &Path, spool_dir: &Path) -> Result<List, Fault> {
         }
     }
     List::folder(shown, parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note_of(text: &str) -> String {
+        format!("{NOTE}{}", URL_SAFE_NO_PAD.encode(zstd::encode_all(text.as_bytes(), 3).expect("it is packed")))
+    }
+
+    #[test]
+    fn a_note_is_no_longer_than_any_that_was_written() {
+        let line = format!("{:016x}name", 7);
+        assert_eq!(read_note(&note_of(&line)), Some(BTreeMap::from([("name".to_owned(), 7)])));
+        // Fifty million bytes out of a few thousand.
+        let bomb = note_of(&vec![line; 2_500_000].join("\0"));
+        assert!(bomb.len() < NOTE_BYTES_MAX, "{} bytes", bomb.len());
+        assert_eq!(read_note(&bomb), None);
+    }
 }

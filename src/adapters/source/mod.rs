@@ -54,6 +54,9 @@ use crate::ports::source::{RangeReader, Source, SourceSpec};
 /// What a compressed or recoded file may expand to, unless configured otherwise.
 pub const EXPANDED_BYTES_MAX: u64 = 64 << 30;
 
+/// No byte, record or line of any list lies behind this: a range that names such a place was never planned.
+const PLACE_MAX: u64 = 1 << 60;
+
 /// Lists wherever they are. `SourceSpec::table_name` is a path of this machine; `s3://BUCKET/KEY`, `az://CONTAINER/KEY` (or
 /// `azure:`, `abfss:`), `gs://BUCKET/KEY`; `aztable://STORE/TABLE`; or `upload:SHA256`. A path that is a folder, and a key that ends in a slash, is one
 /// list of all files directly in it, sorted by name, hidden ones left out.
@@ -200,6 +203,9 @@ impl Source for ListSource {
         };
         let dialect = Dialect::parse(dialect)?;
         let name = part.name.clone();
+        if [range.from, range.to, range.first_record, range.first_line].iter().any(|place| *place > PLACE_MAX) {
+            return Err(changed(&name));
+        }
         let input = if dialect.is_readable_in_place() {
             if let Place::File(path) = &part.place {
                 self.note_use(path)?;

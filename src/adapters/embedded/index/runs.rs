@@ -16,6 +16,13 @@ use crate::ports::StoreError;
 
 /// Entries in a block, about: a block then fills a page of the database.
 const BLOCK_ENTRIES: u64 = 128;
+/// Bounds of what rows may claim, all beyond what any store holds: a damaged row must not begin endless work. Blocks are numbered
+/// in four bytes.
+const BITS_MAX: u8 = 31;
+const TIERS_MAX: u8 = 64;
+const ENTRIES_MAX: u64 = 1 << 40;
+const NUMBER_MAX: u64 = 1 << 62;
+const BATCHES_MAX: u32 = 1 << 31;
 /// Rows deleted in one commit.
 pub(super) const DELETES_PER_COMMIT: usize = 2_048;
 
@@ -29,17 +36,25 @@ impl Index {
             reader.scan(Table::BatchNumber, &[], None, Order::Up, &mut |key, row| {
                 let mut row = KeyReader(row);
                 row.u8()?;
-                state.batches.stored(KeyReader(key).batch()?, row.u32()?);
+                let (batch, number) = (KeyReader(key).batch()?, row.u32()?);
+                if number >= BATCHES_MAX {
+                    return Err(corrupt("batch number", "it is larger than any that was given"));
+                }
+                state.batches.stored(batch, number);
                 Ok(true)
             })?;
             reader.scan(Table::IndexRun, &[], None, Order::Up, &mut |key, row| {
                 let id = KeyReader(key).u64()?;
+                next_behind("index run", id)?;
                 let (tier, bits, entries, newest) = read_small("index run", row)?;
+                if tier >= TIERS_MAX || bits > BITS_MAX || entries > ENTRIES_MAX {
+                    return Err(corrupt("index run", "its sizes are larger than any that was written"));
+                }
                 runs.push(Run { id, tier, bits, entries, newest: Timestamp(newest), filter: None });
                 Ok(true)
             })?;
             reader.scan(Table::IndexLog, &[], None, Order::Up, &mut |key, row| {
-                state.next_log = KeyReader(key).u64()? + 1;
+                state.next_log = next_behind("index log", KeyReader(key).u64()?)?;
                 let at = KeyReader(row.get(1..).unwrap_or_default()).time()?;
                 for entry in entries(row.get(LOG_HEAD..).unwrap_or_default()) {
                     state.memtable.insert(entry, at);
@@ -51,7 +66,7 @@ impl Index {
         let known: Vec<u64> = runs.iter().map(|run| run.id).collect();
         state.set_runs(runs);
         for id in unfinished(&*engine.read()?, &known)? {
-            state.next_run = state.next_run.max(id + 1);
+            state.next_run = state.next_run.max(next_behind("index block", id)?);
             drop_blocks(&*engine, id).await?;
         }
         Ok(Index { engine, options, state: Mutex::new(state), maintaining: tokio::sync::Mutex::new(()), room: Notify::new() })
@@ -150,6 +165,11 @@ impl Index {
         state.next_run += 1;
         state.next_run - 1
     }
+}
+
+/// The number behind that of a run or a log row.
+fn next_behind(what: &str, number: u64) -> Result<u64, StoreError> {
+    if number < NUMBER_MAX { Ok(number + 1) } else { Err(corrupt(what, "its number is larger than any that was given")) }
 }
 
 /// Version, then when it was sent.

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use super::Keyed;
 use crate::adapters::embedded::engine::{Batch, Expect, Table, Written};
-use crate::adapters::rows::frame::{read_small, small};
+use crate::adapters::rows::frame::{corrupt, read_small, small};
 use crate::ports::StoreError;
 use crate::ports::meta::{Left, Meta, Outside};
 
@@ -121,7 +121,7 @@ impl Meta for Keyed {
         }
         loop {
             let row = self.mark_row()?;
-            let mark = mark_of(row.as_deref())? + 1;
+            let mark = mark_of(row.as_deref())?.checked_add(1).ok_or_else(|| corrupt("mark", "it is at its end"))?;
             let expect = row.map_or(Expect::Absent, |bytes| Expect::Bytes(0, bytes));
             let change =
                 Batch::control().check(Table::System, MARK.to_vec(), expect).put(Table::System, MARK.to_vec(), small(&(mark,)));

@@ -20,6 +20,12 @@ impl ParkedCounts {
     fn of(&mut self, due: Option<Timestamp>) -> &mut u64 {
         if due.is_some() { &mut self.waiting } else { &mut self.unmatched }
     }
+
+    /// One less. A row whose place was lost was never counted, and is taken away all the same.
+    fn less(&mut self, due: Option<Timestamp>) {
+        let count = self.of(due);
+        *count = count.saturating_sub(1);
+    }
 }
 
 const WAITING: u8 = 0;
@@ -62,7 +68,7 @@ impl Keyed {
                 && let Some(old) = self.parked_row(*id)?
             {
                 batch = batch.delete(Table::Parked, row_key(*id)).delete(Table::ParkedDue, place(*id, old.due));
-                *after.of(old.due) -= 1;
+                after.less(old.due);
             }
         }
         if !batch.ops.is_empty() {
@@ -83,7 +89,7 @@ impl Parked for Keyed {
         for (id, report) in latest {
             if let Some(old) = self.parked_row(id)? {
                 batch.ops.push(Op::Delete(Table::ParkedDue, place(id, old.due)));
-                *after.of(old.due) -= 1;
+                after.less(old.due);
             }
             batch.ops.push(Op::Put(Table::ParkedDue, place(id, report.due), vec![]));
             batch.ops.push(Op::Put(Table::Parked, row_key(id), write_parked(report)));
@@ -102,7 +108,9 @@ impl Parked for Keyed {
         let mut ids = Vec::new();
         if limit > 0 {
             reader.scan(Table::ParkedDue, &[WAITING], Some(&behind), Order::Up, &mut |key, _| {
-                ids.push(KeyReader(&key[9..]).u64()?);
+                let mut place = KeyReader(key);
+                let _ = (place.u8()?, place.time()?);
+                ids.push(place.u64()?);
                 Ok(ids.len() < limit)
             })?;
         }

@@ -1,0 +1,108 @@
+//! Properties: whatever comes from outside, or out of a store or a queue, is read within limits or refused with a code.
+//!
+//! The targets are those of `tests/fuzz`, mounted here and run by the very same functions, over the small seeds in
+//! `tests/fuzz/corpus` and some thousand mutations of them. A run is a function of its seed, which a failure prints with the
+//! smallest input that fails; `SMSFLEET_FUZZ_SEED` chooses another, `SMSFLEET_FUZZ_RUNS` multiplies the mutations. What ends the
+//! whole process (a stack that overflows, memory that is not there) prints nothing: the input is then in the file that
+//! `SMSFLEET_FUZZ_KEEP` names. A target that read nothing, or refused nothing, proved nothing, and fails.
+//!
+//! For hours instead of seconds, guided by coverage (needs nightly Rust, a C++ compiler and `cargo install cargo-fuzz`):
+//!
+//! ```text
+//! cargo +nightly fuzz run --fuzz-dir tests/fuzz NAME -- -max_total_time=3600 -malloc_limit_mb=512
+//! ```
+//!
+//! What it finds it puts into `tests/fuzz/corpus/NAME`, of which a few small files are kept. The fuzz package is kept building
+//! without being built: everything in it is the module mounted here, but for a binary of three lines for each target, and tests
+//! compare those with the list of targets, and its lock file and dependencies with the crate's. A check of the package costs a
+//! second build of the whole tree, OpenSSL and librdkafka included, for these three lines.
+//!
+//! What it cannot show: how much memory was taken. Limits of results are checked here; the real fuzzer counts bytes.
+
+mod mutate;
+mod package;
+
+#[path = "../fuzz/targets/mod.rs"]
+mod targets;
+
+use std::cell::Cell;
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
+
+use targets::{TARGETS, Target};
+
+/// Where the seeds lie, a folder for each target.
+const CORPUS: &str = "tests/fuzz/corpus";
+/// The seed when nobody names one.
+const SEED: u64 = 7;
+
+macro_rules! hold {
+    ($($name:ident)*) => {
+        /// The targets that are run here: all of them, as a test makes sure.
+        const RUN: &[&str] = &[$(stringify!($name)),*];
+        $(#[test]
+        fn $name() {
+            run(stringify!($name));
+        })*
+    };
+}
+
+hold! {
+    csv json_lines lists plans templates receipts pdus session http_answers http_pushes
+    rows blocks control_rows queue store config
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+}
+
+/// The seeds of a target, in the order of their names.
+fn seeds(name: &str) -> Vec<Vec<u8>> {
+    let mut files: Vec<_> = std::fs::read_dir(Path::new(CORPUS).join(name))
+        .unwrap_or_else(|error| panic!("{name} has seeds: {error}"))
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).expect("a seed is read")).collect()
+}
+
+/// Runs a target over its seeds, then over mutations of them.
+fn run(name: &str) {
+    let Target { run, mutations, .. } = *TARGETS.iter().find(|target| target.name == name).expect("it is a target");
+    let seed = from_environment("SMSFLEET_FUZZ_SEED").unwrap_or(SEED);
+    let times = from_environment("SMSFLEET_FUZZ_RUNS").unwrap_or(1);
+    let corpus = seeds(name);
+    let (read, refused) = (Cell::new(0u32), Cell::new(0u32));
+    let kept = std::env::var_os("SMSFLEET_FUZZ_KEEP");
+    let once = |input: &[u8]| {
+        if let Some(file) = &kept {
+            std::fs::write(file, input).expect("the input is kept");
+        }
+        let count = if run(input) { &read } else { &refused };
+        count.set(count.get() + 1);
+    };
+    corpus.iter().for_each(|input| once(input));
+    let config = ProptestConfig {
+        cases: mutations.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX)),
+        // A failure is kept by hand, as a seed, where the real fuzzer finds it too.
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..ProptestConfig::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let outcome = runner.run(&mutate::mutated(corpus), |input| {
+        once(&input.0);
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, input)) => panic!("{name}, seed {seed}: {reason}\nthe smallest input that fails: {input:?}"),
+        Err(TestError::Abort(reason)) => panic!("{name}, seed {seed}: {reason}"),
+    }
+    assert!(read.get() > 0, "{name}, seed {seed}: nothing was read, which proves nothing");
+    assert!(refused.get() > 0, "{name}, seed {seed}: nothing was refused, which proves nothing");
+}
