@@ -29,3 +29,6 @@ pub use planning::Planning;
 pub use prepare_tracker::PrepareStatusTracker;
 pub use scheduler::JobScheduler;
 pub use slots::BindSlots;
+
+#[cfg(test)]
+mod planning_tests;

@@ -12,11 +12,13 @@ use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, RangeKey};
 use crate::model::lane::lanes_for;
 use crate::model::record::{RangeRow, SourcePlan};
-use crate::model::state::{StepEvent, StepState};
+use crate::model::state::{Refusal, StepEvent, StepState};
 use crate::model::step::CurrentStep;
+use crate::model::time::Timestamp;
+use crate::ports::control::Cas;
 use crate::ports::source::{Source, SourceSpec};
 use crate::ports::{StoreError, Stores, World};
-use crate::runtime::control::{change, create};
+use crate::runtime::control::{change, create, load_row};
 use crate::runtime::job::Job;
 use crate::runtime::retry::Schedule;
 use crate::runtime::task::Tasks;
@@ -84,7 +86,8 @@ impl Job for Planning {
                     Err(_) => {
                         tracing::error!(%batch, code = %Code::Internal, "planning panicked");
                         let fault = Fault::new(Code::Internal, "planning the batch failed inside");
-                        fail(&stores, &world, batch, fault).await
+                        let mut span = Span::begin(Piece::Plan(batch), trace::place(Piece::Create(batch)));
+                        fail(&stores, &world, batch, fault, &mut span).await
                     }
                 };
                 if let Err(error) = planned {
@@ -139,39 +142,43 @@ async fn plan(
     };
     let planned = match planned {
         Ok(plan) => plan,
-        Err(fault) => {
-            span.failed(fault.code);
-            span.lines()
-                .in_scope(|| tracing::warn!(%batch, code = %fault.code, "the batch cannot be prepared; its reason says why"));
-            return fail(stores, world, batch, fault).await;
-        }
+        Err(fault) => return fail(stores, world, batch, fault, &mut span).await,
     };
     span.note("records", planned.records);
     span.note("ranges", planned.ranges.len());
     for (range, plan) in planned.ranges.iter().enumerate() {
         let key = RangeKey { batch, range: range as u32 };
-        create(&*stores.ranges, key, &*world.chance, &RangeRow::planned(plan.clone())).await?;
+        if create(&*stores.ranges, key, &*world.chance, &RangeRow::planned(plan.clone())).await? == Cas::Applied {
+            continue;
+        }
+        // Another leader looked at the list before: what it saw of it, and what was seen now, are one plan or none.
+        let stored = load_row(&*stores.ranges, key, &*world.chance).await?;
+        if stored.is_some_and(|stored| stored.row.plan != *plan) {
+            let fault = Fault::new(Code::SourceChanged, "the list changed while it was planned");
+            return fail(stores, world, batch, fault, &mut span).await;
+        }
     }
     let started = change(&*stores.batches, batch, &*world.chance, |row| start(&row.row, &planned, now)).await?;
     log_refusal(batch, started.map(|_| ()));
     Ok(())
 }
 
-/// Ends a batch that cannot be prepared.
-async fn fail(stores: &Stores, world: &World, batch: BatchId, fault: Fault) -> Result<(), StoreError> {
+/// Ends a batch that cannot be planned, unless another leader has planned it meanwhile.
+async fn fail(stores: &Stores, world: &World, batch: BatchId, fault: Fault, span: &mut Span) -> Result<(), StoreError> {
+    span.failed(fault.code);
+    span.lines()
+        .in_scope(|| tracing::warn!(%batch, code = %fault.code, "the batch cannot be prepared; its reason says why"));
     let (reason, now) = (Some((fault.code, fault.context)), world.clock.now());
-    let failed =
-        change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Fail, reason.clone(), now)).await?;
-    log_refusal(batch, failed.map(|_| ()));
+    let failed = change(&*stores.batches, batch, &*world.chance, |row| match row.row.fingerprint {
+        Some(_) => Err(Refusal::Already),
+        None => row.row.after(StepEvent::Fail, reason.clone(), now),
+    });
+    log_refusal(batch, failed.await?.map(|_| ()));
     Ok(())
 }
 
 /// The row after its first dispatch, with what the plan found. A second leader's plan loses to the first.
-fn start(
-    row: &BatchRow,
-    plan: &SourcePlan,
-    now: crate::model::time::Timestamp,
-) -> Result<BatchRow, crate::model::state::Refusal> {
+fn start(row: &BatchRow, plan: &SourcePlan, now: Timestamp) -> Result<BatchRow, Refusal> {
     let mut next = row.after(StepEvent::Start, None, now)?;
     if row.fingerprint.is_none() {
         next.fingerprint = Some(plan.fingerprint.clone());
@@ -184,7 +191,7 @@ fn start(
     Ok(next)
 }
 
-fn log_refusal(batch: BatchId, changed: Result<(), crate::model::state::Refusal>) {
+fn log_refusal(batch: BatchId, changed: Result<(), Refusal>) {
     if let Err(refusal) = changed {
         tracing::info!(%batch, %refusal, "the batch changed while it was planned");
     }

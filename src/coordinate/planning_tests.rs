@@ -1,0 +1,116 @@
+//! Two leaders plan one batch, at once or one after the other's death.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::Planning;
+use crate::adapters::memory::clock::SimClock;
+use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::system::SeededChance;
+use crate::model::batch::{BatchRow, Command, SmsBatch};
+use crate::model::code::{Code, Fault};
+use crate::model::id::{BatchId, RangeKey};
+use crate::model::record::{Fingerprint, RangePlan, RangeRow, SourcePlan};
+use crate::model::state::StepState;
+use crate::model::time::Timestamp;
+use crate::ports::source::{RangeReader, Source, SourceSpec};
+use crate::ports::{Stores, World};
+use crate::runtime::job::Job;
+use crate::runtime::task::Tasks;
+
+const BATCH: BatchId = BatchId(7);
+const START: Timestamp = Timestamp(1_800_000_000_000);
+
+/// A list that is another one at each look.
+struct Looks(Mutex<VecDeque<SourcePlan>>);
+
+#[async_trait::async_trait]
+impl Source for Looks {
+    async fn plan(&self, _: &SourceSpec, _: u32) -> Result<SourcePlan, Fault> {
+        let plan = self.0.lock().expect("not poisoned").pop_front().expect("nobody looks more often");
+        // The first to look takes longest.
+        let others = self.0.lock().expect("not poisoned").len();
+        tokio::time::sleep(Duration::from_secs(others as u64)).await;
+        Ok(plan)
+    }
+
+    async fn open(&self, _: &SourceSpec, _: &SourcePlan, _: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
+        Err(Fault::new(Code::Internal, "nobody reads here"))
+    }
+}
+
+/// A list of so many records, ten to a range: one that grew has the same first bytes.
+fn list(records: u64) -> SourcePlan {
+    let range = |first: u64| {
+        let records = 10.min(records - first);
+        RangePlan {
+            from: first,
+            to: first + records,
+            first_record: first,
+            records,
+            content: first + records,
+            ..RangePlan::default()
+        }
+    };
+    let fingerprint = Fingerprint { size: records, version: records.to_string(), content: records };
+    let ranges = (0..records).step_by(10).map(range).collect();
+    SourcePlan { fingerprint, columns: vec!["phone".into()], ranges, records, ..SourcePlan::default() }
+}
+
+async fn ready() -> (Stores, World) {
+    let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+    let asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
+    let row = BatchRow::created(asked, String::new(), START).command(Command::EntryProcess, START).expect("ready");
+    stores.batches.insert(BATCH, &row, 1).await.expect("inserted");
+    let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
+    (stores, world)
+}
+
+fn leader(stores: &Stores, world: &World, looks: &Arc<Looks>) -> Planning {
+    Planning::new(stores.clone(), world.clone(), looks.clone(), Arc::new(|_, _| Ok(())), 10, Tasks::default())
+}
+
+async fn outcome(stores: &Stores) -> (BatchRow, Vec<RangePlan>) {
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let row = stores.batches.load(BATCH).await.expect("read").expect("there").row;
+    let ranges = stores.ranges.list(BATCH).await.expect("listed").into_iter().map(|(_, range)| range.row.plan).collect();
+    (row, ranges)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_leaders_that_plan_at_once_one_plan_stands() {
+    let (stores, world) = ready().await;
+    let looks = Arc::new(Looks(Mutex::new([list(35), list(35)].into())));
+    let (one, other) = (leader(&stores, &world, &looks), leader(&stores, &world, &looks));
+    let (a, b) = tokio::join!(one.run_once(), other.run_once());
+    a.and(b).expect("both rounds end");
+    let (row, ranges) = outcome(&stores).await;
+    assert_eq!((row.preparation.state, row.task_number, row.records, row.ranges), (StepState::Running, 1, 35, 4));
+    assert_eq!(ranges, list(35).ranges);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ranges_of_two_different_looks_at_a_list_never_make_one_plan() {
+    // One leader dies between the ranges and the row, the list grows, and the next one looks.
+    let (stores, world) = ready().await;
+    for (range, plan) in list(15).ranges.into_iter().enumerate() {
+        let key = RangeKey { batch: BATCH, range: range as u32 };
+        stores.ranges.insert(key, &RangeRow::planned(plan), 1).await.expect("inserted");
+    }
+    let looks = Arc::new(Looks(Mutex::new([list(35)].into())));
+    leader(&stores, &world, &looks).run_once().await.expect("a round");
+    let (row, _) = outcome(&stores).await;
+    let code = row.preparation.reason.map(|(code, _)| code);
+    assert_eq!((row.preparation.state, code), (StepState::CompletedFailed, Some(Code::SourceChanged)));
+
+    // Two at once, between whose looks it grew.
+    let (stores, world) = ready().await;
+    let looks = Arc::new(Looks(Mutex::new([list(15), list(35)].into())));
+    let (one, other) = (leader(&stores, &world, &looks), leader(&stores, &world, &looks));
+    let (a, b) = tokio::join!(one.run_once(), other.run_once());
+    a.and(b).expect("both rounds end");
+    let (row, ranges) = outcome(&stores).await;
+    assert_eq!((row.preparation.state, row.fingerprint), (StepState::Running, Some(list(35).fingerprint)), "whoever was first");
+    assert_eq!(ranges, list(35).ranges);
+}
