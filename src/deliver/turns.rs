@@ -113,8 +113,7 @@ impl Turns {
             return None;
         }
         let sharing = state.lanes.values().filter(|(_, other)| *other == provider_type).count();
-        let (account, size) = self.room(&state, &provider_type, sharing)?;
-        let size = size.min(most).max(1);
+        let (account, size) = self.room(&state, &provider_type, sharing, most)?;
         *state.open.entry(account.clone()).or_default() += size;
         state.served.add(&claim, size);
         state.waiting.remove(&ticket);
@@ -123,8 +122,10 @@ impl Turns {
         Some(Turn { account, size })
     }
 
-    /// The account with the most room, of those that are up and may send now.
-    fn room(&self, state: &State, provider_type: &str, sharing: usize) -> Option<(String, u32)> {
+    /// The account with the most room, of those that are up and may send now, and the size of a window of up to `most` there.
+    /// Room for less than the whole window is waited with: a window of the few that fit would leave room for a few again when
+    /// it closes, and each costs its two conditional writes.
+    fn room(&self, state: &State, provider_type: &str, sharing: usize, most: u32) -> Option<(String, u32)> {
         let mut best: Option<(u32, String, u32)> = None;
         for (name, route) in self.routes.iter().filter(|(_, route)| route.account.provider_type == provider_type) {
             if !route.provider.health().up || !self.within_hours(route) {
@@ -132,11 +133,12 @@ impl Turns {
             }
             let view = self.rates.view(name);
             let rate = view.share().max(1.0);
-            let size = window_size(rate, sharing);
+            let window = window_size(rate, sharing);
             let open = state.open.get(name).copied().unwrap_or(0);
-            let room = open_bound(rate, view.answer_time, size).saturating_sub(open);
-            if room > 0 && best.as_ref().is_none_or(|(most, ..)| room > *most) {
-                best = Some((room, name.clone(), size.min(room)));
+            let room = open_bound(rate, view.answer_time, window).saturating_sub(open);
+            let size = window.min(most).max(1);
+            if room >= size && best.as_ref().is_none_or(|(best, ..)| room > *best) {
+                best = Some((room, name.clone(), size));
             }
         }
         best.map(|(_, name, size)| (name, size))
