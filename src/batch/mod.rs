@@ -27,3 +27,5 @@ pub use service::{Answer, Created, SmsBatchService};
 
 #[cfg(test)]
 mod change_tests;
+#[cfg(test)]
+mod fences_tests;

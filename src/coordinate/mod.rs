@@ -31,4 +31,6 @@ pub use scheduler::JobScheduler;
 pub use slots::BindSlots;
 
 #[cfg(test)]
+mod delivery_tests;
+#[cfg(test)]
 mod planning_tests;

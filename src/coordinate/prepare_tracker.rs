@@ -298,4 +298,43 @@ mod tests {
         assert_eq!(tasks.iter().filter(|(key, _)| key.batch == BatchId(1)).count(), 3);
         assert_eq!(tasks[1].0.range, 0, "ranges go in order");
     }
+
+    fn tracker() -> PrepareStatusTracker {
+        let chance = std::sync::Arc::new(crate::adapters::system::SeededChance::from_seed(1));
+        let stores = crate::adapters::memory::store::MemoryStore::new(chance.clone()).stores();
+        let world = World { clock: std::sync::Arc::new(crate::adapters::system::SystemClock), chance };
+        PrepareStatusTracker::new(stores, world, crate::adapters::memory::queue::MemoryBroker::new().sender(), 4)
+    }
+
+    #[test]
+    fn a_range_is_given_away_by_its_own_sign_of_life_and_by_nothing_else() {
+        let at = |seconds: u64| Timestamp(1_000_000).plus(Duration::from_secs(seconds));
+        let tracker = tracker();
+        let waiting = RangeRow::planned(Default::default());
+        let claimed = waiting.claim(crate::model::id::WorkerId(1), at(0), 15_000).expect("claimed");
+        // A leader that has just begun, or whose Redis was emptied, remembers nothing: what lives in the store is left alone.
+        assert!(!tracker.wants(&claimed, None, at(14)));
+        assert!(tracker.wants(&claimed, None, at(15)));
+        let alive = claimed.beat(1, 10, at(14)).expect("it beats");
+        assert!(!tracker.wants(&alive, None, at(28)) && tracker.wants(&alive, None, at(29)));
+        assert!(tracker.wants(&waiting, None, at(0)));
+        assert!(!tracker.wants(&waiting, Some(at(0)), at(29)) && tracker.wants(&waiting, Some(at(0)), at(30)));
+    }
+
+    #[test]
+    fn a_small_batch_is_sealed_by_few_tasks_and_a_large_one_by_many() {
+        let tasks = |lanes: u16, per_lane: u64| {
+            let mut row = BatchRow::created(batch(), String::new(), Timestamp(0));
+            row.lanes = lanes;
+            let tasks = tracker().unqueued_seals(&row, per_lane, &Default::default());
+            let lanes = tasks.iter().map(|task| match task {
+                PrepareTask::Seal { from, to, .. } => u16::from(to - from) + 1,
+                PrepareTask::Range { .. } => 0,
+            });
+            (tasks.len(), lanes.sum::<u16>())
+        };
+        assert_eq!(tasks(1, 100), (1, 1));
+        assert_eq!(tasks(128, 10), (8, 128));
+        assert_eq!(tasks(128, 781_250), (128, 128), "about a million people at once, whose numbers are in memory");
+    }
 }

@@ -22,3 +22,12 @@ pub mod worker;
 
 pub use context::Delivery;
 pub use worker::run;
+
+#[cfg(test)]
+mod checks_tests;
+#[cfg(test)]
+mod fakes;
+#[cfg(test)]
+mod owners_tests;
+#[cfg(test)]
+mod stops_tests;

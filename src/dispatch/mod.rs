@@ -97,3 +97,6 @@ impl Job for DispatchBatch {
         Ok(changed)
     }
 }
+
+#[cfg(test)]
+mod tests;

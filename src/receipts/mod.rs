@@ -21,3 +21,5 @@ pub use intake::Intake;
 mod listener_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod meeting_tests;

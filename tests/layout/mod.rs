@@ -1,5 +1,7 @@
 //! Layout: the rules of the house, checked.
 
+mod interleavings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

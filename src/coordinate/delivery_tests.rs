@@ -1,0 +1,86 @@
+//! The end of a delivery: behind the fence of every lane, or not yet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::DeliveryStatusTracker;
+use crate::adapters::memory::clock::SimClock;
+use crate::adapters::memory::queue::MemoryBroker;
+use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::system::SeededChance;
+use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
+use crate::model::id::{BatchId, LaneKey, WorkerId};
+use crate::model::ledger::{Ledger, LedgerRefusal, OpenWindow};
+use crate::model::state::StepState;
+use crate::model::step::CurrentStep;
+use crate::model::time::Timestamp;
+use crate::ports::batches::Ledgers;
+use crate::ports::control::{Cas, ControlRows, Versioned};
+use crate::ports::{StoreError, Stores, World};
+use crate::runtime::job::Job;
+
+const BATCH: BatchId = BatchId(7);
+const START: Timestamp = Timestamp(1_800_000_000_000);
+
+/// Ledgers whose last lane cannot be written, until it can.
+struct Broken(Arc<dyn Ledgers>, AtomicBool);
+
+#[async_trait::async_trait]
+impl ControlRows<LaneKey, Ledger> for Broken {
+    async fn load(&self, key: LaneKey) -> Result<Option<Versioned<Ledger>>, StoreError> {
+        self.0.load(key).await
+    }
+    async fn insert(&self, key: LaneKey, row: &Ledger, nonce: u64) -> Result<Cas, StoreError> {
+        self.0.insert(key, row, nonce).await
+    }
+    async fn replace(&self, key: LaneKey, expected: u64, row: &Ledger, nonce: u64) -> Result<Cas, StoreError> {
+        if key.lane == 1 && self.1.load(Ordering::Relaxed) {
+            return Err(StoreError::Corrupt("on purpose".into()));
+        }
+        self.0.replace(key, expected, row, nonce).await
+    }
+    async fn list(&self, batch: BatchId) -> Result<Vec<(LaneKey, Versioned<Ledger>)>, StoreError> {
+        self.0.list(batch).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_ends_only_behind_the_fence_of_every_lane() {
+    let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+    let broken = Arc::new(Broken(stores.ledgers.clone(), AtomicBool::new(true)));
+    let stores = Stores { ledgers: broken.clone(), ..stores };
+    let asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
+    let mut row = BatchRow::created(asked, String::new(), START);
+    (row.current_step, row.delivery.state, row.lanes, row.task_number) = (CurrentStep::Delivery, StepState::Running, 2, 1);
+    row.sealed = Some(SealedPlan::default());
+    stores.batches.insert(BATCH, &row, 1).await.expect("inserted");
+    let key = |lane| LaneKey { batch: BATCH, lane };
+    for lane in 0..2 {
+        let claimed = Ledger::sealed(10).claim(WorkerId(1), 1).expect("claimed");
+        // All of it was declared and answered; whoever has the lane may still believe otherwise.
+        let done = Ledger { legs: vec![], ..claimed };
+        stores.ledgers.insert(key(lane), &done, 1).await.expect("inserted");
+    }
+    let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
+    let tracker = DeliveryStatusTracker::new(stores.clone(), world, MemoryBroker::new().sender());
+    assert!(matches!(tracker.run_once().await, Err(StoreError::Corrupt(_))));
+    let state = async || stores.batches.load(BATCH).await.expect("read").expect("there").row.delivery.state;
+    assert_eq!(state().await, StepState::Running, "a lane is not fenced yet");
+    broken.1.store(false, Ordering::Relaxed);
+    tracker.run_once().await.expect("a round");
+    assert_eq!(state().await, StepState::CompletedSucceeded);
+    for lane in 0..2 {
+        let ledger = stores.ledgers.load(key(lane)).await.expect("read").expect("there").row;
+        let window = OpenWindow {
+            window: 9,
+            leg: 0,
+            from: 0,
+            to: 1,
+            account: "main".into(),
+            declarer: WorkerId(1),
+            declared_at: START,
+            send_by: START,
+        };
+        assert_eq!(ledger.declare(window, 1, START), Err(LedgerRefusal::Closed), "lane {lane}");
+    }
+}

@@ -1,0 +1,557 @@
+//! Lanes made by hand over a store in memory, workers that serve them, and an account, a store and a queue that do what a
+//! test wants. Time is paused: whatever waits, waits for nothing.
+
+// A poisoned lock means that a test has failed already.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Delivery;
+use crate::adapters::memory::clock::SimClock;
+use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::memory::tallies::MemoryTallies;
+use crate::adapters::system::SeededChance;
+use crate::batch::{Select, SmsBatchService};
+use crate::model::account::Account;
+use crate::model::answer::{Answer, NotNow};
+use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
+use crate::model::id::{BatchId, LaneKey, Msisdn, WorkerId};
+use crate::model::ledger::Ledger;
+use crate::model::order::RetryWhat;
+use crate::model::pack::{Manifest, ManifestPack, Message, PackHead, PackKey, SmsDeliveryPack};
+use crate::model::report::Settlement;
+use crate::model::state::StepState;
+use crate::model::step::CurrentStep;
+use crate::model::task::{SmsBatchPartitionTask, tokens_of};
+use crate::model::time::Timestamp;
+use crate::model::window::{Answered, RetryEntry, WindowRow};
+use crate::ports::batches::Ledgers;
+use crate::ports::clock::Clock;
+use crate::ports::control::{Cas, ControlRows, Versioned};
+use crate::ports::packs::Packs;
+use crate::ports::provider::{Chunk, Health, Provider, Route, Routes, Submit};
+use crate::ports::queue::{QueueError, QueueEvent, TaskQueue};
+use crate::ports::rates::{Grant, RateView, Rates};
+use crate::ports::{StoreError, Stores, World};
+use crate::runtime::control::change;
+use crate::runtime::task::Tasks;
+
+pub const BATCH: BatchId = BatchId(7);
+pub const LANE: LaneKey = LaneKey { batch: BATCH, lane: 0 };
+/// Eight in the morning, UTC.
+pub const START: Timestamp = Timestamp(1_800_000_000_000);
+/// Recipients of a window when one lane has the whole rate of 500 a second.
+pub const WINDOW: u32 = 100;
+/// How long an account may take to answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a test waits for what must happen, in simulated time.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// The number of a place.
+pub fn number(seq: u32) -> u64 {
+    8_613_800_000_000 + u64::from(seq)
+}
+
+/// What becomes of one declare.
+#[derive(Clone, Copy, Debug)]
+pub enum Fate {
+    /// It is stored at once, and the answer takes this long.
+    AnsweredAfter(Duration),
+    /// It takes this long to be stored, or refused.
+    StoredAfter(Duration),
+    /// It is not answered, and arrives at the store only after this long.
+    UnansweredStoredAfter(Duration),
+}
+
+/// Ledgers whose next declares meet their fates in order, then go well.
+pub struct Declares {
+    inner: Arc<dyn Ledgers>,
+    fates: Mutex<VecDeque<Fate>>,
+    /// What came of declares that arrived after they were given up.
+    pub late: Arc<Mutex<Vec<Cas>>>,
+}
+
+#[async_trait::async_trait]
+impl ControlRows<LaneKey, Ledger> for Declares {
+    async fn load(&self, key: LaneKey) -> Result<Option<Versioned<Ledger>>, StoreError> {
+        self.inner.load(key).await
+    }
+
+    async fn insert(&self, key: LaneKey, row: &Ledger, nonce: u64) -> Result<Cas, StoreError> {
+        self.inner.insert(key, row, nonce).await
+    }
+
+    async fn replace(&self, key: LaneKey, expected: u64, row: &Ledger, nonce: u64) -> Result<Cas, StoreError> {
+        let declares = row.open.last().is_some_and(|window| window.window == expected + 1);
+        let fate = if declares { self.fates.lock().unwrap().pop_front() } else { None };
+        match fate {
+            None => self.inner.replace(key, expected, row, nonce).await,
+            Some(Fate::AnsweredAfter(time)) => {
+                let answer = self.inner.replace(key, expected, row, nonce).await;
+                tokio::time::sleep(time).await;
+                answer
+            }
+            Some(Fate::StoredAfter(time)) => {
+                tokio::time::sleep(time).await;
+                self.inner.replace(key, expected, row, nonce).await
+            }
+            Some(Fate::UnansweredStoredAfter(time)) => {
+                let (inner, row, late) = (self.inner.clone(), row.clone(), self.late.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    let came = inner.replace(key, expected, &row, nonce).await.expect("the store is in memory");
+                    late.lock().unwrap().push(came);
+                });
+                Err(StoreError::Unknown("no answer".into()))
+            }
+        }
+    }
+
+    async fn list(&self, batch: BatchId) -> Result<Vec<(LaneKey, Versioned<Ledger>)>, StoreError> {
+        self.inner.list(batch).await
+    }
+}
+
+/// Packs that take their time, one of which may be damaged.
+pub struct SlowPacks {
+    inner: Arc<dyn Packs>,
+    pub time: Mutex<Duration>,
+    /// The number of the damaged one.
+    pub damaged: Mutex<Option<u32>>,
+}
+
+#[async_trait::async_trait]
+impl Packs for SlowPacks {
+    async fn put(&self, packs: Vec<(PackKey, SmsDeliveryPack)>) -> Result<(), StoreError> {
+        self.inner.put(packs).await
+    }
+
+    async fn head(&self, key: PackKey) -> Result<Option<PackHead>, StoreError> {
+        self.inner.head(key).await
+    }
+
+    async fn get(&self, key: PackKey) -> Result<Option<Arc<SmsDeliveryPack>>, StoreError> {
+        let time = *self.time.lock().unwrap();
+        tokio::time::sleep(time).await;
+        if *self.damaged.lock().unwrap() == Some(key.n) {
+            return Err(StoreError::Corrupt("on purpose".into()));
+        }
+        self.inner.get(key).await
+    }
+}
+
+/// How an account answers one message: after how long, and what.
+type Manner = Box<dyn FnMut(&Submit) -> (Duration, Answer) + Send>;
+
+/// One message that an account took.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub account: String,
+    pub submit: Submit,
+    pub batch: BatchId,
+    pub at: Duration,
+}
+
+/// An account: takes what comes in time, and answers in the manner that a test gave it.
+pub struct Desk {
+    name: &'static str,
+    clock: Arc<dyn Clock>,
+    up: AtomicBool,
+    manner: Mutex<Manner>,
+    got: Arc<Mutex<Vec<Got>>>,
+}
+
+/// Taken, under the number for an id.
+pub fn taken(submit: &Submit) -> Answer {
+    Answer::Accepted { id: submit.number.0.to_string().into() }
+}
+
+/// "Not now".
+pub fn not_now(kind: NotNow) -> Answer {
+    Answer::NotNow { kind, detail: "".into() }
+}
+
+#[async_trait::async_trait]
+impl Provider for Desk {
+    async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
+        for message in chunk.messages {
+            let (seq, parts) = (message.seq, 1);
+            // It does not look at the chunk's limit: that nothing comes late is for whoever hands over to see to.
+            let (after, answer) = if chunk.stop.is_cancelled() {
+                (Duration::ZERO, Answer::NotSent)
+            } else {
+                let batch = message.key.split('-').next().and_then(|batch| batch.parse().ok()).expect("our own key");
+                let got = Got { account: self.name.into(), submit: message.clone(), batch, at: self.clock.boot() };
+                self.got.lock().unwrap().push(got);
+                (self.manner.lock().unwrap())(&message)
+            };
+            let answers = chunk.answers.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                // Whoever handed it over may be dead.
+                let _ = answers.send(vec![Answered { seq, part: 0, parts, answer }]);
+            });
+        }
+        Ok(())
+    }
+
+    fn health(&self) -> Health {
+        Health { up: self.up.load(Ordering::Relaxed), ..Health::default() }
+    }
+
+    fn window(&self) -> u32 {
+        1_000
+    }
+
+    async fn close(&self, _: Duration) {}
+}
+
+/// A governor that allows 500 a second, and hands out what a test lets it.
+pub struct Pace(AtomicU32);
+
+impl Rates for Pace {
+    fn take(&self, _: &str, want: u32, _: Duration) -> Grant {
+        let some = |left: u32| (left > 0).then(|| left - left.min(want));
+        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, some) {
+            Ok(left) => Grant::Take(left.min(want)),
+            Err(_) => Grant::Wait(Duration::from_millis(50)),
+        }
+    }
+
+    fn give_back(&self, _: &str, segments: u32) {
+        self.0.fetch_add(segments, Ordering::Relaxed);
+    }
+
+    fn answered(&self, _: &str, _: u32, _: u32, _: Duration) {}
+
+    fn set_ceiling(&self, _: &str, _: Option<u32>, _: Duration) {}
+
+    fn view(&self, _: &str) -> RateView {
+        RateView { rate: 500.0, answer_time: Duration::ZERO, ceiling: None, throttled: 0, sharers: 1 }
+    }
+}
+
+/// A queue that a test fills.
+#[derive(Default)]
+pub struct Queue {
+    events: Mutex<VecDeque<QueueEvent<SmsBatchPartitionTask>>>,
+    pub committed: Mutex<BTreeMap<u8, u64>>,
+    pub released: Mutex<Vec<u8>>,
+    changed: Notify,
+}
+
+impl Queue {
+    pub fn push(&self, event: QueueEvent<SmsBatchPartitionTask>) {
+        self.events.lock().unwrap().push_back(event);
+        self.changed.notify_waiters();
+    }
+}
+
+#[async_trait::async_trait]
+impl TaskQueue<SmsBatchPartitionTask> for Queue {
+    async fn recv(&self) -> Result<QueueEvent<SmsBatchPartitionTask>, QueueError> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(event) = self.events.lock().unwrap().pop_front() {
+                return Ok(event);
+            }
+            changed.await;
+        }
+    }
+
+    async fn commit(&self, partition: u8, next_offset: u64) -> Result<(), QueueError> {
+        let before = self.committed.lock().unwrap().insert(partition, next_offset);
+        assert!(before.is_none_or(|before| before < next_offset), "a commit went back");
+        Ok(())
+    }
+
+    async fn released(&self, partitions: &[u8]) {
+        self.released.lock().unwrap().extend(partitions);
+    }
+
+    async fn leave(&self) {}
+}
+
+/// A worker in its own process.
+pub struct Worker {
+    pub queue: Arc<Queue>,
+    pub ctx: Arc<Delivery>,
+    tasks: Tasks,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+    offset: AtomicU32,
+}
+
+impl Worker {
+    /// A token arrives.
+    pub fn give(&self, partition: u8, task: SmsBatchPartitionTask) {
+        let offset = u64::from(self.offset.fetch_add(1, Ordering::Relaxed));
+        self.queue.push(QueueEvent::Task { partition, offset, task, trace: None });
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) {
+        self.running.abort();
+        self.tasks.abort_all();
+    }
+
+    /// SIGTERM.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.expect("it ends in order");
+    }
+}
+
+struct NobodyNamed;
+
+#[async_trait::async_trait]
+impl Select for NobodyNamed {
+    async fn select(&self, _: &BatchRow, _: LaneKey, _: &RetryWhat, _: u8) -> Result<Vec<RetryEntry>, StoreError> {
+        Ok(vec![])
+    }
+}
+
+/// Everything around the workers.
+pub struct Bed {
+    pub stores: Stores,
+    pub world: World,
+    pub declares: Arc<Declares>,
+    pub packs: Arc<SlowPacks>,
+    pub pace: Arc<Pace>,
+    pub service: SmsBatchService,
+    desks: [Arc<Desk>; 2],
+    pub routes: Routes,
+    got: Arc<Mutex<Vec<Got>>>,
+}
+
+impl Bed {
+    /// A batch that is being delivered, with one lane of so many people.
+    pub async fn new(people: u32) -> Bed {
+        Bed::with(&[people], |_, _| {}).await
+    }
+
+    /// A batch with lanes of so many people; `change` may change what was asked for, and the account that it goes through. There
+    /// is another account, of another provider type.
+    pub async fn with(lanes: &[u32], change: impl FnOnce(&mut SmsBatch, &mut Account)) -> Bed {
+        let clock: Arc<dyn Clock> = Arc::new(SimClock::new(START));
+        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let declares = Arc::new(Declares { inner: stores.ledgers.clone(), fates: Mutex::default(), late: Arc::default() });
+        let packs = Arc::new(SlowPacks { inner: stores.packs.clone(), time: Mutex::default(), damaged: Mutex::default() });
+        let stores = Stores { ledgers: declares.clone(), packs: packs.clone(), ..stores };
+        let world = World { clock: clock.clone(), chance: Arc::new(SeededChance::from_seed(2)) };
+        let mut asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
+        let account = |name: &str| {
+            let mut account: Account = crate::roles::config::AccountConfig::default().account(name);
+            (account.provider_type, account.answer_timeout) = (name.into(), ANSWER_TIMEOUT);
+            account
+        };
+        let (mut main, other) = (account("main"), account("other"));
+        change(&mut asked, &mut main);
+        let got: Arc<Mutex<Vec<Got>>> = Arc::default();
+        let desk = |name| {
+            let manner: Mutex<Manner> = Mutex::new(Box::new(|submit| (Duration::from_millis(20), taken(submit))));
+            Arc::new(Desk { name, clock: clock.clone(), up: AtomicBool::new(true), manner, got: got.clone() })
+        };
+        let desks = [desk("main"), desk("other")];
+        let routes = [main, other].into_iter().zip(&desks).map(|(account, desk)| {
+            let provider: Arc<dyn Provider> = desk.clone();
+            (account.name.clone(), Route { account, provider })
+        });
+        let routes: Routes = Arc::new(routes.collect());
+        let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), Arc::new(NobodyNamed));
+        let pace = Arc::new(Pace(AtomicU32::new(u32::MAX / 2)));
+        let bed = Bed { stores, world, declares, packs, pace, service, desks, routes, got };
+        bed.batch(asked, lanes).await;
+        bed
+    }
+
+    /// One more batch that is being delivered.
+    pub async fn batch(&self, asked: SmsBatch, lanes: &[u32]) {
+        let batch = asked.batch_id;
+        let mut row = BatchRow::created(asked, String::new(), START);
+        (row.current_step, row.delivery.state, row.task_number) = (CurrentStep::Delivery, StepState::Running, 1);
+        (row.lanes, row.sealed) = (lanes.len() as u16, Some(SealedPlan::default()));
+        row.records = lanes.iter().map(|people| u64::from(*people)).sum();
+        let mut first = 0;
+        for (lane, people) in lanes.iter().enumerate() {
+            let key = LaneKey { batch, lane: lane as u8 };
+            let message = |seq: u32| Message {
+                number: Msisdn(number(seq)),
+                record: u64::from(seq),
+                line: u64::from(seq) + 2,
+                body: "Hello".into(),
+                link: None,
+                segments: 1,
+                ucs2: false,
+            };
+            let (mut in_lane, mut of) = (vec![], vec![]);
+            for (n, from) in (0..*people).step_by(1_000).enumerate() {
+                let count = 1_000.min(people - from);
+                of.push(ManifestPack { range: 0, attempt: 1, n: n as u32, first_seq: from, count });
+                let messages = (first + from..first + from + count).map(message).collect();
+                in_lane.push((PackKey { lane: key, range: 0, attempt: 1, n: n as u32 }, SmsDeliveryPack { messages }));
+            }
+            first += people;
+            self.stores.packs.put(in_lane).await.expect("packs");
+            self.stores.manifests.put(key, &Manifest { packs: of, ..Manifest::default() }).await.expect("a manifest");
+            self.stores.ledgers.insert(key, &Ledger::sealed(*people), 1).await.expect("a ledger");
+        }
+        self.stores.batches.insert(batch, &row, 1).await.expect("a batch");
+    }
+
+    /// A worker without tokens.
+    pub fn idle(&self, name: u64) -> Worker {
+        let world = World { chance: Arc::new(SeededChance::from_seed(name)), ..self.world.clone() };
+        let (tasks, stop, queue) = (Tasks::default(), CancellationToken::new(), Arc::new(Queue::default()));
+        let tallies = Arc::new(MemoryTallies::new());
+        let (stores, routes) = (self.stores.clone(), self.routes.clone());
+        let ctx = Delivery::new(WorkerId(name), stores, world, routes, self.pace.clone(), tallies, tasks.clone());
+        let running = tokio::spawn(super::run(ctx.clone(), queue.clone(), stop.clone(), Duration::from_secs(90)));
+        Worker { queue, ctx, tasks, stop, running, offset: AtomicU32::new(0) }
+    }
+
+    /// A worker that is given all tokens of the batch.
+    pub async fn worker(&self, name: u64) -> Worker {
+        let worker = self.idle(name);
+        self.give_all(&worker).await;
+        worker
+    }
+
+    /// The tokens of the batch's newest dispatch arrive at a worker.
+    pub async fn give_all(&self, worker: &Worker) {
+        let row = self.row().await;
+        for (key, ledger) in self.stores.ledgers.list(BATCH).await.expect("listed") {
+            for (partition, token) in tokens_of(row.task_code(), key, &ledger.row) {
+                worker.give(partition, token);
+            }
+        }
+    }
+
+    /// What becomes of the next declare.
+    pub fn next_declare(&self, fate: Fate) {
+        self.declares.fates.lock().unwrap().push_back(fate);
+    }
+
+    /// How accounts answer from now on.
+    pub fn answers(&self, manner: impl FnMut(&Submit) -> (Duration, Answer) + Send + Clone + 'static) {
+        for desk in &self.desks {
+            *desk.manner.lock().unwrap() = Box::new(manner.clone());
+        }
+    }
+
+    /// Accounts take everything, and answer so long after it.
+    pub fn answers_after(&self, after: Duration) {
+        self.answers(move |submit| (after, taken(submit)));
+    }
+
+    /// Accounts take everything and answer nothing for an hour.
+    pub fn keeps_silent(&self) {
+        self.answers_after(Duration::from_secs(3_600));
+    }
+
+    /// Whether the batch's account has a session.
+    pub fn is_up(&self, up: bool) {
+        self.desks[0].up.store(up, Ordering::Relaxed);
+    }
+
+    /// Only so many segments more are allowed.
+    pub fn allows(&self, segments: u32) {
+        self.pace.0.store(segments, Ordering::Relaxed);
+    }
+
+    /// What the accounts took so far.
+    pub fn got(&self) -> Vec<Got> {
+        self.got.lock().unwrap().clone()
+    }
+
+    /// How often each number was taken.
+    pub fn times(&self) -> BTreeMap<u64, u32> {
+        let mut times = BTreeMap::new();
+        for got in self.got() {
+            *times.entry(got.submit.number.0).or_default() += 1;
+        }
+        times
+    }
+
+    /// Checks that the people of these places were taken once each, and nobody else.
+    #[track_caller]
+    pub fn once_each(&self, seqs: std::ops::Range<u32>) {
+        let wanted: BTreeMap<u64, u32> = seqs.map(|seq| (number(seq), 1)).collect();
+        let times = self.times();
+        let wrong: Vec<_> = times.iter().filter(|(number, times)| wanted.get(*number) != Some(*times)).collect();
+        assert!(wrong.is_empty(), "taken by mistake, or again: {wrong:?}");
+        assert_eq!(times.len(), wanted.len(), "somebody was not sent to");
+    }
+
+    pub async fn row(&self) -> BatchRow {
+        self.stores.batches.load(BATCH).await.expect("read").expect("there").row
+    }
+
+    pub async fn ledger(&self) -> Ledger {
+        self.stores.ledgers.load(LANE).await.expect("read").expect("there").row
+    }
+
+    /// Changes the batch's row alone, as a leader does that dies behind it.
+    pub async fn change_row(&self, decide: impl Fn(&BatchRow) -> BatchRow + Send + Sync) {
+        let changed = change(&*self.stores.batches, BATCH, &*self.world.chance, |row| Ok::<_, ()>(decide(&row.row)));
+        changed.await.expect("stored").expect("not refused");
+    }
+
+    /// Waits until a lane's ledger is as it is wanted.
+    pub async fn until_lane(&self, lane: u8, what: &str, wanted: impl Fn(&Ledger) -> bool) -> Ledger {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let key = LaneKey { batch: BATCH, lane };
+            let ledger = self.stores.ledgers.load(key).await.expect("read").expect("there").row;
+            if wanted(&ledger) {
+                return ledger;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it never happened: {what}; {ledger:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the one lane is as it is wanted.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&Ledger) -> bool) -> Ledger {
+        self.until_lane(0, what, wanted).await
+    }
+
+    /// Waits until the one lane has nothing left.
+    pub async fn until_done(&self) -> Ledger {
+        self.until("the lane is done", Ledger::is_done).await
+    }
+
+    /// The answers of the one lane's windows, as they are stored.
+    pub async fn windows(&self) -> Vec<WindowRow> {
+        self.windows_of(0).await
+    }
+
+    /// The answers of a lane's windows, as they are stored.
+    pub async fn windows_of(&self, lane: u8) -> Vec<WindowRow> {
+        let windows = self.stores.windows.list(LaneKey { lane, ..LANE }, 0, 1_000).await.expect("listed");
+        windows.into_iter().filter_map(|window| window.row).collect()
+    }
+
+    /// How many people were judged.
+    pub async fn judged(&self) -> usize {
+        let windows = self.stores.windows.list(LANE, 0, 1_000).await.expect("listed");
+        windows.into_iter().filter_map(|window| window.judgement).map(|judgement| judgement.unanswered.len()).sum()
+    }
+
+    /// The recount, as if the batch's step had ended now.
+    pub async fn recount(&self) -> Settlement {
+        let mut row = self.row().await;
+        row.delivery.state = StepState::CompletedSucceeded;
+        let accounts = self.routes.iter().map(|(name, route)| (name.clone(), route.account.clone())).collect();
+        crate::statistics::recount(&self.stores, &row, &accounts, self.world.clock.now()).await.expect("counted")
+    }
+}

@@ -1,0 +1,207 @@
+//! Two owners of a lane, late writes, dead and frozen workers: nobody gets it twice, and what was answered counts.
+
+use std::time::Duration;
+
+use super::fakes::{ANSWER_TIMEOUT, BATCH, Bed, Fate, LANE, START, WINDOW, number, taken};
+use crate::model::answer::Answer;
+use crate::model::id::TaskCode;
+use crate::model::ledger::Ledger;
+use crate::model::limits::SEND_BY;
+use crate::model::outcome::Outcome;
+use crate::model::state::StepState;
+use crate::model::task::tokens_of;
+use crate::model::window::OnUncertain;
+use crate::ports::control::Cas;
+use crate::ports::queue::QueueEvent;
+use crate::runtime::control::change;
+
+const MOMENT: Duration = Duration::from_millis(400);
+
+async fn resending(people: u32) -> Bed {
+    Bed::with(&[people], |batch, _| batch.on_uncertain = OnUncertain::Resend).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_declare_that_arrives_behind_its_successors_changes_nothing() {
+    let bed = resending(3 * WINDOW).await;
+    bed.next_declare(Fate::UnansweredStoredAfter(Duration::from_secs(5)));
+    let first = bed.worker(1).await;
+    bed.until("all was declared and answered", Ledger::is_done).await;
+    assert!(bed.declares.late.lock().expect("not poisoned").is_empty(), "the first declare has not arrived yet");
+    first.kill();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(*bed.declares.late.lock().expect("not poisoned"), [Cas::Refused]);
+    let second = bed.worker(2).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    bed.once_each(0..3 * WINDOW);
+    assert!(bed.ledger().await.is_done());
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_declare_that_is_refused_late_sends_nobody() {
+    let bed = Bed::new(WINDOW).await;
+    // It arrives when somebody else has claimed the lane and declared: it is refused, and nobody may be sent under it.
+    bed.next_declare(Fate::StoredAfter(Duration::from_secs(8)));
+    let first = bed.worker(1).await;
+    tokio::time::sleep(MOMENT).await;
+    bed.answers_after(Duration::from_secs(20));
+    let second = bed.worker(2).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    bed.once_each(0..WINDOW);
+    assert_eq!(bed.until_done().await.totals.accepted, u64::from(WINDOW));
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_a_replaced_owner_count_and_nobody_of_them_is_sent_again() {
+    let bed = resending(4 * WINDOW).await;
+    bed.answers_after(Duration::from_secs(8));
+    let first = bed.worker(1).await;
+    bed.until("two windows are open", |ledger| ledger.open.len() == 2).await;
+    let second = bed.worker(2).await;
+    let taken_over = bed.until("the second goes on behind them", |ledger| ledger.first_pass() > 2 * WINDOW).await;
+    assert!(taken_over.open.len() > 2 && taken_over.owner == second.ctx.worker, "{taken_over:?}");
+    let ledger = bed.until_done().await;
+    assert_eq!(ledger.totals.accepted, u64::from(4 * WINDOW));
+    assert_eq!(bed.judged().await, 0, "all answers of the first were there before anybody had to judge");
+    bed.once_each(0..4 * WINDOW);
+    let settlement = bed.recount().await;
+    assert_eq!((settlement.of(Outcome::Accepted), settlement.unaccounted()), (u64::from(4 * WINDOW), 0));
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_workers_window_is_judged_only_when_nothing_of_it_can_go_out_or_be_answered_any_more() {
+    for on_uncertain in [OnUncertain::Hold, OnUncertain::Resend] {
+        let bed = Bed::with(&[3 * WINDOW], |batch, _| batch.on_uncertain = on_uncertain).await;
+        bed.keeps_silent();
+        let first = bed.worker(1).await;
+        bed.until("two windows are open", |ledger| ledger.open.len() == 2).await;
+        tokio::time::sleep(MOMENT).await;
+        first.kill();
+        bed.answers_after(Duration::from_millis(20));
+        let second = bed.worker(2).await;
+        let claimed = tokio::time::Instant::now();
+        bed.until("the rest was sent at once", |ledger| ledger.first_pass() == 3 * WINDOW && ledger.open.len() == 2).await;
+        assert!(claimed.elapsed() < Duration::from_secs(3));
+        while bed.judged().await == 0 {
+            bed.once_each(0..3 * WINDOW);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert!(claimed.elapsed() >= SEND_BY + ANSWER_TIMEOUT, "judged after {:?}", claimed.elapsed());
+        let ledger = bed.until_done().await;
+        let again = bed.times().values().filter(|times| **times == 2).count() as u32;
+        match on_uncertain {
+            OnUncertain::Resend => assert_eq!((again, ledger.totals.uncertain), (2 * WINDOW, 0)),
+            _ => assert_eq!((again, ledger.totals.uncertain), (0, u64::from(2 * WINDOW))),
+        }
+        let settlement = bed.recount().await;
+        let accepted = if on_uncertain == OnUncertain::Resend { 3 * WINDOW } else { WINDOW };
+        assert_eq!(settlement.of(Outcome::Accepted), u64::from(accepted), "{settlement:?}");
+        assert_eq!(settlement.unaccounted(), 0);
+        second.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_wakes_behind_the_limit_hands_nothing_over() {
+    let bed = Bed::new(2 * WINDOW).await;
+    // The machine sleeps between the declare and its answer.
+    bed.next_declare(Fate::AnsweredAfter(Duration::from_secs(3_000)));
+    let frozen = bed.worker(1).await;
+    bed.until("it was declared", |ledger| ledger.open.len() == 1).await;
+    let second = bed.worker(2).await;
+    bed.until_done().await;
+    bed.once_each(WINDOW..2 * WINDOW);
+    tokio::time::sleep(Duration::from_secs(3_100)).await;
+    bed.once_each(WINDOW..2 * WINDOW);
+    let late = bed.windows().await.into_iter().find(|row| row.window.declarer == frozen.ctx.worker).expect("it answers for it");
+    assert!(late.complete && late.answers.iter().all(|answered| answered.answer == Answer::NotSent), "{late:?}");
+    let settlement = bed.recount().await;
+    assert_eq!((settlement.unaccounted(), settlement.of(Outcome::Open)), (0, 0), "{settlement:?}");
+    assert_eq!(settlement.of(Outcome::Accepted), u64::from(WINDOW));
+    frozen.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_an_older_dispatch_claims_nothing_and_is_committed() {
+    let bed = Bed::new(WINDOW).await;
+    bed.keeps_silent();
+    bed.change_row(|row| crate::model::batch::BatchRow { task_number: 5, ..row.clone() }).await;
+    let owner = bed.worker(1).await;
+    let before = bed.until("it is claimed and declared", |ledger| ledger.open.len() == 1).await;
+    let other = bed.idle(2);
+    for (partition, token) in tokens_of(TaskCode { batch: BATCH, number: 4 }, LANE, &Ledger::sealed(WINDOW)) {
+        other.give(partition, token);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(other.queue.committed.lock().expect("not poisoned").values().copied().collect::<Vec<_>>(), [1]);
+    assert_eq!(bed.ledger().await, before, "an old token moves nothing");
+    owner.kill();
+    other.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_in_doubt_at_one_account_is_not_sent_through_another() {
+    let bed = resending(2 * WINDOW).await;
+    let hold = |row: &crate::model::batch::BatchRow| {
+        let mut row = row.clone();
+        row.batch.on_uncertain = OnUncertain::Hold;
+        row
+    };
+    bed.change_row(hold).await;
+    bed.allows(WINDOW / 2);
+    bed.keeps_silent();
+    let first = bed.worker(1).await;
+    bed.until("a window is open", |ledger| !ledger.open.is_empty()).await;
+    tokio::time::sleep(MOMENT).await;
+    first.kill();
+    // The provider is changed, as the command does it.
+    bed.change_row(|row| {
+        let mut row = row.clone();
+        (row.batch.provider_type, row.task_number, row.delivery.state) = ("other".into(), 2, StepState::Running);
+        row
+    })
+    .await;
+    let fenced =
+        change(&*bed.stores.ledgers, LANE, &*bed.world.chance, |read| read.row.fence_provider(2, read.version).ok_or(()));
+    fenced.await.expect("stored").expect("not there before");
+    let declared = bed.ledger().await.first_pass();
+    assert!(bed.ledger().await.open.iter().all(|window| window.account == "main"), "a window says where it went");
+    bed.allows(u32::MAX / 2);
+    bed.answers(|submit| (Duration::from_millis(20), taken(submit)));
+    let second = bed.worker(2).await;
+    let ledger = bed.until_done().await;
+    assert_eq!((ledger.totals.uncertain, ledger.totals.accepted), (u64::from(declared), u64::from(2 * WINDOW - declared)));
+    let through_other: Vec<u64> = bed.got().iter().filter(|got| got.account == "other").map(|got| got.submit.number.0).collect();
+    assert_eq!(through_other, (declared..2 * WINDOW).map(number).collect::<Vec<_>>());
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_partition_is_let_go_within_a_second_however_long_answers_take() {
+    let bed = resending(2 * WINDOW).await;
+    bed.answers_after(Duration::from_secs(50));
+    let first = bed.worker(1).await;
+    bed.until("two windows are open", |ledger| ledger.open.len() == 2).await;
+    tokio::time::sleep(MOMENT).await;
+    let partition = crate::model::lane::partition_of(BATCH, 0);
+    let begun = tokio::time::Instant::now();
+    first.queue.push(QueueEvent::Revoked(vec![partition]));
+    while first.queue.released.lock().expect("not poisoned").is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(begun.elapsed() <= Duration::from_secs(1), "{:?}", begun.elapsed());
+    let second = bed.worker(2).await;
+    let ledger = bed.until_done().await;
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert_eq!((ledger.owner, ledger.totals.accepted), (second.ctx.worker, u64::from(2 * WINDOW)));
+    bed.once_each(0..2 * WINDOW);
+    assert!(bed.world.clock.now() > START && bed.judged().await == 0);
+    first.stop().await;
+    second.stop().await;
+}

@@ -1,0 +1,149 @@
+//! Dispatch and what follows it, over a store in memory: a leader that dies half-way, two at once, tokens that get lost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::DispatchBatch;
+use crate::adapters::memory::clock::SimClock;
+use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::system::SeededChance;
+use crate::coordinate::DeliveryStatusTracker;
+use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
+use crate::model::id::{BatchId, LaneKey, WorkerId};
+use crate::model::ledger::Ledger;
+use crate::model::state::StepState;
+use crate::model::step::CurrentStep;
+use crate::model::task::{PrepareTask, SmsBatchPartitionTask};
+use crate::model::time::Timestamp;
+use crate::model::trace::TraceParent;
+use crate::ports::queue::{QueueError, TaskSender};
+use crate::ports::{Stores, World};
+use crate::runtime::control::change;
+use crate::runtime::job::Job;
+
+const BATCH: BatchId = BatchId(7);
+const START: Timestamp = Timestamp(1_800_000_000_000);
+const LANES: u16 = 4;
+
+/// A queue that is there, or away.
+#[derive(Default)]
+struct Sender {
+    away: AtomicBool,
+    sent: Mutex<Vec<SmsBatchPartitionTask>>,
+}
+
+impl Sender {
+    fn take(&self) -> Vec<SmsBatchPartitionTask> {
+        std::mem::take(&mut *self.sent.lock().expect("not poisoned"))
+    }
+}
+
+#[async_trait::async_trait]
+impl TaskSender for Sender {
+    async fn send_delivery(&self, tasks: Vec<(u8, SmsBatchPartitionTask)>, _: Option<TraceParent>) -> Result<(), QueueError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(QueueError::Unavailable("not now".into()));
+        }
+        self.sent.lock().expect("not poisoned").extend(tasks.into_iter().map(|(_, task)| task));
+        Ok(())
+    }
+
+    async fn send_prepare(&self, _: Vec<PrepareTask>, _: Option<TraceParent>) -> Result<(), QueueError> {
+        Ok(())
+    }
+}
+
+struct Bed {
+    stores: Stores,
+    world: World,
+    sender: Arc<Sender>,
+}
+
+impl Bed {
+    /// A sealed batch that is to be sent, with a few lanes of ten thousand.
+    async fn new() -> Bed {
+        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
+        let mut row = BatchRow::created(asked, String::new(), START);
+        (row.current_step, row.delivery.state, row.lanes) = (CurrentStep::Delivery, StepState::Ready, LANES);
+        row.sealed = Some(SealedPlan::default());
+        stores.batches.insert(BATCH, &row, 1).await.expect("inserted");
+        for lane in 0..LANES as u8 {
+            stores.ledgers.insert(LaneKey { batch: BATCH, lane }, &Ledger::sealed(10_000), 1).await.expect("inserted");
+        }
+        let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
+        Bed { stores, world, sender: Arc::default() }
+    }
+
+    fn leader(&self) -> (DispatchBatch, DeliveryStatusTracker) {
+        let (stores, world, sender) = (self.stores.clone(), self.world.clone(), self.sender.clone());
+        (DispatchBatch::new(stores.clone(), world.clone(), sender.clone()), DeliveryStatusTracker::new(stores, world, sender))
+    }
+
+    async fn row(&self) -> BatchRow {
+        self.stores.batches.load(BATCH).await.expect("read").expect("there").row
+    }
+
+    /// A worker claims a lane, which moves its ledger.
+    async fn claim(&self, lane: u8) {
+        let number = self.row().await.task_number;
+        let claimed = change(&*self.stores.ledgers, LaneKey { batch: BATCH, lane }, &*self.world.chance, |read| {
+            read.row.claim(WorkerId(1), number)
+        });
+        claimed.await.expect("stored").expect("claimed");
+    }
+}
+
+fn lanes(tasks: &[SmsBatchPartitionTask]) -> Vec<u8> {
+    let mut lanes: Vec<u8> = tasks.iter().map(|task| task.partition_key).collect();
+    lanes.dedup();
+    lanes
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_a_leader_that_died_behind_the_row_are_sent_by_the_next() {
+    let bed = Bed::new().await;
+    let (dispatch, tracker) = bed.leader();
+    tracker.run_once().await.expect("a round of its term before");
+    bed.sender.away.store(true, Ordering::Relaxed);
+    dispatch.run_once().await.expect("the row is changed");
+    bed.sender.away.store(false, Ordering::Relaxed);
+    assert_eq!((bed.row().await.delivery.state, bed.sender.take().len()), (StepState::Running, 0));
+    // The same leader sends them when nothing has moved for half a minute.
+    tracker.run_once().await.expect("a round");
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    tracker.run_once().await.expect("a round");
+    assert_eq!(bed.sender.take(), []);
+    bed.claim(1).await;
+    tracker.run_once().await.expect("a round");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    tracker.run_once().await.expect("a round");
+    let again = bed.sender.take();
+    assert_eq!(lanes(&again), [0, 2, 3], "a lane that moves has somebody");
+    assert!(again.len() == 6 && again.iter().all(|task| task.task_code == again[0].task_code && task.task_code.number == 1));
+    // Another leader's first round sends at once what nobody is known to have.
+    let (_, next) = bed.leader();
+    next.run_once().await.expect("a round");
+    assert_eq!(lanes(&bed.sender.take()), [0, 1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_leaders_at_once_begin_one_dispatch_and_one_end() {
+    let bed = Bed::new().await;
+    let ((one, follows), (other, follows_too)) = (bed.leader(), bed.leader());
+    let (a, b) = tokio::join!(one.run_once(), other.run_once());
+    a.and(b).expect("both rounds end");
+    assert_eq!(bed.row().await.task_number, 1, "a second dispatch would make the first out of date");
+    assert!(bed.sender.take().iter().all(|task| task.task_code.number == 1));
+    for lane in 0..LANES as u8 {
+        let done = |read: &Ledger| Ok::<_, ()>(Ledger { legs: vec![], ..read.clone() });
+        let key = LaneKey { batch: BATCH, lane };
+        change(&*bed.stores.ledgers, key, &*bed.world.chance, |read| done(&read.row)).await.expect("stored").expect("done");
+    }
+    let (a, b) = tokio::join!(follows.run_once(), follows_too.run_once());
+    a.and(b).expect("both rounds end");
+    let row = bed.row().await;
+    let ends = row.changes.iter().filter(|change| change.state == StepState::CompletedSucceeded).count();
+    assert_eq!((row.delivery.state, ends), (StepState::CompletedSucceeded, 1));
+}

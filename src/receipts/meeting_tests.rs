@@ -1,0 +1,190 @@
+//! Reports and their recipients over a store in memory: ids that many share, reports that come too early, too late, twice, in
+//! pieces, and on two processes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Intake;
+use super::matching::{Forms, find, only_uncertain};
+use super::parking::look_again;
+use super::tests::Nobody;
+use crate::adapters::memory::clock::SimClock;
+use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::memory::tallies::MemoryTallies;
+use crate::adapters::system::SeededChance;
+use crate::model::account::Account;
+use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey, WindowKey, WorkerId};
+use crate::model::ledger::OpenWindow;
+use crate::model::receipt::{Report, Rung};
+use crate::model::time::Timestamp;
+use crate::model::window::WindowRow;
+use crate::ports::provider::{Reports, Route};
+use crate::ports::receipts::{IndexEntry, PartKey, UncertainEntry};
+use crate::ports::tallies::{Tallies, Tally};
+use crate::ports::{Stores, World};
+
+const START: Timestamp = Timestamp(1_700_000_000_000);
+const WAIT: Duration = Duration::from_secs(3_600);
+
+fn part(batch: u128, seq: u32, part: u8) -> PartKey {
+    PartKey { recipient: RecipientKey { lane: LaneKey { batch: BatchId(batch), lane: 0 }, seq }, part }
+}
+
+fn report(id: &str, number: u64, raw: &str) -> Report {
+    Report {
+        message_id: id.into(),
+        number: Some(Msisdn(number)),
+        reference: None,
+        rung: Rung::Delivered,
+        done: None,
+        error: String::new(),
+        raw: raw.into(),
+        received: START,
+    }
+}
+
+fn account(name: &str) -> Account {
+    let mut account = crate::roles::config::AccountConfig::default().account(name);
+    account.receipts.wait = WAIT;
+    account
+}
+
+struct Bed {
+    stores: Stores,
+    world: World,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
+        Bed { stores, world }
+    }
+
+    /// The intake of one process.
+    fn intake(&self) -> (Arc<Intake>, Arc<MemoryTallies>) {
+        let routes = BTreeMap::from([("main".to_owned(), Route { account: account("main"), provider: Arc::new(Nobody) })]);
+        let tallies = Arc::new(MemoryTallies::new());
+        (Intake::new(self.stores.clone(), self.world.clone(), Arc::new(routes), tallies.clone(), None), tallies)
+    }
+
+    /// A window is answered: these ids are in the index from now on.
+    async fn answered(&self, window: u64, entries: &[(&str, u64, PartKey)]) {
+        let lane = entries[0].2.recipient.lane;
+        let open = OpenWindow {
+            window,
+            leg: 0,
+            from: 0,
+            to: 1,
+            account: "main".into(),
+            declarer: WorkerId(1),
+            declared_at: START,
+            send_by: START,
+        };
+        let entry = |(id, number, part): &(&str, u64, PartKey)| IndexEntry {
+            account: "main".into(),
+            message_id: (*id).into(),
+            number: Msisdn(*number),
+            part: *part,
+        };
+        let row = WindowRow { window: open, answers: vec![], complete: true };
+        self.stores.windows.put(WindowKey { lane, window }, &row, entries.iter().map(entry).collect()).await.expect("stored");
+    }
+
+    async fn find(&self, report: &Report) -> Option<PartKey> {
+        find(&self.stores, &Forms::default(), &account("main"), &[report]).await.expect("looked up")[0]
+    }
+}
+
+async fn take_in(intake: &Intake, reports: Vec<Report>) -> bool {
+    let (ack, acknowledged) = oneshot::channel();
+    intake.take_in(vec![Reports { account: "main".into(), reports, inbound: vec![], ack }]).await;
+    acknowledged.await.unwrap_or(false)
+}
+
+#[tokio::test]
+async fn one_id_for_a_hundred_numbers_and_an_id_that_comes_again_lose_nobody() {
+    let bed = Bed::new();
+    // A provider that gives one id to a whole request.
+    let shared: Vec<(&str, u64, PartKey)> = (0..100).map(|seq| ("shared", 1_000 + u64::from(seq), part(1, seq, 0))).collect();
+    bed.answered(1, &shared).await;
+    for seq in 0..100 {
+        assert_eq!(bed.find(&report("shared", 1_000 + u64::from(seq), "")).await, Some(part(1, seq, 0)));
+    }
+    // And one that begins its ids again after a restart: the same id, and even the same number.
+    bed.answered(2, &[("shared", 1_007, part(2, 50, 0))]).await;
+    assert_eq!(bed.find(&report("shared", 1_007, "")).await, Some(part(2, 50, 0)), "the newest");
+    assert_eq!(bed.find(&report("shared", 1_008, "")).await, Some(part(1, 8, 0)));
+    assert_eq!(bed.find(&report("shared", 9_999, "")).await, None);
+}
+
+#[tokio::test]
+async fn a_report_settles_the_one_uncertain_recipient_that_it_fits_or_nobody() {
+    let bed = Bed::new();
+    let uncertain = |account: &str, number: u64, part, declared_at| UncertainEntry {
+        account: account.into(),
+        number: Msisdn(number),
+        part,
+        declared_at,
+    };
+    let entries = vec![
+        uncertain("main", 1, part(1, 1, 0), START),
+        uncertain("main", 2, part(1, 2, 0), START),
+        uncertain("main", 2, part(2, 9, 0), START),
+        uncertain("other", 3, part(1, 3, 0), START),
+        uncertain("main", 4, part(1, 4, 0), START.plus(Duration::from_secs(120))),
+        uncertain("main", 5, part(1, 5, 0), START.minus(WAIT + Duration::from_secs(120))),
+        // Two parts of one message, and an old entry beside a new one.
+        uncertain("main", 6, part(1, 6, 0), START),
+        uncertain("main", 6, part(1, 6, 1), START),
+        uncertain("main", 7, part(1, 7, 0), START),
+        uncertain("main", 7, part(3, 7, 0), START.minus(WAIT + Duration::from_secs(120))),
+    ];
+    bed.stores.receipt_index.put_uncertain(entries).await.expect("stored");
+    let fits = [(1, Some(1)), (2, None), (3, None), (4, None), (5, None), (6, Some(6)), (7, Some(7)), (8, None)];
+    for (number, seq) in fits {
+        let found = only_uncertain(&bed.stores, &account("main"), &report("?", number, "")).await.expect("looked up");
+        assert_eq!(
+            found.map(|part| (part.recipient.lane.batch, part.recipient.seq)),
+            seq.map(|seq| (BatchId(1), seq)),
+            "{number}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_before_its_answer_waits_in_a_row_of_its_own_and_finds_it() {
+    let bed = Bed::new();
+    let (intake, tallies) = bed.intake();
+    assert!(take_in(&intake, vec![report("early", 1, "raw")]).await, "it is acknowledged: it is durable");
+    assert_eq!(bed.stores.parked.counts().await, Ok((1, 0)));
+    // The answer's index entry is written right behind the look that missed it: another look comes by itself.
+    bed.answered(1, &[("early", 1, part(1, 0, 0))]).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    look_again(&intake).await.expect("looked over");
+    assert_eq!(bed.stores.parked.counts().await, Ok((0, 0)));
+    assert_eq!(tallies.read(BatchId(1), Tally::DeliveredReceipts), 1);
+    let kept = bed.stores.receipts.list(part(1, 0, 0).recipient.lane, 0, 10).await.expect("listed");
+    assert_eq!(kept.iter().map(|matched| matched.part).collect::<Vec<_>>(), [part(1, 0, 0)]);
+}
+
+#[tokio::test]
+async fn reports_of_one_message_on_two_processes_count_each_once() {
+    let bed = Bed::new();
+    let ((one, counted), (other, counted_too)) = (bed.intake(), bed.intake());
+    let ids = ["a", "b", "c"];
+    let entries: Vec<(&str, u64, PartKey)> = ids.iter().enumerate().map(|(n, id)| (*id, 1, part(1, 0, n as u8))).collect();
+    bed.answered(1, &entries).await;
+    let all = || ids.map(|id| report(id, 1, id)).to_vec();
+    // Both get all of them, in other orders and more than once, as after a lost acknowledgement.
+    let backwards = all().into_iter().rev().collect();
+    let (a, b) = tokio::join!(take_in(&one, all()), take_in(&other, backwards));
+    assert!(a && b && take_in(&other, all()).await);
+    let total = counted.read(BatchId(1), Tally::DeliveredReceipts) + counted_too.read(BatchId(1), Tally::DeliveredReceipts);
+    assert_eq!(total, 3);
+    let kept = bed.stores.receipts.list(part(1, 0, 0).recipient.lane, 0, 10).await.expect("listed");
+    assert_eq!(kept.iter().map(|matched| matched.part.part).collect::<Vec<_>>(), [0, 1, 2], "a cell for each part");
+}
