@@ -6,6 +6,7 @@ mod cql;
 mod delivery;
 mod fleet;
 mod links;
+mod load;
 mod memory;
 mod prepare;
 mod service;
@@ -38,6 +39,7 @@ fn main() {
         ("links: opened codes", links::run),
         ("cql: packs through the ports, against the bare driver", cql::run),
         ("service: reads, watchers, pauses and receipts while it sends", |size| service::run(size.unwrap_or(8_000_000))),
+        ("load: 50 batches at once, 200 callbacks in flight, and reads", |size| load::run(size.unwrap_or(2_000_000))),
         ("fleet: processes over real servers", fleet::run),
     ];
     for (name, bench) in parts.iter().chain(delivery::BENCHES) {

@@ -100,7 +100,8 @@ fn web() -> AccountConfig {
     account
 }
 
-async fn connect(at: std::net::SocketAddr) -> SendRequest<Full<Bytes>> {
+/// A connection of its own.
+pub async fn connect(at: std::net::SocketAddr) -> SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(at).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
@@ -190,7 +191,8 @@ async fn push(at: std::net::SocketAddr, batch: &str) -> Vec<Duration> {
     took
 }
 
-fn spread(mut took: Vec<Duration>) -> String {
+/// How long things took, in words.
+pub fn spread(mut took: Vec<Duration>) -> String {
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
     format!("p50 {:.1?}, p99 {:.1?}, most {:.1?}", at(0.5), at(0.99), at(1.0))

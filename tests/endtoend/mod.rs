@@ -9,6 +9,7 @@ mod http;
 mod inbound;
 mod inside;
 mod killed;
+mod load;
 mod masked;
 mod others;
 mod plan;

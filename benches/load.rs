@@ -1,0 +1,269 @@
+//! Everything at once: 50 batches of mixed size and priority, 200 callbacks of receipts in flight, and people who read.
+
+use std::io::{BufWriter, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1::SendRequest;
+use smsfleet::batch::SmsBatchService;
+use smsfleet::model::access::{ALL_TENANTS, Role};
+use smsfleet::model::batch::{BatchRow, SmsBatch};
+use smsfleet::model::id::BatchId;
+use smsfleet::model::outcome::Outcome;
+use smsfleet::roles::config::Config;
+use smsfleet::roles::surface::Holding;
+use smsfleet::simulator::{Simulator, SimulatorConfig};
+use tokio_util::sync::CancellationToken;
+
+use crate::service::{connect, spread};
+use crate::support::{runtime, wait};
+
+/// Shares of the recipients that the batches have, in thousandths: a few large ones and many small ones.
+const SHARES: [(u64, usize); 4] = [(200, 1), (80, 4), (20, 15), (6, 30)];
+/// Callbacks in flight.
+const CALLBACKS: u32 = 200;
+/// Receipts that are called back while the batches are sent; a tenth of them comes twice.
+const CALLED: u64 = 100_000;
+/// What is read, the simplest first.
+const READS: [&str; 5] = ["one batch", "its progress", "the list of 50 batches", "a batch's people: first lines", "all of them"];
+
+/// Runs it with so many recipients in all.
+pub fn run(total: u64) {
+    runtime().block_on(async {
+        let mut local = SimulatorConfig::local();
+        local.receipts.twice_share = 0.1;
+        local.http.callback_connections = CALLBACKS;
+        let simulator = Simulator::start(local).await.expect("the simulator starts");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let holding = Holding::start(&config(folder.path(), &simulator)).await.expect("the service starts");
+        let at = holding.address.expect("it listens");
+        let made = holding.surface.keys.create("bench", Role::Admin, ALL_TENANTS, None).await.expect("a key");
+        let service = &holding.embedded.service;
+
+        // Their receipts wait until somebody listens.
+        let called =
+            prepared(service, folder.path(), "called", (total, CALLED), |batch| batch.provider_type = "web".into()).await;
+        service.start(called, None).await.expect("started");
+        ended(service, called).await;
+
+        let (mut batches, mut from) = (vec![], 0);
+        let began = Instant::now();
+        for (share, times) in SHARES {
+            for _ in 0..times {
+                let (n, size) = (batches.len(), total * share / 1_000);
+                let of = |batch: &mut SmsBatch| {
+                    (batch.tenant, batch.priority) = (["a", "b", "c"][n % 3].into(), (n % 10) as u8);
+                };
+                let id = begun(service, folder.path(), &format!("batch {n}"), (from, size), of).await;
+                batches.push((id, size));
+                from += size;
+            }
+        }
+        for (id, _) in &batches {
+            sealed(service, *id).await;
+        }
+        println!("  {} batches of {from} recipients prepared in {:.1?}", batches.len(), began.elapsed());
+
+        let began = Instant::now();
+        for (id, _) in &batches {
+            service.start(*id, None).await.expect("started");
+        }
+        simulator.set_callback(&format!("http://{at}/v1/receipts/web"), "push").expect("an address");
+        let over = CancellationToken::new();
+        let ids: Arc<Vec<String>> = Arc::new(batches.iter().map(|(id, _)| id.to_string()).collect());
+        let readers: Vec<_> =
+            (0..4).map(|reader| tokio::spawn(read(at, made.key.clone(), ids.clone(), reader, over.clone()))).collect();
+        let calling = tokio::spawn(called_back(at, made.key.clone(), called.to_string(), began));
+        for (id, _) in &batches {
+            ended(service, *id).await;
+        }
+        let took = began.elapsed();
+        over.cancel();
+        println!("  sent in {took:.1?}: {:.0} messages/s", from as f64 / took.as_secs_f64());
+        let mut reads: Vec<Vec<Duration>> = vec![vec![]; READS.len()];
+        for reader in readers {
+            let of = reader.await.expect("it does not panic");
+            reads.iter_mut().zip(of).for_each(|(all, mut more)| all.append(&mut more));
+        }
+        for (what, took) in READS.iter().zip(reads).filter(|(_, took)| !took.is_empty()) {
+            println!("  read while sending, {what} ({} times): {}", took.len(), spread(took));
+        }
+        let called_in = calling.await.expect("it does not panic");
+        println!("  {CALLED} receipts by {CALLBACKS} callbacks at once: {:.0}/s", CALLED as f64 / called_in.as_secs_f64());
+
+        let mut accepted = 0;
+        for (id, size) in batches.into_iter().chain([(called, CALLED)]) {
+            let (row, _) = wait(service, id, |row| row.settlement.as_ref().is_some_and(|settlement| settlement.settled)).await;
+            let settlement = row.settlement.expect("it is settled");
+            assert_eq!((settlement.of(Outcome::Accepted), settlement.unaccounted()), (size, 0), "{settlement:?}");
+            if id == called {
+                assert_eq!(settlement.delivery_num, CALLED, "a receipt counts once");
+            }
+            accepted += size;
+        }
+        holding.stop().await;
+        let report = simulator.stop().await;
+        assert_eq!((report.numbers, report.repeated_numbers, report.incomplete_messages), (accepted, 0, 0), "{report:?}");
+        assert!(report.receipts.acknowledged >= CALLED && report.receipts.unacknowledged == 0, "{:?}", report.receipts);
+        let receipts = report.receipts;
+        println!("  {accepted} recipients, each accepted once; {} acknowledgements of {CALLED} receipts", receipts.acknowledged);
+    });
+}
+
+/// One account over SMPP whose receipts nobody wants, one over HTTP whose receipts are called back.
+fn config(folder: &Path, simulator: &Simulator) -> Config {
+    let smpp = simulator.smpp_addr().expect("it listens").port();
+    let http = simulator.http_addr().expect("it listens");
+    let text = format!(
+        r#"
+[serve]
+listen = "127.0.0.1:0"
+requests_per_second = 1000000
+[accounts.sim]
+[accounts.sim.receipts]
+wanted = false
+[accounts.sim.smpp]
+port = {smpp}
+system_id = "smsfleet"
+password = "password"
+binds = 4
+window = 500
+[accounts.web]
+protocol = "http"
+[accounts.web.capabilities]
+long_message = "payload"
+[accounts.web.receipts]
+one_per_message = true
+[accounts.web.http]
+url = "http://{http}/messages"
+body = '[{{{{items}}}}]'
+item = '{{"to":"{{{{number}}}}","text":"{{{{text}}}}","key":"{{{{key}}}}"}}'
+batch = 100
+[accounts.web.http.answer]
+items = ""
+id = "/id"
+success = {{ pointer = "/status", equals = "accepted" }}
+[accounts.web.http.receipts]
+token = "push"
+id = "/id"
+reference = "/key"
+number = "/to"
+status = "/status"
+"#
+    );
+    let config: Config = toml::from_str(&text).expect("the configuration is right");
+    Config { data_dir: folder.join("data"), ..config }
+}
+
+/// A list of its own numbers: `size` of them from the `from`-th on.
+fn list(folder: &Path, name: &str, (from, size): (u64, u64)) -> PathBuf {
+    let path = folder.join(format!("{name}.csv"));
+    let mut file = BufWriter::new(std::fs::File::create(&path).expect("a temporary file"));
+    writeln!(file, "phone,name,code").expect("written");
+    for n in from..from + size {
+        writeln!(file, "+8613{n:09},name{n},{:06}", n % 999_983).expect("written");
+    }
+    file.flush().expect("written");
+    path
+}
+
+async fn begun(
+    service: &SmsBatchService,
+    folder: &Path,
+    name: &str,
+    numbers: (u64, u64),
+    change: impl FnOnce(&mut SmsBatch),
+) -> BatchId {
+    let mut batch = crate::support::batch(&list(folder, name, numbers));
+    change(&mut batch);
+    let id = service.create(name, batch).await.expect("created").batch;
+    service.entry_process(id).await.expect("begun");
+    id
+}
+
+async fn sealed(service: &SmsBatchService, id: BatchId) {
+    let (row, _) = wait(service, id, |row| row.sealed.is_some() || row.step().state.is_final()).await;
+    assert!(row.sealed.is_some(), "{:?}", row.step());
+}
+
+async fn prepared(
+    service: &SmsBatchService,
+    folder: &Path,
+    name: &str,
+    numbers: (u64, u64),
+    change: impl FnOnce(&mut SmsBatch),
+) -> BatchId {
+    let id = begun(service, folder, name, numbers, change).await;
+    sealed(service, id).await;
+    id
+}
+
+async fn ended(service: &SmsBatchService, id: BatchId) {
+    let has_ended = |row: &BatchRow| row.sealed.is_some() && row.delivery.state.is_final();
+    wait(service, id, has_ended).await;
+}
+
+fn request(key: &str, path: &str) -> Request<Full<Bytes>> {
+    let request = Request::get(path).header("host", "bench").header("authorization", format!("Bearer {key}"));
+    request.body(Full::default()).expect("a request")
+}
+
+/// Reads a path; how long its first and its last bytes took, and the body.
+async fn get(sender: &mut SendRequest<Full<Bytes>>, key: &str, path: &str) -> (Duration, Duration, Bytes) {
+    let asked = Instant::now();
+    let response = sender.send_request(request(key, path)).await.expect("answered");
+    assert_eq!(response.status(), 200, "{path}");
+    let mut body = response.into_body();
+    let mut whole = body.frame().await.map(|frame| frame.expect("a frame").into_data().unwrap_or_default()).unwrap_or_default();
+    let first = asked.elapsed();
+    let rest = body.collect().await.expect("a whole body").to_bytes();
+    if !rest.is_empty() {
+        whole = [whole, rest].concat().into();
+    }
+    (first, asked.elapsed(), whole)
+}
+
+/// One reader, at the pace of a page that looks again and again.
+async fn read(at: SocketAddr, key: String, ids: Arc<Vec<String>>, reader: usize, over: CancellationToken) -> Vec<Vec<Duration>> {
+    let (mut sender, mut took) = (connect(at).await, vec![vec![]; READS.len()]);
+    let mut n = reader;
+    while !over.is_cancelled() {
+        let any = &ids[(n * 7) % ids.len()];
+        let (kind, path) = match n % 4 {
+            0 => (0, format!("/v1/batches/{any}")),
+            1 => (1, format!("/v1/batches/{any}/progress")),
+            2 => (2, "/v1/batches?limit=50".to_owned()),
+            // One of the small ones.
+            _ => (3, format!("/v1/batches/{}/recipients?status=accepted", ids[ids.len() - 1 - (n % 20)])),
+        };
+        let (first, whole, _) = get(&mut sender, &key, &path).await;
+        if kind == 3 {
+            took[3].push(first);
+            took[4].push(whole);
+        } else {
+            took[kind].push(whole);
+        }
+        n += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    took
+}
+
+/// Waits until every receipt of a batch has counted; how long that took since `began`.
+async fn called_back(at: SocketAddr, key: String, id: String, began: Instant) -> Duration {
+    let mut sender = connect(at).await;
+    loop {
+        let (_, _, body) = get(&mut sender, &key, &format!("/v1/batches/{id}/progress")).await;
+        let progress: serde_json::Value = serde_json::from_slice(&body).expect("an object");
+        if progress["delivered"].as_u64().is_some_and(|delivered| delivered >= CALLED) {
+            return began.elapsed();
+        }
+        assert!(began.elapsed() < Duration::from_secs(600), "{progress}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
