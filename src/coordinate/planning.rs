@@ -166,8 +166,7 @@ async fn plan(
 /// Ends a batch that cannot be planned, unless another leader has planned it meanwhile.
 async fn fail(stores: &Stores, world: &World, batch: BatchId, fault: Fault, span: &mut Span) -> Result<(), StoreError> {
     span.failed(fault.code);
-    span.lines()
-        .in_scope(|| tracing::warn!(%batch, code = %fault.code, "the batch cannot be prepared; its reason says why"));
+    span.lines().in_scope(|| tracing::warn!(%batch, code = %fault.code, "the batch cannot be prepared; its reason says why"));
     let (reason, now) = (Some((fault.code, fault.context)), world.clock.now());
     let failed = change(&*stores.batches, batch, &*world.chance, |row| match row.row.fingerprint {
         Some(_) => Err(Refusal::Already),

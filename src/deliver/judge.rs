@@ -1,21 +1,26 @@
 //! Windows that another life left open: read their answers, wait until nobody can hand anything over any more, then judge
 //! who was never answered.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::context::Delivery;
 use super::loader::Loader;
 use super::window::{Ended, forever, is_touched};
 use crate::model::answer::Answer;
-use crate::model::id::{LaneKey, RecipientKey, WindowKey};
+use crate::model::id::{LaneKey, Msisdn, RecipientKey, WindowKey};
 use crate::model::ledger::OpenWindow;
 use crate::model::limits::SEND_BY;
 use crate::model::window::{Answered, Judgement, RetryEntry, all_parts};
 use crate::ports::StoreError;
-use crate::ports::receipts::{PartKey, UncertainEntry};
+use crate::ports::receipts::{ParkedReport, PartKey, UncertainEntry};
 use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::store;
+
+/// Reports that stayed unmatched, read at once and in all when a window is judged.
+const UNMATCHED_PAGE: usize = 1_000;
+const UNMATCHED_MOST: usize = 20_000;
 
 /// How long after it was first seen a foreign window may be judged: its declarer may hand over until its send-by limit, and
 /// an answer may take the account's time. Counted on the judge's own clock.
@@ -56,12 +61,32 @@ pub async fn judge(
             }
         }
         store(forever(ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
+        revive(ctx, &uncertain).await?;
         let judgement = Judgement { window: window.clone(), judged_at: ctx.world.clock.now(), unanswered };
         store(forever(ctx), || ctx.stores.windows.put_judgement(key, &judgement)).await?;
     }
     // Only its declarer knew when: it was before the limit, and is past.
     let handed = (!complete || is_touched(&answers)).then(|| window.send_by.min(ctx.world.clock.now()));
     Ok(Some(Ended { window: window.clone(), entries, answers, handed }))
+}
+
+/// Has reports looked at once more that were given up on and may be about people who are in doubt from now on: a paused batch may be
+/// judged later than receipts are waited for.
+async fn revive(ctx: &Delivery, uncertain: &[UncertainEntry]) -> Result<(), StoreError> {
+    let numbers: BTreeSet<Msisdn> = uncertain.iter().map(|entry| entry.number).collect();
+    let (mut behind, mut seen) = (None, 0);
+    while !numbers.is_empty() && seen < UNMATCHED_MOST {
+        let page = store(forever(ctx), || ctx.stores.parked.unmatched(behind, UNMATCHED_PAGE)).await?;
+        let Some(last) = page.last() else { break };
+        (behind, seen) = (Some(last.id), seen + page.len());
+        let now = Some(ctx.world.clock.now());
+        let theirs = page.into_iter().filter(|parked| parked.report.number.is_some_and(|number| numbers.contains(&number)));
+        let again: Vec<ParkedReport> = theirs.map(|parked| ParkedReport { due: now, ..parked }).collect();
+        if !again.is_empty() {
+            store(forever(ctx), || ctx.stores.parked.park(again.clone())).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Recipients of whom some part that was asked for has no answer.

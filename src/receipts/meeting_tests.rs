@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Intake;
-use super::matching::{Forms, find, only_uncertain};
+use super::matching::{Known, find, only_uncertain};
 use super::parking::look_again;
 use super::tests::Nobody;
 use crate::adapters::memory::clock::SimClock;
@@ -95,7 +95,7 @@ impl Bed {
     }
 
     async fn find(&self, report: &Report) -> Option<PartKey> {
-        find(&self.stores, &Forms::default(), &account("main"), &[report]).await.expect("looked up")[0]
+        find(&self.stores, &Known::default(), Duration::ZERO, &account("main"), &[report]).await.expect("looked up")[0]
     }
 }
 

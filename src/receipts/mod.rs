@@ -20,6 +20,6 @@ pub use intake::Intake;
 #[cfg(test)]
 mod listener_tests;
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod meeting_tests;
+#[cfg(test)]
+mod tests;

@@ -108,7 +108,7 @@ const SHOWN: &[Shown] = &[
         "one message id stands for many recipients, or is given out again",
         &[
             "src/receipts/meeting_tests.rs::one_id_for_a_hundred_numbers_and_an_id_that_comes_again_lose_nobody",
-            "src/receipts/matching.rs::our_own_reference_names_the_recipient",
+            "src/receipts/reference.rs::our_own_reference_names_the_recipient",
             "tests/conformance/index.rs::the_newest_comes_first_and_a_number_narrows",
             "tests/conformance/index.rs::entries_are_found_over_runs_merges_and_restarts",
         ],

@@ -102,6 +102,7 @@ impl Machine {
             per_mille: Arc::new(Mutex::new(0)),
             fired: Arc::default(),
             full: Arc::default(),
+            changed: Arc::default(),
         };
         let world = World { clock, chance: Arc::new(SeededChance::from_seed(seed ^ 3)) };
         let chance = SeededChance::from_seed(seed);

@@ -59,16 +59,45 @@ const OPENINGS: [&[u8]; 9] = [b"[", b"{", b"(", b"{\"a\":", b"[{", b"a.", b"{% i
 /// One mutation.
 #[derive(Clone, Debug)]
 enum Mutation {
-    Flip { at: Index, bit: u8 },
-    Set { at: Index, byte: u8 },
-    Insert { at: Index, word: usize },
-    Replace { at: Index, word: usize },
-    Remove { at: Index, count: usize },
-    Cut { at: Index },
-    Repeat { at: Index, count: usize, times: usize },
-    Nest { at: Index, opening: usize, times: usize },
+    Flip {
+        at: Index,
+        bit: u8,
+    },
+    Set {
+        at: Index,
+        byte: u8,
+    },
+    Insert {
+        at: Index,
+        word: usize,
+    },
+    Replace {
+        at: Index,
+        word: usize,
+    },
+    Remove {
+        at: Index,
+        count: usize,
+    },
+    Cut {
+        at: Index,
+    },
+    Repeat {
+        at: Index,
+        count: usize,
+        times: usize,
+    },
+    Nest {
+        at: Index,
+        opening: usize,
+        times: usize,
+    },
     /// Another seed's end goes on from here.
-    Splice { at: Index, seed: Index, from: Index },
+    Splice {
+        at: Index,
+        seed: Index,
+        from: Index,
+    },
 }
 
 /// Seeds with one to six mutations; now and then octets of no seed at all.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use smsfleet::adapters::system::SeededChance;
 use smsfleet::model::id::{BatchId, LaneKey, RangeKey, WindowKey};
 use smsfleet::model::pack::{Manifest, PackHead, PackKey, SmsDeliveryPack};
-use smsfleet::model::window::{Judgement, RetryPack, WindowRow};
 use smsfleet::model::task::{PrepareTask, SmsBatchPartitionTask};
 use smsfleet::model::trace::TraceParent;
+use smsfleet::model::window::{Judgement, RetryPack, WindowRow};
 use smsfleet::ports::batches::{BatchIndex, Listed};
 use smsfleet::ports::clock::Chance;
 use smsfleet::ports::control::{Cas, ControlRows, Versioned};
@@ -184,7 +184,11 @@ impl Trouble {
             windows: Arc::new(TroubledWindows(inner.windows.clone(), self.clone())),
             receipts: Arc::new(TroubledReceipts(inner.receipts.clone(), self.clone())),
             meta: Arc::new(TroubledMeta(inner.meta.clone(), self.clone())),
-            batch_index: Arc::new(StaleIndex { inner: inner.batch_index.clone(), trouble: self.clone(), before: Mutex::default() }),
+            batch_index: Arc::new(StaleIndex {
+                inner: inner.batch_index.clone(),
+                trouble: self.clone(),
+                before: Mutex::default(),
+            }),
             ..inner.clone()
         }
     }

@@ -78,7 +78,7 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
         provider_type: name.into(),
         rate: None,
         capabilities,
-        receipts: ReceiptRules { wait: Duration::from_secs(180), id_form: IdForm::Learn, ..ReceiptRules::default() },
+        receipts: ReceiptRules { wait: Duration::from_secs(45), id_form: IdForm::Learn, ..ReceiptRules::default() },
         price: None,
         currency: String::new(),
         hours: None,
@@ -165,7 +165,7 @@ fn settings() -> Settings {
     Settings {
         coordinator: coordinator::Settings {
             terms: Terms::default(),
-            every: Duration::from_millis(500),
+            every: Duration::from_millis(900),
             range_records: 64,
             range_tasks: 4,
             keep,

@@ -24,8 +24,8 @@ use tokio::sync::Notify;
 use super::faults::{Fired, Trouble};
 use super::network::Network;
 use super::oracle;
-use super::restore::Backup;
 use super::process::{Process, Shared, accounts};
+use super::restore::Backup;
 
 /// The kinds of faults that must have fired over all runs.
 const FAULTS: [&str; 41] = [

@@ -292,7 +292,8 @@ mod tests {
             // A large part of each message, then one of them again and again.
             let delivered = if turn < 100 { part(turn as u8, &[b'x'; 60_000]) } else { part(99, b"again") };
             given += parts.take((5, turn), delivered, Timestamp(1), now).iter().map(|(keys, _)| keys.len()).sum::<usize>();
-            let waiting: usize = parts.waiting.iter().flat_map(|waiting| &waiting.parts).map(|(.., part)| part.octets.len()).sum();
+            let waiting: usize =
+                parts.waiting.iter().flat_map(|waiting| &waiting.parts).map(|(.., part)| part.octets.len()).sum();
             let keys: usize = parts.waiting.iter().flat_map(|waiting| &waiting.parts).map(|(_, keys, _)| keys.len()).sum();
             assert!(waiting + keys * size_of::<Key>() <= WAITING_OCTETS_MAX && parts.octets <= WAITING_OCTETS_MAX);
         }

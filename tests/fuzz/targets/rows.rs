@@ -50,7 +50,11 @@ pub fn rows(input: &[u8]) -> bool {
         6 => reads_back(&large, window::read_retry, Some(window::write_retry)),
         7 => {
             let read = |row: &[u8]| receipt::read(part, row);
-            reads_back(&small, read, Some(|of: &smsfleet::ports::receipts::MatchedReport| receipt::write(&of.account, &of.report)))
+            reads_back(
+                &small,
+                read,
+                Some(|of: &smsfleet::ports::receipts::MatchedReport| receipt::write(&of.account, &of.report)),
+            )
         }
         8 => reads_back(&small, receipt::read_parked, Some(receipt::write_parked)),
         9 => {
