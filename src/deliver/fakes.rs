@@ -63,12 +63,15 @@ pub fn number(seq: u32) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
     /// It is stored at once, and the answer takes this long.
-    AnsweredAfter(Duration),
+    AnsweredLate(Duration),
     /// It takes this long to be stored, or refused.
-    StoredAfter(Duration),
+    StoredLate(Duration),
     /// It is not answered, and arrives at the store only after this long.
-    UnansweredStoredAfter(Duration),
+    Unanswered(Duration),
 }
+
+/// How long a ledger takes to be read or changed: others go on meanwhile.
+const STORE_TAKES: Duration = Duration::from_millis(1);
 
 /// Ledgers whose next declares meet their fates in order, then go well.
 pub struct Declares {
@@ -81,6 +84,7 @@ pub struct Declares {
 #[async_trait::async_trait]
 impl ControlRows<LaneKey, Ledger> for Declares {
     async fn load(&self, key: LaneKey) -> Result<Option<Versioned<Ledger>>, StoreError> {
+        tokio::time::sleep(STORE_TAKES).await;
         self.inner.load(key).await
     }
 
@@ -89,20 +93,21 @@ impl ControlRows<LaneKey, Ledger> for Declares {
     }
 
     async fn replace(&self, key: LaneKey, expected: u64, row: &Ledger, nonce: u64) -> Result<Cas, StoreError> {
+        tokio::time::sleep(STORE_TAKES).await;
         let declares = row.open.last().is_some_and(|window| window.window == expected + 1);
         let fate = if declares { self.fates.lock().unwrap().pop_front() } else { None };
         match fate {
             None => self.inner.replace(key, expected, row, nonce).await,
-            Some(Fate::AnsweredAfter(time)) => {
+            Some(Fate::AnsweredLate(time)) => {
                 let answer = self.inner.replace(key, expected, row, nonce).await;
                 tokio::time::sleep(time).await;
                 answer
             }
-            Some(Fate::StoredAfter(time)) => {
+            Some(Fate::StoredLate(time)) => {
                 tokio::time::sleep(time).await;
                 self.inner.replace(key, expected, row, nonce).await
             }
-            Some(Fate::UnansweredStoredAfter(time)) => {
+            Some(Fate::Unanswered(time)) => {
                 let (inner, row, late) = (self.inner.clone(), row.clone(), self.late.clone());
                 tokio::spawn(async move {
                     tokio::time::sleep(time).await;

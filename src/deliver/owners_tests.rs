@@ -24,7 +24,7 @@ async fn resending(people: u32) -> Bed {
 #[tokio::test(start_paused = true)]
 async fn a_declare_that_arrives_behind_its_successors_changes_nothing() {
     let bed = resending(3 * WINDOW).await;
-    bed.next_declare(Fate::UnansweredStoredAfter(Duration::from_secs(5)));
+    bed.next_declare(Fate::Unanswered(Duration::from_secs(5)));
     let first = bed.worker(1).await;
     bed.until("all was declared and answered", Ledger::is_done).await;
     assert!(bed.declares.late.lock().expect("not poisoned").is_empty(), "the first declare has not arrived yet");
@@ -42,7 +42,7 @@ async fn a_declare_that_arrives_behind_its_successors_changes_nothing() {
 async fn a_declare_that_is_refused_late_sends_nobody() {
     let bed = Bed::new(WINDOW).await;
     // It arrives when somebody else has claimed the lane and declared: it is refused, and nobody may be sent under it.
-    bed.next_declare(Fate::StoredAfter(Duration::from_secs(8)));
+    bed.next_declare(Fate::StoredLate(Duration::from_secs(8)));
     let first = bed.worker(1).await;
     tokio::time::sleep(MOMENT).await;
     bed.answers_after(Duration::from_secs(20));
@@ -110,7 +110,7 @@ async fn a_dead_workers_window_is_judged_only_when_nothing_of_it_can_go_out_or_b
 async fn a_worker_that_wakes_behind_the_limit_hands_nothing_over() {
     let bed = Bed::new(2 * WINDOW).await;
     // The machine sleeps between the declare and its answer.
-    bed.next_declare(Fate::AnsweredAfter(Duration::from_secs(3_000)));
+    bed.next_declare(Fate::AnsweredLate(Duration::from_secs(3_000)));
     let frozen = bed.worker(1).await;
     bed.until("it was declared", |ledger| ledger.open.len() == 1).await;
     let second = bed.worker(2).await;

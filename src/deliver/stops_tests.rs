@@ -62,7 +62,7 @@ async fn a_stopped_worker_gives_back_whom_it_did_not_hand_over_or_was_told_not_n
 #[tokio::test(start_paused = true)]
 async fn a_declare_under_way_when_the_batch_is_canceled_sends_nobody() {
     let bed = Bed::new(2 * WINDOW).await;
-    bed.next_declare(Fate::StoredAfter(Duration::from_secs(3)));
+    bed.next_declare(Fate::StoredLate(Duration::from_secs(3)));
     let worker = bed.worker(1).await;
     tokio::time::sleep(MOMENT).await;
     let answer = bed.service.command(BATCH, Command::Cancel).await.expect("canceled");
@@ -85,6 +85,7 @@ async fn a_declare_rests_on_a_reading_that_is_younger_than_a_second() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let ledger = bed.ledger().await;
     assert_eq!((ledger.first_pass(), bed.got().len()), (0, 0), "{ledger:?}");
+    assert!(bed.windows().await.is_empty(), "nor was anything declared and given back");
     worker.stop().await;
 }
 

@@ -113,7 +113,7 @@ mod tests {
     fn a_token_is_done_when_the_ledger_is_past_its_slice_and_the_last_when_the_lane_is() {
         let code = |number| TaskCode { batch: BatchId(7), number };
         let key = LaneKey { batch: BatchId(7), lane: 3 };
-        let mut ledger = Ledger::sealed(12_000).claim(WorkerId(1), 2).expect("claimed");
+        let mut ledger = Ledger::sealed(15_000).claim(WorkerId(1), 2).expect("claimed");
         let tokens: Vec<_> = tokens_of(code(2), key, &ledger).into_iter().map(|(_, token)| token).collect();
         let judged = |ledger: &Ledger| tokens.iter().map(|token| token.judge(ledger)).collect::<Vec<_>>();
         use TaskStatus::{Done, OutOfDate, Queued};
@@ -123,7 +123,7 @@ mod tests {
         ledger.legs[0].declared = 5_000;
         assert_eq!(judged(&ledger), [Done, Queued, Queued]);
         assert_eq!(tokens_of(code(2), key, &ledger).len(), 2, "what is sent again is what is left");
-        ledger.legs[0].declared = 12_000;
+        ledger.legs[0].declared = 15_000;
         assert_eq!(judged(&ledger), [Done, Done, Queued], "the last stays for whoever answers are waited for");
         assert_eq!(judged(&ledger.fence(3).expect("fenced")), [OutOfDate; 3]);
         ledger.legs.clear();

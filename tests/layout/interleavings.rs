@@ -391,7 +391,7 @@ fn is_there(path: &str, name: &str) -> bool {
         let rest = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
         rest.and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with('('))
     };
-    let Some(at) = lines.iter().position(|line| begins(&line)) else { return false };
+    let Some(at) = lines.iter().position(begins) else { return false };
     let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
     attributes.into_iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
 }
