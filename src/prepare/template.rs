@@ -1,8 +1,9 @@
 //! Templates: compiled once for a range, then rendered for each record.
 //!
-//! The language is minijinja's, with `${name}` accepted for `{{name}}`; macros, includes and functions are left out, and
-//! fuel bounds what one record may cost; what would take the engine too deep is refused ([`syntax::check_depth`]). Variables are columns of the list. An empty cell is undefined: a plain `{{name}}`
-//! then refuses the record, `{{ name | default("friend") }}`, `{{ name or "friend" }}` and `{% if name %}` handle it.
+//! The language is minijinja's, with `${name}` accepted for `{{name}}`; macros, includes and functions are left out. Fuel
+//! bounds what one record may cost, and what would take the engine too deep is refused ([`syntax::check_depth`]). Variables are
+//! columns of the list. An empty cell is undefined: a plain `{{name}}` then refuses the record, `{{ name | default("friend") }}`,
+//! `{{ name or "friend" }}` and `{% if name %}` handle it.
 //!
 //! Most templates are text with plain variables. These are put together without the engine; a property test holds both ways
 //! to the same texts.
