@@ -146,6 +146,20 @@ async fn a_token_of_an_older_dispatch_claims_nothing_and_is_committed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_of_a_time_that_a_restore_took_back_is_committed_and_not_tried_for_ever() {
+    let bed = Bed::new(WINDOW).await;
+    let before = bed.ledger().await;
+    let worker = bed.idle(1);
+    for (partition, token) in tokens_of(TaskCode { batch: BATCH, number: 9 }, LANE, &Ledger::sealed(WINDOW)) {
+        worker.give(partition, token);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(worker.queue.committed.lock().expect("not poisoned").values().copied().collect::<Vec<_>>(), [1]);
+    assert_eq!(bed.ledger().await, before);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_in_doubt_at_one_account_is_not_sent_through_another() {
     let bed = resending(2 * WINDOW).await;
     let hold = |row: &crate::model::batch::BatchRow| {

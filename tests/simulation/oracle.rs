@@ -107,7 +107,10 @@ async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) 
             let window = stored.row.as_ref().map(|row| &row.window).or(stored.judgement.as_ref().map(|judged| &judged.window));
             window.is_some_and(|window| lost.contains(&window.declarer))
         });
-        if !by_lost {
+        // A declare whose answer was lost, and whose lane was fenced before its owner could look: nobody ran the window.
+        let never_ran = windows.iter().any(|stored| stored.row.is_none())
+            && !shared.network.known().got.contains_key(&format!("{id}/{}", line.number));
+        if !by_lost && !never_ran {
             let story = lane_story(shared, row, &line.number).await;
             return Err(format!("in doubt, though it was answered and nobody died: {line:?}\n{story}"));
         }

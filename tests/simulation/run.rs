@@ -168,9 +168,9 @@ async fn run(seed: u64) -> Result<Outcome, String> {
     for n in 0..1 + run.chance.next() % 3 {
         run.create(seed, n).await?;
     }
-    let until = tokio::time::Instant::now() + Duration::from_secs(90);
+    let until = tokio::time::Instant::now() + Duration::from_secs(70);
     while tokio::time::Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(run.chance.next() % 3_000)).await;
+        tokio::time::sleep(Duration::from_millis(run.chance.next() % 2_400)).await;
         run.trouble().await?;
     }
     run.heal().await;
