@@ -67,7 +67,7 @@ impl Operators {
     /// The store that knew of it was lost: what was paused or changed since the backup may be as it was.
     pub fn forget(&mut self) {
         self.paused.clear();
-        for (_, changes) in &mut self.changes {
+        for changes in self.changes.values_mut() {
             changes.iter_mut().for_each(|(_, since, _)| *since = None);
         }
     }
