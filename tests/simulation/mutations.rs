@@ -32,6 +32,7 @@ fn found(bug: Bug) -> Option<(u64, String)> {
 }
 
 #[test]
+#[ignore = "takes a quarter of an hour: tests/campaign --bugs"]
 fn every_deliberate_bug_is_found() {
     // `SIMULATION_BUGS=NoIndex,LostWakeUp` looks at some alone.
     let wanted = std::env::var("SIMULATION_BUGS").ok();
