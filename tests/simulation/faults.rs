@@ -21,17 +21,42 @@ use smsfleet::ports::queue::{QueueError, TaskSender};
 use smsfleet::ports::receipts::{IndexEntry, MatchedReport, Receipts};
 use smsfleet::ports::windows::{StoredWindow, Windows};
 use smsfleet::ports::{StoreError, Stores};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// How often a fault fired, over a whole run.
 pub type Fired = Arc<Mutex<BTreeMap<&'static str, u64>>>;
+
+/// What a process's ports are behind: nothing passes while it is shut. Whoever waits goes on in the order they came, which a
+/// watch channel of tokio would leave to chance, and one seed would make many runs.
+#[derive(Default)]
+pub struct Gate {
+    is_shut: AtomicBool,
+    opened: Notify,
+}
+
+impl Gate {
+    pub fn shut(&self) {
+        self.is_shut.store(true, Ordering::Relaxed);
+    }
+
+    pub fn open(&self) {
+        self.is_shut.store(false, Ordering::Relaxed);
+        self.opened.notify_waiters();
+    }
+
+    async fn pass(&self) {
+        while self.is_shut.load(Ordering::Relaxed) {
+            self.opened.notified().await;
+        }
+    }
+}
 
 /// The troubles of one process: its own chance, its own gate.
 #[derive(Clone)]
 pub struct Trouble {
     chance: Arc<SeededChance>,
-    /// True while the process is frozen: nothing passes its ports.
-    frozen: watch::Receiver<bool>,
+    /// Shut while the process is frozen.
+    gate: Arc<Gate>,
     /// Troubles in a thousand calls; shared by all processes, so that everything can heal.
     pub per_mille: Arc<Mutex<u64>>,
     fired: Fired,
@@ -53,24 +78,13 @@ enum Fate {
 }
 
 impl Trouble {
-    pub fn new(
-        seed: u64,
-        frozen: watch::Receiver<bool>,
-        per_mille: Arc<Mutex<u64>>,
-        fired: Fired,
-        full: Arc<AtomicBool>,
-    ) -> Trouble {
-        Trouble { chance: Arc::new(SeededChance::from_seed(seed)), frozen, per_mille, fired, full }
+    pub fn new(seed: u64, gate: Arc<Gate>, per_mille: Arc<Mutex<u64>>, fired: Fired, full: Arc<AtomicBool>) -> Trouble {
+        Trouble { chance: Arc::new(SeededChance::from_seed(seed)), gate, per_mille, fired, full }
     }
 
     /// Waits while the process is frozen.
     pub async fn gate(&self) {
-        let mut frozen = self.frozen.clone();
-        while *frozen.borrow_and_update() {
-            if frozen.changed().await.is_err() {
-                return;
-            }
-        }
+        self.gate.pass().await;
     }
 
     /// A short wait, sometimes only a yield, and the gate.

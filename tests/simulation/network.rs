@@ -55,6 +55,8 @@ pub struct Known {
     pub got: BTreeMap<String, Got>,
     /// Receipts that were acknowledged: by recipient, with what they said.
     pub acknowledged: BTreeMap<String, Rung>,
+    /// Recipients that some receipt called delivered, acknowledged or not.
+    pub delivered: BTreeSet<String>,
     pub trace: u64,
     /// What the operators did, to hold what arrives against.
     pub operators: Operators,
@@ -221,6 +223,9 @@ impl Network {
             let (network, id, recipient, account) = (network.clone(), id.clone(), recipient.clone(), account.to_owned());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(delay)).await;
+                if rung == Rung::Delivered {
+                    network.known().delivered.insert(recipient.clone());
+                }
                 while !network.deliver(&account, number, &id, rung).await {
                     tokio::time::sleep(Duration::from_secs(2)).await;
                 }

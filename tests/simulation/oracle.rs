@@ -15,7 +15,6 @@ use smsfleet::model::step::CurrentStep;
 use smsfleet::model::time::Timestamp;
 use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
-use super::network::Got;
 use super::process::{Shared, accounts};
 use super::run::Outcome;
 use super::source::records;
@@ -252,18 +251,14 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
     {
         return wrong("sent long after the cancel");
     }
-    check_receipt(&got, key.and_then(|key| known.acknowledged.get(&key).copied()), known.restored, line)
-}
-
-/// A receipt that was acknowledged is in the store: an accepted recipient whose one part has one is not without.
-fn check_receipt(got: &Got, acknowledged: Option<Rung>, restored: bool, line: &RecipientLine) -> Result<(), String> {
+    // A receipt that was acknowledged is in the store: an accepted recipient whose one part has one is not without.
     let delivered = line.delivery == Some(smsfleet::model::receipt::Delivery::Delivered);
-    if line.outcome == Ends::Accepted && got.of == 1 && acknowledged == Some(Rung::Delivered) && !delivered {
-        return Err(format!("an acknowledged receipt is lost: {line:?}"));
+    let acknowledged = key.as_ref().is_some_and(|key| known.acknowledged.get(key) == Some(&Rung::Delivered));
+    if line.outcome == Ends::Accepted && got.of == 1 && acknowledged && !delivered {
+        return wrong("an acknowledged receipt is lost");
     }
-    // One that was durable before a backup may have been acknowledged behind it.
-    if delivered && acknowledged.is_none() && !restored {
-        return Err(format!("delivered, but no receipt said so: {line:?}"));
+    if delivered && !key.is_some_and(|key| known.delivered.contains(&key)) {
+        return wrong("delivered, but no receipt said so");
     }
     Ok(())
 }

@@ -27,9 +27,9 @@ use smsfleet::roles::edges::Edges;
 use smsfleet::roles::fleet::{Ends, Fleet, Settings};
 use smsfleet::runtime::task::Tasks;
 use smsfleet::webhooks::Webhooks;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
-use super::faults::{Fired, Trouble, TroubledLease, TroubledSender};
+use super::faults::{Fired, Gate, Trouble, TroubledLease, TroubledSender};
 use super::network::{Network, Sessions};
 use super::source::SimSource;
 
@@ -50,7 +50,7 @@ pub struct Shared {
 pub struct Process {
     fleet: Fleet,
     sessions: Tasks,
-    frozen: watch::Sender<bool>,
+    gate: Arc<Gate>,
     members: [MemberId; 2],
     worker: WorkerId,
     /// Thrown out of its groups while it was frozen: its roles end when it wakes, as a process would that exits then.
@@ -90,8 +90,8 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
 
 impl Process {
     pub fn start(shared: &Shared, seed: u64) -> Process {
-        let (frozen, gate) = watch::channel(false);
-        let trouble = Trouble::new(seed, gate, shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
+        let gate = Arc::new(Gate::default());
+        let trouble = Trouble::new(seed, gate.clone(), shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
         let sessions = Tasks::default();
         let route = |(name, account): (String, Account)| {
             let (network, trouble, tasks) = (shared.network.clone(), trouble.clone(), sessions.clone());
@@ -124,7 +124,7 @@ impl Process {
         let ends =
             Ends { lead: Some(Leading::default()), prepare: Some(prepare), delivery: Some(delivery), reports: Some(reports) };
         let fleet = Fleet::start(edges, ends, settings(), worker);
-        Process { fleet, sessions, frozen, members, worker, expelled: false }
+        Process { fleet, sessions, gate, members, worker, expelled: false }
     }
 
     /// SIGKILL: everything in it ends where it stands; what the network took stays taken.
@@ -146,7 +146,7 @@ impl Process {
     /// SIGSTOP, seen from outside: nothing passes its ports; the queue gives its partitions away.
     pub fn freeze(&mut self, shared: &Shared) {
         shared.network.known().lost.insert(self.worker);
-        self.frozen.send_replace(true);
+        self.gate.shut();
         self.expelled = true;
         for member in self.members {
             shared.broker.expel(member);
@@ -155,7 +155,7 @@ impl Process {
 
     /// SIGCONT.
     pub fn thaw(&self) {
-        self.frozen.send_replace(false);
+        self.gate.open();
     }
 }
 

@@ -180,8 +180,7 @@ async fn run(seed: u64) -> Result<Outcome, String> {
 
 /// What operators speak to: one over a healthy store, because what is tested are the workers, and one over a store with troubles.
 pub(super) fn services(shared: &Shared, world: &World, seed: u64) -> [SmsBatchService; 2] {
-    let (_never, frozen) = tokio::sync::watch::channel(false);
-    let trouble = Trouble::new(seed, frozen, shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
+    let trouble = Trouble::new(seed, Arc::default(), shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
     [shared.stores.clone(), trouble.stores(&shared.stores)].map(|stores| {
         let select = Selection::new(stores.clone(), accounts());
         SmsBatchService::new(stores, world.clone(), Arc::new(Notify::new()), select)
@@ -260,7 +259,7 @@ impl Run {
             }
             9 | 10 => self.operate(Command::Pause, "pause", which(self.batches.len())).await,
             11..14 => self.operate(Command::Resume, "resume", which(self.batches.len())).await,
-            14 if draw.is_multiple_of(3) => self.operate(Command::Cancel, "cancel", which(self.batches.len())).await,
+            14 if (draw >> 8).is_multiple_of(3) => self.operate(Command::Cancel, "cancel", which(self.batches.len())).await,
             15 => {
                 let (_, batch) = &self.batches[which(self.batches.len())];
                 let rows = super::source::records(&batch.table_name);
