@@ -7,6 +7,7 @@
 pub mod plan;
 
 pub mod column;
+pub mod flat;
 pub mod number;
 pub mod syntax;
 pub mod template;

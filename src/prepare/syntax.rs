@@ -1,5 +1,6 @@
 //! The text of a template before it is compiled: `${name}` becomes `{{name}}`, and the one place of the link becomes a mark.
 
+use super::flat::is_flat;
 use crate::model::code::{Code, Fault};
 
 /// Stands where the link goes. A noncharacter (Unicode, 23.7): no text that is meant for people holds it.
@@ -130,11 +131,11 @@ pub fn rewrite(source: &str, link: Option<&str>) -> Result<String, Fault> {
     }
 }
 
-/// Refuses a template that takes the engine deeper than its stack may reach.
+/// Refuses a template that takes the engine deeper than its stack may reach, or that puts lists into lists.
 ///
 /// # Errors
 /// [`Code::TemplateInvalid`] with the line.
-pub fn check_depth(source: &str) -> Result<(), Fault> {
+pub fn check_tags(source: &str) -> Result<(), Fault> {
     let (mut line, mut statements, mut wraps) = (1, 0, 0);
     for token in tokens(source) {
         let refuse = |what: String| Err(invalid(format!("line {line}: {what}")));
@@ -150,6 +151,9 @@ pub fn check_depth(source: &str) -> Result<(), Fault> {
                     }
                     if found.calls_itself {
                         return refuse("a loop that calls itself has no place in a message".into());
+                    }
+                    if !is_flat(piece.get(2..piece.len().saturating_sub(2)).unwrap_or_default()) {
+                        return refuse("a list holds texts and numbers, each written out, and nothing else".into());
                     }
                 }
                 piece

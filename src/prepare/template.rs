@@ -1,8 +1,8 @@
 //! Templates: compiled once for a range, then rendered for each record.
 //!
 //! The language is minijinja's, with `${name}` accepted for `{{name}}`; macros, includes and functions are left out. Fuel
-//! bounds what one record may cost, and what would take the engine too deep is refused ([`syntax::check_depth`]). Variables are
-//! columns of the list. An empty cell is undefined: a plain `{{name}}` then refuses the record, `{{ name | default("friend") }}`,
+//! bounds what one record may cost, and what would take the engine too deep, or puts lists into lists, is refused
+//! ([`syntax::check_tags`]). Variables are columns of the list. An empty cell is undefined: a plain `{{name}}` then refuses the record, `{{ name | default("friend") }}`,
 //! `{{ name or "friend" }}` and `{% if name %}` handle it.
 //!
 //! Most templates are text with plain variables. These are put together without the engine; a property test holds both ways
@@ -15,6 +15,7 @@ use minijinja::value::{Enumerator, Object, Value};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use super::column::named_column;
+use super::flat::NESTING;
 use super::syntax::{self, LINK_MARK, Token};
 use crate::model::batch::SmsBatch;
 use crate::model::code::{Code, Fault};
@@ -62,7 +63,7 @@ impl Template {
         }
         let link = batch.url.as_deref().filter(|_| batch.contains_url());
         let source = syntax::rewrite(content, link)?;
-        syntax::check_depth(&source)?;
+        syntax::check_tags(&source)?;
         let engine = engine(&source)?;
         let mut names: Vec<String> = match engine.get_template(NAME) {
             Ok(template) => template.undeclared_variables(false).into_iter().collect(),
@@ -189,6 +190,7 @@ fn engine(source: &str) -> Result<Environment<'static>, Fault> {
     for global in globals {
         engine.remove_global(&global);
     }
+    NESTING.iter().for_each(|filter| engine.remove_filter(filter));
     engine.add_template_owned(NAME, source.to_owned()).map_err(|error| invalid(describe(&error)))?;
     Ok(engine)
 }

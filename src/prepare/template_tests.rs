@@ -46,6 +46,9 @@ fn templates_render_and_refuse_records() {
         ("{% for a in 'x' * 999 %}{% for b in 'x' * 999 %}{{ a }}{% endfor %}{% endfor %}", full, Err(RowRenderFailed)),
         ("<{{ amount }}> & \"x\"", full, Ok("<5> & \"x\"")),
         ("a\n\n", full, Ok("a\n")),
+        ("{{ 'yes' if 城市 in ['北京', '上海'] else 'no' }}", full, Ok("yes")),
+        ("{{ {'5': 'five', '6': 'six'}[amount] }}", full, Ok("five")),
+        ("{% for part in 'a,b'|split(',') %}{{ part }};{% endfor %}", full, Ok("a;b;")),
     ];
     for (content, cells, expected) in cases {
         let template = Template::compile(&with(content, None), &columns()).expect(content);
@@ -91,13 +94,26 @@ fn no_template_reaches_the_bottom_of_the_stack() {
                     Ok(template) => drop(template.render(&mut full.clone(), &mut String::new())),
                     Err(fault) => assert_eq!(fault.code, Code::TemplateInvalid, "{fault:?}"),
                 }
-                // A value cannot be called; all other shapes are templates.
-                let may_fail = times > 2 || content.contains("()");
+                // A value cannot be called, and no list holds another; all other shapes are templates.
+                let may_fail = times > 2 || ["()", "[[", "{1:{", "[q]", "{1: q}"].iter().any(|what| content.contains(what));
                 assert!(may_fail || Template::compile(&with(content, None), &columns()).is_ok(), "{content}");
             }
         }
     });
     tried.expect("a thread").join().expect("nothing panics");
+}
+
+#[test]
+fn no_list_holds_another() {
+    for (content, why) in [
+        ("{% set a = [name, name] %}{{ a }}", "line 1: a list holds"),
+        ("a\n{{ name|default([[1], [2]]) }}", "line 2: a list holds"),
+        ("a\n{{ name|list|batch(4, name) }}", "filter"),
+        ("{{ [1]|map('split') }}", "filter"),
+    ] {
+        let fault = Template::compile(&with(content, None), &columns()).err().expect(content);
+        assert!(fault.code == Code::TemplateInvalid && fault.context.contains(why), "{content}: {fault:?}");
+    }
 }
 
 #[test]
