@@ -87,11 +87,7 @@ async fn remove(global: &Global, config: &Config, name: &str) -> Result<u8, Faul
     if !config.is_cluster() {
         return Err(Fault::new(Code::ConfigInvalid, "scylla.nodes, kafka.brokers and redis.nodes name no cluster"));
     }
-    let mut config = config.clone();
-    config.scylla.keyspace = name.to_owned();
-    config.kafka.topic_prefix = name.to_owned();
-    config.redis.prefix = name.to_owned();
-    namespace::remove(&config).await?;
+    namespace::remove(&namespace::moved(config, name)).await?;
     print::result(global, &serde_json::json!({ "removed": name }), || format!("{name} is removed\n"))?;
     Ok(exit::SETTLED)
 }

@@ -93,11 +93,8 @@ async fn batch(
         }
         return Ok(());
     }
-    drop_pending(stores, world, row).await?;
-    let marked = change(&*stores.batches, row.batch.batch_id, &*world.chance, |current| {
-        Ok::<_, ()>(BatchRow { restored_to: Some(since), ..current.row.clone() })
-    });
-    marked.await?.map(|_| ()).or(Ok::<_, Fault>(()))?;
+    // Whatever it answers: a batch that is not there any more needs no mark.
+    let _ = change(&*stores.batches, row.batch.batch_id, &*world.chance, |current| marked(&current.row, since)).await?;
     let mine: Vec<&str> =
         accounts.iter().filter(|(_, of)| *of == row.batch.provider_type).map(|(name, _)| name.as_str()).collect();
     for (key, ledger) in stores.ledgers.list(row.batch.batch_id).await? {
@@ -109,15 +106,12 @@ async fn batch(
     Ok(())
 }
 
-/// Lets go of a retry that was pending at the backup: it was carried out since, and a new one is a person's to order.
-async fn drop_pending(stores: &Stores, world: &World, row: &BatchRow) -> Result<(), Fault> {
-    let Some(order) = row.orders.pending.as_ref().filter(|order| matches!(order.work, Work::Retry { .. })) else {
-        return Ok(());
-    };
-    let dropped = change(&*stores.batches, row.batch.batch_id, &*world.chance, |current| {
-        current.row.order_carried(&order.id, Some(0)).ok_or(())
-    });
-    dropped.await?.map(|_| ()).or(Ok(()))
+/// The row of a restored batch, without the retry that was pending at the backup: it may have been carried out since, and a
+/// new one is a person's to order.
+fn marked(row: &BatchRow, since: Timestamp) -> Result<BatchRow, ()> {
+    let retry = row.orders.pending.as_ref().filter(|order| matches!(order.work, Work::Retry { .. }));
+    let row = retry.and_then(|order| row.order_carried(&order.id, Some(0))).unwrap_or_else(|| row.clone());
+    Ok(BatchRow { restored_to: Some(since), ..row })
 }
 
 async fn lane(

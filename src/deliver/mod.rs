@@ -26,6 +26,8 @@ pub use worker::run;
 #[cfg(test)]
 mod checks_tests;
 #[cfg(test)]
+mod fake_ports;
+#[cfg(test)]
 mod fakes;
 #[cfg(test)]
 mod owners_tests;

@@ -33,7 +33,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// How often it is asked whether it does.
 const LOOK: Duration = Duration::from_millis(100);
 /// A question that is not answered in this time is asked again.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The ground of one drill.
 pub struct Ground {
@@ -156,11 +156,11 @@ impl Ground {
             let worker = &self.workers[at];
             let works = if self.namespace.is_some() {
                 let id = worker.id();
-                within(client.get::<FleetView>("/v1/fleet"))
+                within(ANSWER_WITHIN, client.get::<FleetView>("/v1/fleet"))
                     .await
                     .is_ok_and(|view| view.members.iter().any(|member| member.alive && member.sheet.pid == id))
             } else {
-                within(client.get::<AccountList>("/v1/accounts")).await.is_ok()
+                within(ANSWER_WITHIN, client.get::<AccountList>("/v1/accounts")).await.is_ok()
             };
             if works {
                 return Ok(());
@@ -250,9 +250,9 @@ fn load(sources: &Sources) -> Result<Loaded, Fault> {
 ///
 /// # Errors
 /// What the surface says, or [`Code::TooSlow`].
-pub async fn within<T>(question: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    let silent = || Fault::new(Code::TooSlow, "a worker does not answer");
-    tokio::time::timeout(ANSWER_WITHIN, question).await.unwrap_or_else(|_| Err(silent()))
+pub async fn within<T>(most: Duration, question: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let silent = || Fault::new(Code::TooSlow, format!("the fleet does not answer within {} s", most.as_secs()));
+    tokio::time::timeout(most, question).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// What is set for every worker, whatever the configuration says.

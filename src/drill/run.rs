@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ground::{Ground, within};
+use super::ground::{ANSWER_WITHIN, Ground, within};
 use super::plan::{BLOWS, Blow, Strike, plan};
 use super::verdict::{Findings, Judge, longest_gap_ms};
 use super::{ground, guard};
@@ -208,13 +208,13 @@ async fn begin(ground: &Ground, client: &Client, wish: &Wish, list: String) -> R
     for some in wish.suppressed.chunks(NUMBERS_MAX) {
         let numbers = some.iter().map(|number| format!("+{}", number.digits())).collect();
         let call = Call::new(Method::POST, "/v1/suppressions/commands/add").json(&Numbers { numbers });
-        commanded(client.call::<SuppressionAnswer>(call)).await?;
+        within(COMMAND_WITHIN, client.call::<SuppressionAnswer>(call)).await?;
     }
     let rate = (wish.records as f64 / wish.sending.as_secs_f64().max(1.0)).max(RATE_MIN) as u32;
     for name in ground.config.accounts.keys() {
         let call = Call::new(Method::PUT, format!("/v1/accounts/{name}/rate"));
         let wish = RateWish { segments_per_second: Some(rate) };
-        commanded(client.call::<serde_json::Value>(call.json(&wish))).await?;
+        within(COMMAND_WITHIN, client.call::<serde_json::Value>(call.json(&wish))).await?;
     }
     let batch = NewBatch {
         source: SourceWish { table_name: Some(list), ..SourceWish::default() },
@@ -229,12 +229,7 @@ async fn begin(ground: &Ground, client: &Client, wish: &Wish, list: String) -> R
         ..NewBatch::default()
     };
     let call = Call::new(Method::POST, "/v1/batches").json(&json!(batch)).once(wish.namespace.clone());
-    Ok(commanded(client.call::<Created>(call)).await?.batch.batch_id)
-}
-
-async fn commanded<T>(command: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    let silent = || Fault::new(Code::TooSlow, "the fleet does not answer");
-    tokio::time::timeout(COMMAND_WITHIN, command).await.unwrap_or_else(|_| Err(silent()))
+    Ok(within(COMMAND_WITHIN, client.call::<Created>(call)).await?.batch.batch_id)
 }
 
 /// Waits until the simulator has counted `messages`, or the batch is over; whether it is.
@@ -256,7 +251,7 @@ async fn until(
         if asked.elapsed() >= ASK_EVERY {
             asked = Instant::now();
             // A worker that does not answer is what a drill is about: it is asked again.
-            if let Ok(view) = within(client.get::<BatchView>(&format!("/v1/batches/{batch}"))).await {
+            if let Ok(view) = within(ANSWER_WITHIN, client.get::<BatchView>(&format!("/v1/batches/{batch}"))).await {
                 let reason = view.preparation.reason.or(view.delivery.reason);
                 if let (true, Some(reason)) = (view.current_step == "PREPARATION" && view.over, &reason) {
                     return Err(Fault::new(Code::Internal, format!("the batch cannot be prepared: {reason}")));

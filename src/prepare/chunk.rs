@@ -5,6 +5,7 @@ use crate::model::id::Msisdn;
 use crate::model::limits::TEXT_CHARS_MAX;
 use crate::model::pack::{LinkSpot, Message};
 use crate::model::record::{Record, Reject, RejectKind, RowFault};
+use crate::model::text::beginning;
 use crate::model::text::{Encoding, compose_into, split};
 use crate::runtime::short_code::ShortCode;
 
@@ -165,8 +166,5 @@ fn cell_of<'a>(recipe: &Recipe, candidate: &'a Candidate) -> &'a str {
 }
 
 fn kept(cell: &str) -> String {
-    match cell.char_indices().nth(CELL_CHARS_KEPT) {
-        Some((end, _)) => cell[..end].to_owned(),
-        None => cell.to_owned(),
-    }
+    beginning(cell, CELL_CHARS_KEPT).to_owned()
 }

@@ -1,6 +1,7 @@
 //! Which column of a list holds what.
 
 use crate::model::code::{Code, Fault};
+use crate::model::text::beginning;
 
 /// Names under which lists hold telephone numbers, in lower case and without blanks, dashes and underscores.
 const NUMBER_NAMES: &[&str] = &[
@@ -86,7 +87,7 @@ fn missing(context: String) -> Fault {
 
 /// A name for a person, not all of a very long one.
 fn shown(name: &str) -> String {
-    format!("{:?}", name.chars().take(60).collect::<String>())
+    format!("{:?}", beginning(name, 60))
 }
 
 /// Column names for a person, at most 30 of them.

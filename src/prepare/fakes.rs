@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
 use super::tools::{Settings, Tools};
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::model::account::Capabilities;
@@ -20,7 +18,6 @@ use crate::model::ledger::Ledger;
 use crate::model::pack::{Manifest, PackHead, PackKey, SmsDeliveryPack};
 use crate::model::record::{RangePlan, RangeRow, Record, Reject, SourcePlan};
 use crate::model::state::StepEvent;
-use crate::model::task::PrepareTask;
 use crate::model::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::World;
@@ -28,7 +25,6 @@ use crate::ports::clock::Clock;
 use crate::ports::control::{Cas, ControlRows, Versioned};
 use crate::ports::links::{LinkBlock, Links};
 use crate::ports::packs::{Manifests, Packs, Rejects};
-use crate::ports::queue::{QueueError, QueueEvent, TaskQueue};
 use crate::ports::source::{RangeReader, Source, SourceSpec};
 use crate::ports::suppressions::Suppressions;
 use crate::ports::tallies::{Tallies, Tally};
@@ -324,49 +320,6 @@ impl Clock for PausedClock {
     fn minute_of_day(&self, zone: &str, at: Timestamp) -> Option<u16> {
         SystemClock.minute_of_day(zone, at)
     }
-}
-
-/// A queue that a test fills.
-#[derive(Default)]
-pub struct Queue {
-    pub events: Mutex<VecDeque<QueueEvent<PrepareTask>>>,
-    pub committed: Mutex<BTreeMap<u8, u64>>,
-    pub released: Mutex<Vec<u8>>,
-    pub changed: Notify,
-}
-
-impl Queue {
-    pub fn push(&self, event: QueueEvent<PrepareTask>) {
-        self.events.lock().unwrap().push_back(event);
-        self.changed.notify_waiters();
-    }
-}
-
-#[async_trait::async_trait]
-impl TaskQueue<PrepareTask> for Queue {
-    async fn recv(&self) -> Result<QueueEvent<PrepareTask>, QueueError> {
-        loop {
-            let changed = self.changed.notified();
-            if let Some(event) = self.events.lock().unwrap().pop_front() {
-                return Ok(event);
-            }
-            changed.await;
-        }
-    }
-
-    async fn commit(&self, partition: u8, next_offset: u64) -> Result<(), QueueError> {
-        let before = self.committed.lock().unwrap().insert(partition, next_offset);
-        assert!(before.is_none_or(|before| before < next_offset), "a commit went back");
-        self.changed.notify_waiters();
-        Ok(())
-    }
-
-    async fn released(&self, partitions: &[u8]) {
-        self.released.lock().unwrap().extend(partitions);
-        self.changed.notify_waiters();
-    }
-
-    async fn leave(&self) {}
 }
 
 /// A batch that is being prepared, and everything around it.

@@ -2,6 +2,7 @@
 
 use super::flat::is_flat;
 use crate::model::code::{Code, Fault};
+use crate::model::text::beginning;
 
 /// Stands where the link goes. A noncharacter (Unicode, 23.7): no text that is meant for people holds it.
 pub const LINK_MARK: char = '\u{fdd0}';
@@ -111,7 +112,7 @@ pub fn rewrite(source: &str, link: Option<&str>) -> Result<String, Fault> {
                         written.push_str("}}");
                     }
                     _ => {
-                        let shown: String = tag.chars().take(40).collect();
+                        let shown = beginning(tag, 40);
                         return Err(invalid(format!("line {line}: {shown:?} holds no name of a column")));
                     }
                 }

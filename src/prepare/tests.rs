@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::fakes::{Bed, Queue, record};
+use super::fakes::{Bed, record};
 use super::range::prepare_range;
 use super::seal::seal_lanes;
 use super::tools::End;
 use super::worker;
+use crate::adapters::memory::queue::filled::FilledQueue;
 use crate::model::batch::tests::batch;
 use crate::model::batch::{Command, SmsBatch};
 use crate::model::code::{Code, Fault};
@@ -272,7 +273,7 @@ fn token(bed: &Bed, partition: u8, offset: u64, range: u32) -> QueueEvent<Prepar
     QueueEvent::Task { partition, offset, task: PrepareTask::Range { task_code: bed.task_code(), range }, trace: None }
 }
 
-async fn until(queue: &Queue, what: impl Fn(&Queue) -> bool) {
+async fn until(queue: &FilledQueue<PrepareTask>, what: impl Fn(&FilledQueue<PrepareTask>) -> bool) {
     tokio::time::timeout(Duration::from_secs(600), async {
         loop {
             let changed = queue.changed.notified();
@@ -289,7 +290,7 @@ async fn until(queue: &Queue, what: impl Fn(&Queue) -> bool) {
 #[tokio::test(start_paused = true)]
 async fn a_worker_commits_what_has_ended_and_seals() {
     let bed = bed(8_000, 1_000, 4);
-    let (queue, stop) = (Arc::new(Queue::default()), CancellationToken::new());
+    let (queue, stop) = (Arc::new(FilledQueue::default()), CancellationToken::new());
     let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), stop.clone()));
     for range in 0..8 {
         queue.push(token(&bed, 0, u64::from(range), range));
@@ -314,7 +315,7 @@ async fn a_worker_commits_what_has_ended_and_seals() {
 async fn a_revoked_partition_is_released_within_a_second_and_its_range_is_free() {
     let bed = bed(8_000, 4_000, 2);
     *bed.list.slow.lock().unwrap() = Duration::from_secs(20);
-    let (queue, stop) = (Arc::new(Queue::default()), CancellationToken::new());
+    let (queue, stop) = (Arc::new(FilledQueue::default()), CancellationToken::new());
     let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), stop.clone()));
     queue.push(token(&bed, 0, 0, 0));
     queue.push(token(&bed, 1, 0, 1));
@@ -338,7 +339,7 @@ async fn a_revoked_partition_is_released_within_a_second_and_its_range_is_free()
 async fn a_stopped_worker_gives_its_ranges_back() {
     let bed = bed(4_000, 2_000, 2);
     *bed.list.slow.lock().unwrap() = Duration::from_secs(20);
-    let (queue, stop) = (Arc::new(Queue::default()), CancellationToken::new());
+    let (queue, stop) = (Arc::new(FilledQueue::default()), CancellationToken::new());
     let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), stop.clone()));
     queue.push(token(&bed, 0, 0, 0));
     tokio::time::sleep(Duration::from_secs(5)).await;

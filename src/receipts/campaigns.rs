@@ -38,10 +38,10 @@ pub struct Campaign {
 
 /// The newest batches, read again now and then and only while people write.
 #[derive(Default)]
-pub struct Campaigns(Mutex<Option<Known>>);
+pub struct Campaigns(Mutex<Option<Found>>);
 
 #[derive(Clone)]
-struct Known {
+struct Found {
     until: Duration,
     batches: Arc<Vec<Campaign>>,
 }
@@ -65,7 +65,7 @@ impl Campaigns {
         let found = Arc::new(found);
         let read = world.clock.boot();
         let until = read + FRESH.0.max(read.saturating_sub(now) * FRESH.1);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Known { until, batches: found.clone() });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Found { until, batches: found.clone() });
         Ok(found)
     }
 

@@ -20,20 +20,20 @@ const FRESH: Duration = Duration::from_millis(500);
 
 /// What is known of the batches that references name.
 #[derive(Default)]
-pub struct References(Mutex<HashMap<BatchId, (Duration, Arc<Known>)>>);
+pub struct References(Mutex<HashMap<BatchId, (Duration, Arc<Named>)>>);
 
 /// What a reference must fit.
-struct Known {
+struct Named {
     provider_types: Vec<String>,
     lanes: u16,
     records: u64,
 }
 
-impl Known {
-    fn of(row: &BatchRow) -> Known {
+impl Named {
+    fn of(row: &BatchRow) -> Named {
         let now = std::iter::once(&row.batch.provider_type);
         let provider_types = now.chain(&row.orders.before).cloned().collect();
-        Known { provider_types, lanes: row.lanes, records: row.records }
+        Named { provider_types, lanes: row.lanes, records: row.records }
     }
 
     fn fits(&self, account: &Account, recipient: RecipientKey) -> bool {
@@ -63,7 +63,7 @@ impl References {
             }
         }
         let Some(stored) = stores.batches.load(batch).await? else { return Ok(None) };
-        let known = Arc::new(Known::of(&stored.row));
+        let known = Arc::new(Named::of(&stored.row));
         let fits = known.fits(account, recipient);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= REMEMBERED_MAX && !all.contains_key(&batch) {

@@ -1,6 +1,7 @@
 //! Reading the configuration: defaults, then a TOML file, then the environment, then flags, each stronger than the one
 //! before. All problems are found in one go, and none of them ever shows a secret.
 
+use crate::model::text::beginning;
 use std::path::{Path, PathBuf};
 
 use figment::error::{Actual, Kind};
@@ -177,10 +178,8 @@ fn describe(error: &figment::Error, path: &[String]) -> String {
 
 /// A value for people, not all of a long one.
 fn shown(value: &str) -> String {
-    match value.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}…", &value[..end]),
-        None => value.to_owned(),
-    }
+    let shown = beginning(value, SHOWN_MAX);
+    if shown == value { shown.to_owned() } else { format!("{shown}…") }
 }
 
 /// The known word that is nearest to what was written, when one is near enough to be meant.

@@ -7,6 +7,7 @@ use super::value::{text_at, text_of};
 use crate::model::answer::{Answer, Class, http_class};
 use crate::model::code::Code;
 use crate::model::limits::MESSAGE_ID_MAX;
+use crate::model::text::beginning;
 use crate::ports::provider::Submit;
 
 /// An HTTP answer, read whole.
@@ -64,7 +65,7 @@ fn of_message(config: &AnswerConfig, items: &[Value], at: usize, message: &Submi
 fn item(config: &AnswerConfig, value: &Value, status: u16) -> Answer {
     let id = text_of(value, config.id.as_ref());
     let error = text_of(value, config.error.as_ref());
-    let accepted = |id: Option<String>| Answer::Accepted { id: id.unwrap_or_default().chars().take(MESSAGE_ID_MAX).collect() };
+    let accepted = |id: Option<String>| Answer::Accepted { id: beginning(&id.unwrap_or_default(), MESSAGE_ID_MAX).into() };
     if let Some(success) = &config.success {
         let Some(said) = text_at(value, &success.pointer) else { return Answer::NoAnswer };
         return if said == success.equals { accepted(id) } else { refusal(config, &error.unwrap_or(said), status) };
@@ -92,8 +93,7 @@ fn refused_whole(config: &AnswerConfig, reply: &Reply) -> Answer {
 }
 
 fn classified(class: Class, status: u16, error: &str) -> Answer {
-    let error: String = error.chars().take(MESSAGE_ID_MAX).collect();
-    let detail = format!("HTTP {status} {error}").trim_end().into();
+    let detail = format!("HTTP {status} {}", beginning(error, MESSAGE_ID_MAX)).trim_end().into();
     match class {
         Class::NotNow(kind) => Answer::NotNow { kind, detail },
         Class::Permanent => Answer::Failed { code: Code::ProviderRefused, detail },

@@ -8,6 +8,7 @@ use super::value::{check_pointer, text_at, text_of};
 use crate::model::code::{Code, Fault};
 use crate::model::inbound::Inbound;
 use crate::model::limits::MESSAGE_ID_MAX;
+use crate::model::text::beginning;
 use crate::model::time::Timestamp;
 
 /// Characters of one text that are kept.
@@ -36,7 +37,7 @@ pub fn read(config: &InboundConfig, body: &[u8], content_type: &str, received: T
         Some(item @ Value::Object(_)) => std::slice::from_ref(item),
         _ => return Err(refuse("they are not where they should be".into())),
     };
-    let cut = |text: String, most: usize| text.chars().take(most).collect::<String>();
+    let cut = |text: String, most: usize| beginning(&text, most).to_owned();
     let read = |(at, item): (usize, &Value)| {
         let from = text_of(item, Some(&config.from)).ok_or_else(|| refuse(format!("no sender in message {at}")))?;
         let text = text_at(item, &config.text).ok_or_else(|| refuse(format!("no text in message {at}")))?;

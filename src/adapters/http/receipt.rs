@@ -9,6 +9,7 @@ use crate::adapters::vendor::number;
 use crate::model::code::{Code, Fault};
 use crate::model::limits::MESSAGE_ID_MAX;
 use crate::model::receipt::{Report, Rung};
+use crate::model::text::beginning;
 use crate::model::time::Timestamp;
 
 /// Refuses places and words that cannot be.
@@ -48,13 +49,6 @@ pub fn read(config: &ReceiptConfig, body: &[u8], content_type: &str, received: T
 const RAW_MAX: usize = 4_096;
 const REFERENCE_MAX: usize = 128;
 
-fn cut(text: String, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => text[..end].to_owned(),
-        None => text,
-    }
-}
-
 fn report(config: &ReceiptConfig, item: &Value, received: Timestamp) -> Result<Report, &'static str> {
     let id = text_of(item, config.id.as_ref());
     let reference = text_of(item, config.reference.as_ref());
@@ -64,13 +58,13 @@ fn report(config: &ReceiptConfig, item: &Value, received: Timestamp) -> Result<R
     let word = text_at(item, &config.status).ok_or("no status")?;
     let meaning = config.statuses.get(&word).unwrap_or(&word);
     Ok(Report {
-        message_id: cut(id.unwrap_or_default(), MESSAGE_ID_MAX),
+        message_id: beginning(&id.unwrap_or_default(), MESSAGE_ID_MAX).to_owned(),
         number: text_of(item, config.number.as_ref()).and_then(|text| number(&text)),
-        reference: reference.map(|reference| cut(reference, REFERENCE_MAX)),
+        reference: reference.map(|reference| beginning(&reference, REFERENCE_MAX).to_owned()),
         rung: Rung::from_stat(meaning).unwrap_or(Rung::EnRoute),
         done: text_of(item, config.done.as_ref()).and_then(|text| seconds(&text)),
-        error: cut(text_of(item, config.error.as_ref()).unwrap_or_default(), MESSAGE_ID_MAX),
-        raw: cut(item.to_string(), RAW_MAX),
+        error: beginning(&text_of(item, config.error.as_ref()).unwrap_or_default(), MESSAGE_ID_MAX).to_owned(),
+        raw: beginning(&item.to_string(), RAW_MAX).to_owned(),
         received,
     })
 }

@@ -6,7 +6,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
 use super::config::KafkaConfig;
@@ -107,26 +107,16 @@ pub async fn remove(config: &KafkaConfig) -> Result<(), Fault> {
     let at = config.addresses();
     let failed =
         |what: &str, error: String| Fault::new(Code::ServerUnavailable, format!("{what} at {at}: {error} (kafka.brokers)"));
+    let gone = |what: &str, answers: KafkaResult<Vec<Result<String, (String, RDKafkaErrorCode)>>>, absent: RDKafkaErrorCode| {
+        let answers = answers.map_err(|error| failed(what, error.to_string()))?;
+        let refused = answers.into_iter().filter_map(Result::err).find(|(_, code)| *code != absent);
+        refused.map_or(Ok(()), |(name, code)| Err(failed(&format!("{what} {name}"), code.to_string())))
+    };
     // Groups first: brokers forget the offsets of a topic that is gone by themselves, but not the group.
     let groups = [names.prepare.as_str(), names.delivery.as_str()];
-    let removed = admin.delete_groups(&groups, &admin_options()).await;
-    for result in removed.map_err(|error| failed("groups", error.to_string()))? {
-        if let Err((group, code)) = result
-            && code != RDKafkaErrorCode::GroupIdNotFound
-        {
-            return Err(failed(&format!("group {group}"), code.to_string()));
-        }
-    }
+    gone("group", admin.delete_groups(&groups, &admin_options()).await, RDKafkaErrorCode::GroupIdNotFound)?;
     let topics = [names.prepare.as_str(), names.delivery.as_str(), names.mark.as_str()];
-    let removed = admin.delete_topics(&topics, &admin_options()).await;
-    for result in removed.map_err(|error| failed("topics", error.to_string()))? {
-        if let Err((topic, code)) = result
-            && code != RDKafkaErrorCode::UnknownTopicOrPartition
-        {
-            return Err(failed(&format!("topic {topic}"), code.to_string()));
-        }
-    }
-    Ok(())
+    gone("topic", admin.delete_topics(&topics, &admin_options()).await, RDKafkaErrorCode::UnknownTopicOrPartition)
 }
 
 /// Looks whether the topics are as this version needs them. Gives back how many partitions the preparation topic has.

@@ -8,6 +8,7 @@ use super::lenient::{Delivered, latin1};
 use crate::adapters::vendor::number;
 use crate::model::limits::MESSAGE_ID_MAX;
 use crate::model::receipt::{Ending, Report, Rung};
+use crate::model::text::beginning;
 use crate::model::time::Timestamp;
 
 /// The report that a receipt makes. Its id is empty when the receipt has none: it will match nothing, and stays visible.
@@ -26,7 +27,7 @@ pub fn report(delivered: &Delivered, received: Timestamp) -> Report {
         None => fields.err.unwrap_or_default().to_owned(),
     };
     Report {
-        message_id: message_id.trim().chars().take(MESSAGE_ID_MAX).collect(),
+        message_id: beginning(message_id.trim(), MESSAGE_ID_MAX).to_owned(),
         number: number(&delivered.source),
         reference: None,
         rung,

@@ -3,9 +3,11 @@
 //! Counting is packing: an escape pair of GSM 03.38 and a surrogate pair of UTF-16 never straddle two parts, so the number of
 //! parts is not a division.
 
+mod cut;
 pub mod gsm;
 pub mod split;
 
+pub use cut::beginning;
 pub use split::{Encoded, Encoding, Part, Split, encode, split};
 
 use super::pack::LinkSpot;

@@ -21,6 +21,15 @@ pub fn keys(name: &str) -> [(String, String); 3] {
     ["scylla.keyspace", "kafka.topic_prefix", "redis.prefix"].map(|key| (key.to_owned(), name.to_owned()))
 }
 
+/// The same configuration in a namespace.
+pub fn moved(config: &Config, name: &str) -> Config {
+    let mut config = config.clone();
+    for place in [&mut config.scylla.keyspace, &mut config.kafka.topic_prefix, &mut config.redis.prefix] {
+        name.clone_into(place);
+    }
+    config
+}
+
 /// Whether this is the name of a namespace that may be removed.
 pub fn is_removable(name: &str) -> bool {
     let rest = name.strip_prefix(BEGINS).unwrap_or_default();
@@ -59,14 +68,8 @@ mod tests {
         {
             assert_eq!(is_removable(name), removable, "{name}");
         }
-        let mut config = Config::default();
-        for (key, name) in keys("drill_1f3a") {
-            match key.as_str() {
-                "scylla.keyspace" => config.scylla.keyspace = name,
-                "kafka.topic_prefix" => config.kafka.topic_prefix = name,
-                _ => {}
-            }
-        }
+        let mut config = moved(&Config::default(), "drill_1f3a");
+        config.redis.prefix = Config::default().redis.prefix;
         let refused = remove(&config).await.map_err(|fault| (fault.code, fault.context));
         assert!(matches!(&refused, Err((Code::ConfigInvalid, why)) if why.contains("\"smsfleet\"")), "{refused:?}");
     }

@@ -3,6 +3,8 @@
 //! It keeps nothing over a restart and needs not: tokens are filled in again from the ledgers.
 
 mod assign;
+#[cfg(test)]
+pub mod filled;
 mod topic;
 
 use std::sync::Arc;
