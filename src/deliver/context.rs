@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio_util::task::TaskTracker;
+
 use super::readings::Readings;
 use super::turns::Turns;
 use crate::model::id::{LaneKey, WorkerId};
@@ -32,6 +34,8 @@ pub struct Delivery {
     pub turns: Arc<Turns>,
     /// Everything that runs for this worker.
     pub tasks: Tasks,
+    /// Its open windows, those of lanes that were given back among them.
+    pub windows: TaskTracker,
     holds: Mutex<Holds>,
 }
 
@@ -65,6 +69,7 @@ impl Delivery {
             rates,
             tallies,
             tasks,
+            windows: TaskTracker::new(),
             holds: Mutex::default(),
         })
     }

@@ -84,6 +84,8 @@ impl Worker {
     pub async fn stop(self) {
         self.stop.cancel();
         self.running.await.expect("it ends in order");
+        // The process is over.
+        self.tasks.abort_all();
     }
 }
 

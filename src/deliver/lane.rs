@@ -369,7 +369,9 @@ impl Lane {
                 };
                 let (ctx, ended, name) = (self.ctx.clone(), self.ended.clone(), job.window.window);
                 self.mine.insert(name);
+                let open = self.ctx.windows.token();
                 self.ctx.tasks.spawn("window", async move {
+                    let _open = open;
                     let lines = job.followed.lines();
                     let end = window::run(ctx, route, *job).instrument(lines).await;
                     // Nobody listens when the lane was given up: the answers are durable all the same.

@@ -9,6 +9,7 @@ use crate::model::batch::Command;
 use crate::model::id::LaneKey;
 use crate::model::ledger::Ledger;
 use crate::model::outcome::Outcome;
+use crate::ports::queue::QueueEvent;
 
 const MOMENT: Duration = Duration::from_millis(400);
 
@@ -164,4 +165,24 @@ async fn a_lane_that_two_tokens_name_is_worked_through_once() {
         worker.queue.committed.lock().expect("not poisoned").get(&crate::model::lane::partition_of(key.batch, 0)).copied();
     assert_eq!(committed, Some(2), "both are behind it");
     worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_worker_hears_the_answers_of_lanes_that_went_to_others_before() {
+    let bed = Bed::new(2 * WINDOW).await;
+    bed.answers_after(Duration::from_secs(20));
+    let first = bed.worker(1).await;
+    bed.until("two windows are open", |ledger| ledger.open.len() == 2).await;
+    tokio::time::sleep(MOMENT).await;
+    first.queue.push(QueueEvent::Revoked(vec![crate::model::lane::partition_of(BATCH, 0)]));
+    while first.queue.released.lock().expect("not poisoned").is_empty() {
+        first.queue.changed.notified().await;
+    }
+    let second = bed.worker(2).await;
+    first.stop().await;
+    let ledger = bed.until_done().await;
+    assert_eq!((ledger.totals.accepted, ledger.totals.uncertain), (u64::from(2 * WINDOW), 0), "{ledger:?}");
+    assert_eq!(bed.judged().await, 0);
+    bed.once_each(0..2 * WINDOW);
+    second.stop().await;
 }

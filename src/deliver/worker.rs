@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
@@ -15,6 +16,7 @@ use crate::model::task::{SmsBatchPartitionTask, TaskStatus};
 use crate::model::time::Timestamp;
 use crate::model::trace::TraceParent;
 use crate::ports::queue::{DeliveryQueue, QueueError, QueueEvent};
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::offsets::Offsets;
 
 /// Lanes served at once, over all batches.
@@ -54,7 +56,8 @@ struct Worker {
 /// are committed, and the group is left. Ends early only when the queue is closed.
 pub async fn run(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, stop: CancellationToken, grace: Duration) {
     let (ended, mut ends) = mpsc::unbounded_channel();
-    let mut worker = Worker { ctx, queue: queue.clone(), slots: BTreeMap::new(), partitions: BTreeMap::new(), ended };
+    let mut worker =
+        Worker { ctx: ctx.clone(), queue: queue.clone(), slots: BTreeMap::new(), partitions: BTreeMap::new(), ended };
     let mut look_over = tokio::time::interval(LOOK_OVER);
     look_over.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -73,8 +76,14 @@ pub async fn run(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, stop: Cancellati
             _ = look_over.tick() => worker.look_over().await,
         }
     }
-    worker.drain(&mut ends, grace).await;
+    let until = Instant::now() + grace;
+    worker.drain(&mut ends, until).await;
     queue.leave().await;
+    // Lanes that went to others a moment ago left windows here, and only this process will hear their answers.
+    ctx.windows.close();
+    if !mutation::is_on(Bug::ForgetGivenBack) && tokio::time::timeout_at(until, ctx.windows.wait()).await.is_err() {
+        tracing::warn!(windows = ctx.windows.len(), "the time to stop is over before all answers came");
+    }
 }
 
 impl Worker {
@@ -232,7 +241,7 @@ impl Worker {
     async fn release(&mut self, partitions: BTreeSet<u8>, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>) {
         let leaving: BTreeSet<LaneKey> =
             self.slots.iter().filter(|(_, slot)| partitions.contains(&slot.partition)).map(|(key, _)| *key).collect();
-        self.stop_lanes(&leaving, ends, RELEASE_WITHIN).await;
+        self.stop_lanes(&leaving, ends, Instant::now() + RELEASE_WITHIN).await;
         self.commit().await;
         self.slots.retain(|key, _| !leaving.contains(key));
         self.partitions.retain(|partition, _| !partitions.contains(partition));
@@ -242,16 +251,15 @@ impl Worker {
         &mut self,
         lanes: &BTreeSet<LaneKey>,
         ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>,
-        within: Duration,
+        until: Instant,
     ) {
         for key in lanes {
             if let Some(running) = self.slots.get(key).and_then(|slot| slot.running.as_ref()) {
                 running.stop.cancel();
             }
         }
-        let deadline = tokio::time::Instant::now() + within;
         while lanes.iter().any(|key| self.slots.get(key).is_some_and(|slot| slot.running.is_some())) {
-            match tokio::time::timeout_at(deadline, ends.recv()).await {
+            match tokio::time::timeout_at(until, ends.recv()).await {
                 Ok(Some((key, end))) => {
                     if let Some(slot) = self.slots.get_mut(&key) {
                         slot.running = None;
@@ -271,9 +279,9 @@ impl Worker {
         self.ctx.note(|holds| holds.lanes.retain(|key| !lanes.contains(key)));
     }
 
-    async fn drain(&mut self, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>, grace: Duration) {
+    async fn drain(&mut self, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>, until: Instant) {
         let all: BTreeSet<LaneKey> = self.slots.keys().copied().collect();
-        self.stop_lanes(&all, ends, grace).await;
+        self.stop_lanes(&all, ends, until).await;
         self.commit().await;
     }
 }

@@ -62,6 +62,8 @@ bugs! {
     NoDeduplication,
     /// Nobody sends lost tokens again.
     LostWakeUp,
+    /// A worker that stops does not wait for the answers of lanes that it gave back before.
+    ForgetGivenBack,
     /// A batch is finished while windows are open.
     FinishOpen,
     /// After a restore, what was answered "not now" before the backup is sent again.

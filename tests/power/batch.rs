@@ -5,7 +5,7 @@
 //! where it stands, and queue and lock are empty; the provider, who is elsewhere, remembers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smsfleet::adapters::embedded::engine::redb::{EngineOptions, RedbEngine};
@@ -13,8 +13,6 @@ use smsfleet::adapters::embedded::engine::{Batch, Engine, Reader, Written};
 use smsfleet::adapters::embedded::index::IndexOptions;
 use smsfleet::adapters::embedded::keyed::{Keyed, MarkCell};
 use smsfleet::adapters::memory::clock::SimClock;
-use smsfleet::adapters::memory::lease::MemoryLease;
-use smsfleet::adapters::memory::queue::MemoryBroker;
 use smsfleet::adapters::system::SeededChance;
 use smsfleet::batch::SmsBatchService;
 use smsfleet::model::batch::SmsBatch;
@@ -93,17 +91,7 @@ impl Machine {
         let network = Network::new(seed ^ 2, clock.clone(), Arc::default());
         // Receipts early, late and twice, refusals, answers that never come.
         *network.per_mille.lock().expect("not poisoned") = 30;
-        let shared = Shared {
-            stores: open(&disk, &outside).await?,
-            broker: MemoryBroker::new(),
-            lease: Arc::new(MemoryLease::new()),
-            network,
-            clock: clock.clone(),
-            per_mille: Arc::new(Mutex::new(0)),
-            fired: Arc::default(),
-            full: Arc::default(),
-            changed: Arc::default(),
-        };
+        let shared = Shared::new(open(&disk, &outside).await?, network, clock.clone());
         let world = World { clock, chance: Arc::new(SeededChance::from_seed(seed ^ 3)) };
         let chance = SeededChance::from_seed(seed);
         Ok(Machine { shared, world, disk, outside, chance, processes: vec![], started: seed << 16 })
@@ -216,7 +204,7 @@ async fn run(seed: u64, disk: PowerDisk, outcome: &mut Outcome) -> Result<Told, 
     machine.disk.stay_on();
     oracle::check(&machine.shared, &row, &batch, None, outcome).await?;
     for process in machine.processes.drain(..) {
-        process.stop().await;
+        process.stop(&machine.shared).await;
     }
     Ok(machine.disk.told())
 }

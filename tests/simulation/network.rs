@@ -64,7 +64,7 @@ pub struct Known {
     pub wrong: Vec<String>,
     /// Recipients of whom some part was taken without an answer.
     pub silent: BTreeSet<String>,
-    /// Workers that crashed or were frozen: what they were told may never have been written down.
+    /// Workers that crashed, were frozen, or were not through when they had to be: what they were told may never have been written down.
     pub lost: BTreeSet<WorkerId>,
     /// Numbers that were suppressed during the run, and when.
     pub suppressed: BTreeMap<Msisdn, Duration>,

@@ -47,6 +47,26 @@ pub struct Shared {
     pub changed: Arc<AtomicBool>,
 }
 
+impl Shared {
+    /// Servers without troubles.
+    pub fn new(stores: Stores, network: Arc<Network>, clock: Arc<dyn Clock>) -> Shared {
+        Shared {
+            stores,
+            broker: MemoryBroker::new(),
+            lease: Arc::new(MemoryLease::new()),
+            network,
+            clock,
+            per_mille: Arc::default(),
+            fired: Arc::default(),
+            full: Arc::default(),
+            changed: Arc::default(),
+        }
+    }
+}
+
+/// What a process has for its end.
+const GRACE: Duration = Duration::from_secs(8);
+
 pub struct Process {
     fleet: Fleet,
     sessions: Tasks,
@@ -137,9 +157,13 @@ impl Process {
         }
     }
 
-    /// SIGTERM.
-    pub async fn stop(self) {
+    /// SIGTERM. One that is not through when its time is over is lost: not all that it was told is written down.
+    pub async fn stop(self, shared: &Shared) {
+        let until = shared.clock.boot() + GRACE;
         self.fleet.stop().await;
+        if shared.clock.boot() >= until {
+            shared.network.known().lost.insert(self.worker);
+        }
         self.sessions.abort_all();
     }
 
@@ -165,7 +189,7 @@ fn settings() -> Settings {
     Settings {
         coordinator: coordinator::Settings {
             terms: Terms::default(),
-            every: Duration::from_millis(900),
+            every: Duration::from_millis(2_000),
             range_records: 64,
             range_tasks: 4,
             keep,
@@ -173,6 +197,6 @@ fn settings() -> Settings {
             raise_mark: false,
         },
         prepare: PrepareSettings { tasks: 2, ..PrepareSettings::default() },
-        grace: Duration::from_secs(8),
+        grace: GRACE,
     }
 }

@@ -1,11 +1,9 @@
 //! Single scenes with nothing in the way: what an operator is told, and what comes of it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smsfleet::adapters::memory::clock::SimClock;
-use smsfleet::adapters::memory::lease::MemoryLease;
-use smsfleet::adapters::memory::queue::MemoryBroker;
 use smsfleet::adapters::memory::store::MemoryStore;
 use smsfleet::adapters::system::SeededChance;
 use smsfleet::batch::{ConflictKind, RetryRequest, SmsBatchService};
@@ -42,17 +40,8 @@ impl Scene {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::new(START));
         let network = Network::new(7, clock.clone(), Arc::default());
         *network.per_mille.lock().expect("not poisoned") = 0;
-        let shared = Shared {
-            stores: MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores(),
-            broker: MemoryBroker::new(),
-            lease: Arc::new(MemoryLease::new()),
-            network,
-            clock: clock.clone(),
-            per_mille: Arc::new(Mutex::new(0)),
-            fired: Arc::default(),
-            full: Arc::default(),
-            changed: Arc::default(),
-        };
+        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let shared = Shared::new(stores, network, clock.clone());
         let world = World { clock, chance: Arc::new(SeededChance::from_seed(3)) };
         let select = Selection::new(shared.stores.clone(), accounts());
         let service = SmsBatchService::new(shared.stores.clone(), world.clone(), Arc::new(Notify::new()), select);
@@ -146,7 +135,7 @@ fn a_missed_start_is_held_sent_or_canceled_as_the_batch_says() {
             let row = scene.until_settled(id).await;
             let canceled = late == LateStart::Cancel;
             assert_eq!((of(&row, Ends::Accepted) > 50, of(&row, Ends::Canceled) > 50), (!canceled, canceled), "{late:?}");
-            process.stop().await;
+            process.stop(&scene.shared).await;
         });
     }
 }
@@ -163,7 +152,7 @@ fn a_batch_is_sent_within_its_own_hours() {
         assert_eq!(scene.got(), 0, "it is not ten past eight yet");
         let row = scene.until_settled(id).await;
         assert!(of(&row, Ends::Accepted) > 80 && row.delivery.ended > Some(START.plus(Duration::from_secs(600))));
-        process.stop().await;
+        process.stop(&scene.shared).await;
 
         let unknown =
             SmsBatch { hours: Some(SendingHours { zone: "Moon/Sea".into(), ..hours }), ..SmsBatch::new("5:9", "x", "sim") };
@@ -198,7 +187,7 @@ fn a_pause_says_when_the_last_message_went() {
         scene.service.command(id, Command::Resume).await.expect("resumed");
         let row = scene.until_settled(id).await;
         assert!(of(&row, Ends::Accepted) > 3_500);
-        process.stop().await;
+        process.stop(&scene.shared).await;
     });
 }
 
@@ -264,7 +253,7 @@ fn a_change_of_provider_is_the_one_that_was_shown() {
             assert!(known.got.values().all(|got| got.accounts.iter().eq(["alt"])));
             assert_eq!(known.got.len() as u64, sealed.recipients);
         }
-        process.stop().await;
+        process.stop(&scene.shared).await;
     });
 }
 
@@ -298,7 +287,7 @@ fn an_order_whose_command_died_is_finished_by_the_leader() {
         assert_eq!((of(&row, Ends::Failed), of(&row, Ends::Uncertain)), (0, uncertain), "{:?}", row.settlement);
         assert_eq!(scene.shared.network.known().wrong, Vec::<String>::new());
         assert!(scene.shared.network.known().got.values().all(|got| !got.repeated()));
-        process.stop().await;
+        process.stop(&scene.shared).await;
     });
 }
 
@@ -338,7 +327,7 @@ fn a_retry_sends_exactly_whom_its_plan_named() {
         let row = scene.until_settled(id).await;
         assert_eq!(of(&row, Ends::Failed), failed - some.recipients);
         assert_eq!(scene.shared.network.known().wrong, Vec::<String>::new());
-        process.stop().await;
+        process.stop(&scene.shared).await;
     });
 }
 
@@ -355,6 +344,6 @@ fn nobody_retries_what_was_canceled() {
             let refused = scene.service.retry(id, &request, None, "o").await.expect_err("it was canceled");
             assert_eq!(refused.code, Code::NotAllowed);
         }
-        process.stop().await;
+        process.stop(&scene.shared).await;
     });
 }
