@@ -65,7 +65,7 @@ pub struct Known {
     /// Recipients of whom some part was taken without an answer.
     pub silent: BTreeSet<String>,
     /// Workers that crashed, were frozen, or were not through when they had to be: what they were told may never have been written down.
-    pub lost: BTreeSet<WorkerId>,
+    pub lost: BTreeMap<WorkerId, Timestamp>,
     /// Numbers that were suppressed during the run, and when.
     pub suppressed: BTreeMap<Msisdn, Duration>,
     /// Whether the store was restored from a backup.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use smsfleet::model::batch::{BatchRow, SmsBatch};
 use smsfleet::model::id::{BatchId, LaneKey, Msisdn};
 use smsfleet::model::lane::lane_of;
+use smsfleet::model::ledger::OpenWindow;
 use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::outcome::Outcome as Ends;
 use smsfleet::model::pack::PackKey;
@@ -102,13 +103,22 @@ async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) 
         let Some(number) = line.number.strip_prefix('+').and_then(|digits| digits.parse().ok()) else { continue };
         let lane = LaneKey { batch: id, lane: lane_of(Msisdn(number), row.lanes) };
         let windows = shared.stores.windows.list(lane, 0, 10_000).await.map_err(|error| error.to_string())?;
-        let by_lost = windows.iter().any(|stored| {
-            let window = stored.row.as_ref().map(|row| &row.window).or(stored.judgement.as_ref().map(|judged| &judged.window));
-            window.is_some_and(|window| lost.contains(&window.declarer))
+        let place = places(shared, lane).await?.into_iter().find(|(_, of): &(u32, u64)| *of == number).map(|(seq, _)| seq);
+        // Who is in a retry pack is not looked up: any of the lane's may hold them.
+        let holds = |window: &OpenWindow| window.leg != 0 || place.is_none_or(|seq| (window.from..window.to).contains(&seq));
+        let mine = windows.iter().filter_map(|stored| {
+            let window = stored.row.as_ref().map(|row| &row.window).or(stored.judgement.as_ref().map(|judged| &judged.window))?;
+            holds(window).then_some((window, stored.row.is_some()))
+        });
+        let is_there = shared.network.known().got.contains_key(&format!("{id}/{}", line.number));
+        // Whoever lived beyond a window's limit has run it.
+        let by_lost = mine.clone().any(|(window, ran)| {
+            let since = lost.get(&window.declarer);
+            since.is_some_and(|since| ran || is_there || *since <= window.send_by.plus(Duration::from_secs(2)))
         });
         // A declare whose answer was lost, and whose lane was fenced before its owner could look: nobody ran the window.
-        let never_ran = windows.iter().any(|stored| stored.row.is_none())
-            && !shared.network.known().got.contains_key(&format!("{id}/{}", line.number));
+        let ledger = shared.stores.ledgers.load(lane).await.map_err(|error| error.to_string())?;
+        let never_ran = ledger.is_some_and(|ledger| ledger.row.fences > 0) && mine.clone().any(|(_, ran)| !ran) && !is_there;
         if !by_lost && !never_ran {
             let story = lane_story(shared, row, &line.number).await;
             return Err(format!("in doubt, though it was answered and nobody died: {line:?}\n{story}"));

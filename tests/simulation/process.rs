@@ -149,7 +149,7 @@ impl Process {
 
     /// SIGKILL: everything in it ends where it stands; what the network took stays taken.
     pub fn crash(self, shared: &Shared) {
-        shared.network.known().lost.insert(self.worker);
+        shared.network.known().lost.entry(self.worker).or_insert(shared.clock.now());
         self.fleet.crash();
         self.sessions.abort_all();
         for member in self.members {
@@ -162,14 +162,14 @@ impl Process {
         let until = shared.clock.boot() + GRACE;
         self.fleet.stop().await;
         if shared.clock.boot() >= until {
-            shared.network.known().lost.insert(self.worker);
+            shared.network.known().lost.entry(self.worker).or_insert(shared.clock.now());
         }
         self.sessions.abort_all();
     }
 
     /// SIGSTOP, seen from outside: nothing passes its ports; the queue gives its partitions away.
     pub fn freeze(&mut self, shared: &Shared) {
-        shared.network.known().lost.insert(self.worker);
+        shared.network.known().lost.entry(self.worker).or_insert(shared.clock.now());
         self.gate.shut();
         self.expelled = true;
         for member in self.members {

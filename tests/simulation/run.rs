@@ -272,6 +272,10 @@ impl Run {
                 }
                 self.tell(if full { "the disk is full" } else { "the disk has room" }.into());
             }
+            // Whoever knows that a backup may be needed, or was, sends again more often.
+            17..20 if self.backup.is_some() || self.shared.network.known().restored => {
+                self.retry(which(self.batches.len()), draw >> 8).await?;
+            }
             20 | 21 => self.change_provider(which(self.batches.len()), draw >> 8).await?,
             22..26 => self.retry(which(self.batches.len()), draw >> 8).await?,
             26 | 27 => {
