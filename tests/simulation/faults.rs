@@ -97,8 +97,9 @@ impl Trouble {
         self.gate().await;
     }
 
-    fn fate(&self) -> Fate {
-        if !self.is_mixed() {
+    /// What becomes of a call that meets trouble so many times as often as others.
+    fn fate(&self, times: u64) -> Fate {
+        if self.chance.next() % 1_000 >= times * *self.per_mille.lock().expect("not poisoned") {
             return Fate::Fine;
         }
         let (fate, name) = match self.chance.next() % 6 {
@@ -122,7 +123,7 @@ impl Trouble {
     }
 
     /// One write with its fate. `call` may be called later than this returns.
-    async fn write<T, F, Fut>(&self, call: F) -> Result<T, StoreError>
+    async fn write<T, F, Fut>(&self, times: u64, call: F) -> Result<T, StoreError>
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, StoreError>> + Send,
@@ -130,7 +131,7 @@ impl Trouble {
     {
         self.wait().await;
         let unknown = || Err(StoreError::Unknown("no answer".into()));
-        match self.fate() {
+        match self.fate(times) {
             Fate::Fine => {
                 let answer = call().await;
                 self.wait().await;
@@ -173,7 +174,7 @@ impl Trouble {
 
     async fn read<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         self.wait().await;
-        let takes = match self.fate() {
+        let takes = match self.fate(1) {
             Fate::Unavailable => return Err(StoreError::Unavailable("not now".into())),
             Fate::Slow(takes) => takes,
             Fate::Fine | Fate::Dropped | Fate::Applied | Fate::Late(_) => Duration::ZERO,
@@ -208,6 +209,9 @@ impl Trouble {
     }
 }
 
+/// Conditional writes meet trouble so many times as often as others: there are few, and everything rests on them.
+const CONDITIONAL: u64 = 3;
+
 struct Rows<K, T> {
     inner: Arc<dyn ControlRows<K, T>>,
     trouble: Trouble,
@@ -225,12 +229,12 @@ where
 
     async fn insert(&self, key: K, row: &T, nonce: u64) -> Result<Cas, StoreError> {
         let (inner, row) = (self.inner.clone(), row.clone());
-        self.trouble.write(move || async move { inner.insert(key, &row, nonce).await }).await
+        self.trouble.write(CONDITIONAL, move || async move { inner.insert(key, &row, nonce).await }).await
     }
 
     async fn replace(&self, key: K, expected: u64, row: &T, nonce: u64) -> Result<Cas, StoreError> {
         let (inner, row) = (self.inner.clone(), row.clone());
-        self.trouble.write(move || async move { inner.replace(key, expected, &row, nonce).await }).await
+        self.trouble.write(CONDITIONAL, move || async move { inner.replace(key, expected, &row, nonce).await }).await
     }
 
     async fn list(&self, batch: BatchId) -> Result<Vec<(K, Versioned<T>)>, StoreError> {
@@ -380,7 +384,7 @@ struct TroubledReceipts(Arc<dyn Receipts>, Trouble);
 impl Receipts for TroubledReceipts {
     async fn record(&self, reports: Vec<MatchedReport>) -> Result<Vec<bool>, StoreError> {
         let inner = self.0.clone();
-        self.1.write(move || async move { inner.record(reports).await }).await
+        self.1.write(1, move || async move { inner.record(reports).await }).await
     }
 
     async fn list(&self, lane: LaneKey, from_seq: u32, limit: usize) -> Result<Vec<MatchedReport>, StoreError> {
@@ -395,7 +399,7 @@ impl Packs for TroubledPacks {
     async fn put(&self, packs: Vec<(PackKey, SmsDeliveryPack)>) -> Result<(), StoreError> {
         self.1.room()?;
         let inner = self.0.clone();
-        self.1.write(move || async move { inner.put(packs).await }).await
+        self.1.write(1, move || async move { inner.put(packs).await }).await
     }
 
     async fn head(&self, key: PackKey) -> Result<Option<PackHead>, StoreError> {
@@ -413,7 +417,7 @@ struct TroubledManifests(Arc<dyn Manifests>, Trouble);
 impl Manifests for TroubledManifests {
     async fn put(&self, lane: LaneKey, manifest: &Manifest) -> Result<Cas, StoreError> {
         let (inner, manifest) = (self.0.clone(), manifest.clone());
-        self.1.write(move || async move { inner.put(lane, &manifest).await }).await
+        self.1.write(1, move || async move { inner.put(lane, &manifest).await }).await
     }
 
     async fn get(&self, lane: LaneKey) -> Result<Option<Arc<Manifest>>, StoreError> {
@@ -430,7 +434,7 @@ impl Windows for TroubledWindows {
         // A data row has one writer whose later rows hold the earlier ones: an older write that lands late would lose
         // answers, and real stores order a writer's own writes by their time. So no late landing here.
         self.1.wait().await;
-        match self.1.fate() {
+        match self.1.fate(1) {
             Fate::Fine | Fate::Late(_) => inner.put(key, &row, index).await,
             Fate::Slow(takes) => {
                 tokio::time::sleep(takes).await;
@@ -448,7 +452,7 @@ impl Windows for TroubledWindows {
 
     async fn put_judgement(&self, key: WindowKey, judgement: &Judgement) -> Result<(), StoreError> {
         let (inner, judgement) = (self.0.clone(), judgement.clone());
-        self.1.write(move || async move { inner.put_judgement(key, &judgement).await }).await
+        self.1.write(1, move || async move { inner.put_judgement(key, &judgement).await }).await
     }
 
     async fn get(&self, key: WindowKey) -> Result<Option<StoredWindow>, StoreError> {
@@ -461,7 +465,7 @@ impl Windows for TroubledWindows {
 
     async fn put_retry(&self, lane: LaneKey, name: u64, pack: &RetryPack) -> Result<(), StoreError> {
         let (inner, pack) = (self.0.clone(), pack.clone());
-        self.1.write(move || async move { inner.put_retry(lane, name, &pack).await }).await
+        self.1.write(1, move || async move { inner.put_retry(lane, name, &pack).await }).await
     }
 
     async fn retry(&self, lane: LaneKey, name: u64) -> Result<Option<RetryPack>, StoreError> {
