@@ -80,6 +80,11 @@ Settled: nothing will change any more but by late receipts.
 ";
     assert_eq!(report(&counted()), expected);
     assert_eq!(counted().exit_code(), 1, "some failed");
+    let settlement = Settlement { settled: true, ..Settlement::default() };
+    let mut nobody = BatchReport { settlement, ..counted() };
+    assert_eq!(nobody.exit_code(), 0, "there was nobody to fail");
+    nobody.batch.preparation.state = "COMPLETED_FAILED".into();
+    assert_eq!(nobody.exit_code(), 1, "it could not be prepared");
 }
 
 #[test]

@@ -15,24 +15,29 @@ const DIGITS_MAX: u32 = 15;
 /// A cell longer than this is no number, and not worth the library's time.
 const CELL_BYTES_MAX: usize = 96;
 
-/// The region of numbers without a country code.
+/// The region of numbers without a country code; none for an empty name: every number needs its own then.
 ///
 /// # Errors
 /// [`Code::InputInvalid`] when `name` is not a region (ISO 3166-1 alpha-2) that has telephone numbers.
-pub fn region(name: &str) -> Result<Region, Fault> {
-    Region::from_code(name).ok().filter(|region| PHONE_NUMBER_UTIL.get_country_code_for_region(*region).is_some()).ok_or_else(
-        || Fault::new(Code::InputInvalid, format!("the default region {name:?} is not an ISO 3166-1 code such as \"CN\"")),
-    )
+pub fn region(name: &str) -> Result<Option<Region>, Fault> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let known = Region::from_code(name).ok();
+    let known = known.filter(|region| PHONE_NUMBER_UTIL.get_country_code_for_region(*region).is_some());
+    let unknown =
+        || Fault::new(Code::InputInvalid, format!("the default region {name:?} is not an ISO 3166-1 code such as \"CN\""));
+    known.map(Some).ok_or_else(unknown)
 }
 
-/// The number that a cell means, `region` being that of numbers without a country code.
+/// The number that a cell means, `region` being that of numbers without a country code, if there may be any.
 ///
 /// Accepted are blanks, dashes, dots, slashes and brackets between digits, `+` or `00` before the country code, full-width
 /// and other digits, and an apostrophe before it, as spreadsheets write it.
 ///
 /// # Errors
 /// [`Code::RowNumberMissing`] for an empty cell, [`Code::RowNumberInvalid`] otherwise.
-pub fn parse(cell: &str, region: Region) -> Result<Msisdn, RowFault> {
+pub fn parse(cell: &str, region: Option<Region>) -> Result<Msisdn, RowFault> {
     let trimmed = cell.trim();
     let trimmed = trimmed.strip_prefix(['\'', '’']).map_or(trimmed, str::trim_start);
     if trimmed.is_empty() {
@@ -49,7 +54,7 @@ pub fn parse(cell: &str, region: Region) -> Result<Msisdn, RowFault> {
     parse_clean(visible.trim(), region)
 }
 
-fn parse_clean(text: &str, region: Region) -> Result<Msisdn, RowFault> {
+fn parse_clean(text: &str, region: Option<Region>) -> Result<Msisdn, RowFault> {
     check_spelling(text)?;
     let parsed = parse_as_written(text, region);
     if parsed.is_err() {
@@ -64,8 +69,11 @@ fn parse_clean(text: &str, region: Region) -> Result<Msisdn, RowFault> {
     parsed
 }
 
-fn parse_as_written(text: &str, region: Region) -> Result<Msisdn, RowFault> {
-    let number = PHONE_NUMBER_UTIL.parse(text, Some(region)).map_err(|error| invalid(reason(&error)))?;
+fn parse_as_written(text: &str, region: Option<Region>) -> Result<Msisdn, RowFault> {
+    let number = PHONE_NUMBER_UTIL.parse(text, region).map_err(|error| match error {
+        ParseError::InvalidCountryCode if region.is_none() => invalid("has no country code, and there is no default region"),
+        error => invalid(reason(&error)),
+    })?;
     if number.extension.is_some() {
         return Err(invalid("has an extension"));
     }
@@ -181,6 +189,7 @@ mod tests {
             ("IT", 390_612_345_678, &["06 12345678", "+39 06 12345678"]),
             ("EG", 201_001_234_567, &["٠١٠٠١٢٣٤٥٦٧"]),
             ("HK", 85_251_234_567, &["5123 4567", "+852 5123 4567"]),
+            ("", 8_613_800_138_000, &["+86 138 0013 8000", "008613800138000", "'+8613800138000"]),
         ];
         for (name, number, spellings) in cases {
             let region = region(name).expect("a region");
@@ -215,6 +224,9 @@ mod tests {
             ("US", "1-800-FLOWERS", Code::RowNumberInvalid, "characters"),
             ("CN", "------", Code::RowNumberInvalid, "not a number"),
             ("CN", &"1".repeat(200), Code::RowNumberInvalid, "too long"),
+            ("", "13800138000", Code::RowNumberInvalid, "no default region"),
+            ("", "8613800138000", Code::RowNumberInvalid, "no default region"),
+            ("", "+99913800138000", Code::RowNumberInvalid, "no default region"),
         ];
         for (name, cell, code, word) in cases {
             let fault = parse(cell, region(name).expect("a region")).expect_err(cell);
@@ -227,7 +239,8 @@ mod tests {
     #[test]
     fn a_region_must_exist() {
         assert!(region("CN").is_ok() && region("cn").is_ok());
-        for name in ["", "China", "ZZ", "C1", "001"] {
+        assert!(region("").expect("none is one").is_none());
+        for name in ["China", "ZZ", "C1", "001", " "] {
             assert_eq!(region(name).map_err(|fault| fault.code), Err(Code::InputInvalid), "{name:?}");
         }
     }

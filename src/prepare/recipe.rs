@@ -19,7 +19,7 @@ pub struct Recipe {
     /// The column of the telephone number.
     pub number_column: usize,
     /// Region of numbers without a country code.
-    pub region: Region,
+    pub region: Option<Region>,
     /// The text.
     pub template: Template,
     /// The signature without brackets.

@@ -53,6 +53,7 @@ pub struct Process {
     pub address: Option<SocketAddr>,
     /// Cancelled when a role ended by itself, or the store turned out to be restored: the process should end with an error.
     pub failed: CancellationToken,
+    health: Health,
     fleet: Fleet,
     accounts: Accounts,
     gateway: Option<Gateway>,
@@ -103,6 +104,8 @@ impl Process {
     /// Ends in order, from the source's end: nothing new is handed over, answers are waited for, offsets are committed,
     /// accounts say good-bye, receipts are stored to the last.
     pub async fn stop(mut self) {
+        // Whoever sends work here sends it elsewhere from now on.
+        self.health.fails("stop", "it stops");
         self.fleet.stop_working().await;
         let closing = self.accounts.routes.values().map(|route| route.provider.close(self.grace));
         futures::future::join_all(closing).await;
@@ -187,8 +190,8 @@ impl Begun<'_> {
         let sheet = task::spawn("sheet", sheets::keep(facts, self.health.clone(), stop_side.clone()));
         self.health.works("start");
         tracing::info!(%role, %worker, "the process works");
-        let Begun { address, serving, .. } = self;
-        Ok(Process { address, failed, fleet, accounts, gateway, side, sheet, stop_side, serving, grace })
+        let Begun { address, serving, health, .. } = self;
+        Ok(Process { address, failed, health, fleet, accounts, gateway, side, sheet, stop_side, serving, grace })
     }
 }
 
