@@ -13,7 +13,7 @@ use crate::model::window::OnUncertain;
 /// The exit codes, as `--help` and the README show them.
 pub const EXIT_CODES: &str = "Exit codes:
   0  all settled: every recipient that was to be sent was taken, and its receipt came or was waited for
-  1  some recipients failed or are uncertain, or are not settled yet
+  1  some recipients failed or are uncertain, are not settled yet, or nothing could be prepared
   2  the input was refused: nothing was sent because of it
   3  it could not run: the data folder, the disk or the network";
 

@@ -270,7 +270,8 @@ impl BatchReport {
     /// The exit code of a command that shows it: 0 all settled, 1 some failed or uncertain, or not settled yet, or it could not
     /// be prepared.
     pub fn exit_code(&self) -> u8 {
-        let failed = [&self.batch.preparation, &self.batch.delivery].iter().any(|step| step.state == StepState::CompletedFailed.name());
+        let failed =
+            [&self.batch.preparation, &self.batch.delivery].iter().any(|step| step.state == StepState::CompletedFailed.name());
         u8::from(failed || !self.settlement.all_well())
     }
 }

@@ -21,9 +21,13 @@ pub struct Backup {
     canceled: BTreeMap<BatchId, Duration>,
 }
 
+/// Draws an order to send again by plan, without haste, whoever was refused.
+const FAILED_IN_PEACE: u64 = 2 | 3 << 4;
+
 impl Run {
-    /// Takes a backup; or brings back the one that was taken, once.
-    pub(super) async fn backup_or_restore(&mut self) -> Result<(), String> {
+    /// Takes a backup; or brings back the one that was taken, once. Half of the time the operator sends again whom the provider
+    /// refused, the store is lost a little later, and the operator, who sees them refused still, does it once more.
+    pub(super) async fn backup_or_restore(&mut self, which: usize, draw: u64) -> Result<(), String> {
         if self.shared.network.known().restored {
             return Ok(());
         }
@@ -32,8 +36,21 @@ impl Run {
             let (taken, canceled) = (self.shared.clock.now(), self.canceled.clone());
             self.backup = Some(Backup { rows: self.store.snapshot(), taken, acknowledged, canceled });
             self.tell("a backup".into());
+            if draw.is_multiple_of(2) && self.canceled.is_empty() {
+                self.start_process();
+                self.retry(which, FAILED_IN_PEACE).await?;
+                tokio::time::sleep(Duration::from_millis(5_000 + (draw >> 1) % 15_000)).await;
+                if let Some(backup) = self.backup.take() {
+                    self.restore(backup).await?;
+                    self.retry(which, FAILED_IN_PEACE).await?;
+                }
+            }
             return Ok(());
         };
+        self.restore(backup).await
+    }
+
+    async fn restore(&mut self, backup: Backup) -> Result<(), String> {
         // The machine is gone, and all processes with it.
         for process in self.processes.drain(..).chain(self.frozen.drain(..).map(|(_, process)| process)) {
             process.crash(&self.shared);

@@ -64,7 +64,7 @@ async fn what_is_wrong_is_said_with_address_and_setting() {
     bed.admin().create_topics([&topic], &AdminOptions::new()).await.expect("it is made")[0].as_ref().expect("it is made");
     // Brokers hear of a new topic a moment later.
     let made = || async { !refused(&bed.config).await.context.contains("missing") };
-    until(Duration::from_secs(10), "the topic is known", made).await;
+    until(Duration::from_secs(60), "the topic is known", made).await;
     for fault in [refused(&bed.config).await, migrate(&bed.config).await.expect_err("lanes are spread over 128")] {
         assert_eq!(fault.code, Code::ServerSchema);
         assert!(fault.context.contains(&few) && fault.context.contains("12 partitions"), "{fault}");
