@@ -11,8 +11,25 @@ use super::run::simulate;
 /// Seeds that are tried for each bug.
 const SEEDS: u64 = 300;
 
-/// Seeds that found the rarer bugs before: they are tried first.
-const FIRST: [(Bug, u64); 1] = [(Bug::ForgetGivenBack, 48)];
+/// Seeds that found the rarer bugs before: they are tried first, so that this takes seconds and not a quarter of an hour. A
+/// change of the program moves them; then the others are tried.
+const FIRST: [(Bug, u64); 15] = [
+    (Bug::UnknownIsApplied, 10),
+    (Bug::UnknownIsRefused, 98),
+    (Bug::NoCondition, 257),
+    (Bug::NoSendBy, 118),
+    (Bug::NoSuppression, 7),
+    (Bug::ConditionalAnswers, 48),
+    (Bug::NoFenceOnCancel, 45),
+    (Bug::NoFenceOnPause, 45),
+    (Bug::NoFenceOnProvider, 9),
+    (Bug::AcknowledgeEarly, 2),
+    (Bug::LostWakeUp, 3),
+    (Bug::ForgetGivenBack, 48),
+    (Bug::FinishOpen, 3),
+    (Bug::TrustOldAnswers, 87),
+    (Bug::RetryRestored, 196),
+];
 
 /// The first seed that fails with a bug, and what it says.
 fn found(bug: Bug) -> Option<(u64, String)> {
@@ -26,7 +43,6 @@ fn found(bug: Bug) -> Option<(u64, String)> {
 }
 
 #[test]
-#[ignore = "takes a quarter of an hour: tests/campaign --bugs"]
 fn every_deliberate_bug_is_found() {
     // `SIMULATION_BUGS=NoIndex,LostWakeUp` looks at some alone.
     let wanted = std::env::var("SIMULATION_BUGS").ok();

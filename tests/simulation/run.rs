@@ -370,7 +370,7 @@ impl Run {
                     }
                     break row;
                 }
-                if self.shared.clock.boot() > Duration::from_secs(2 * 3_600) {
+                if self.shared.clock.boot() > Duration::from_secs(20 * 60) {
                     let ledgers = self.shared.stores.ledgers.list(id).await.unwrap_or_default();
                     let open: Vec<_> = ledgers.iter().filter(|(_, ledger)| !ledger.row.is_done()).collect();
                     let settlement = &row.settlement;
