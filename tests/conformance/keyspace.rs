@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::deserialize::row::DeserializeRow;
@@ -123,7 +124,10 @@ impl Keyspace {
     }
 
     async fn session(&self) -> Session {
+        // A change of the schema waits behind those of other tests.
+        let patient = ExecutionProfile::builder().request_timeout(Some(Duration::from_secs(120))).build();
         let session = SessionBuilder::new().known_nodes(&self.config.nodes).keyspaces_to_fetch([&self.config.keyspace]);
+        let session = session.default_execution_profile_handle(patient.into_handle());
         session.use_keyspace(&self.config.keyspace, true).build().await.expect("a session")
     }
 
