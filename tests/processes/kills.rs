@@ -128,7 +128,16 @@ fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
     let took = begun.elapsed();
 
     let total = numbers + REPEATED + INVALID;
-    let report = fleet.run(&["report", &batch, "--json"]).json();
+    let mut report = serde_json::Value::Null;
+    fleet.until("the report can be read", |fleet| {
+        let said = fleet.run(&["report", &batch, "--json"]);
+        report = said.json();
+        let is_there = count(&report, "/settlement/records") > 0;
+        if !is_there {
+            eprintln!("no report: {report}");
+        }
+        is_there
+    });
     let of = |outcome: &str| count(&report, &format!("/settlement/outcomes/{outcome}"));
     let outcomes = ["accepted", "failed", "uncertain", "rejected", "duplicate", "suppressed", "expired", "canceled"];
     let counted = provider.get().report();
@@ -140,7 +149,7 @@ fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
         counted.repeated_numbers
     );
     assert_eq!((counted.repeated_numbers, counted.complete_per_number_max), (0, 1), "{counted:?}");
-    assert_eq!(count(&report, "/settlement/records"), total);
+    assert_eq!(count(&report, "/settlement/records"), total, "{report}");
     assert_eq!(outcomes.map(of).iter().sum::<u64>(), total, "nothing is lost: {report}");
     assert_eq!((of("duplicate"), of("rejected"), of("failed")), (REPEATED, INVALID, 0), "{report}");
     assert!(of("uncertain") <= doubted_kills * IN_DOUBT_PER_KILL, "{} in doubt", of("uncertain"));
