@@ -99,7 +99,7 @@ impl Trouble {
 
     /// What becomes of a call that meets trouble so many times as often as others.
     fn fate(&self, times: u64) -> Fate {
-        if self.chance.next() % 1_000 >= times * *self.per_mille.lock().expect("not poisoned") {
+        if !self.is_mixed(times) {
             return Fate::Fine;
         }
         let (fate, name) = match self.chance.next() % 6 {
@@ -118,8 +118,8 @@ impl Trouble {
     }
 
     /// Whether this call meets trouble.
-    fn is_mixed(&self) -> bool {
-        self.chance.next() % 1_000 < *self.per_mille.lock().expect("not poisoned")
+    fn is_mixed(&self, times: u64) -> bool {
+        self.chance.next() % 1_000 < times * *self.per_mille.lock().expect("not poisoned")
     }
 
     /// One write with its fate. `call` may be called later than this returns.
@@ -283,7 +283,7 @@ impl BatchIndex for StaleIndex {
     async fn active(&self) -> Result<Vec<BatchId>, StoreError> {
         let active = self.trouble.read(self.inner.active()).await?;
         let before = std::mem::replace(&mut *self.before.lock().expect("not poisoned"), active.clone());
-        if before != active && self.trouble.is_mixed() {
+        if before != active && self.trouble.is_mixed(1) {
             self.trouble.fire("stale read");
             return Ok(before);
         }
@@ -305,7 +305,7 @@ impl TroubledSender {
         Fut: Future<Output = Result<(), QueueError>> + Send,
     {
         self.1.wait().await;
-        if !self.1.is_mixed() {
+        if !self.1.is_mixed(1) {
             return send().await;
         }
         let draw = self.1.chance.next();
@@ -365,7 +365,7 @@ impl Lease for TroubledLease {
         self.1.wait().await;
         let answer = self.0.acquire(name, token, ttl).await;
         self.1.wait().await;
-        if self.1.is_mixed() {
+        if self.1.is_mixed(1) {
             self.1.fire("lease without an answer");
             return Err(StoreError::Unknown("no answer".into()));
         }
