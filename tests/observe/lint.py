@@ -244,4 +244,5 @@ def main():
     print(f"{len(metrics)} metrics, {len(alerts)} alerts, {len(records)} recording rules, {panels} panels agree")
 
 
-main()
+if __name__ == "__main__":
+    main()
