@@ -138,7 +138,8 @@ def check_target(where, target, variables, metrics, records):
     check_queries(where, expr, metrics)
     check(target["legendFormat"], f"{where}: no legend")
     for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
-        known = {label for name in METRIC.findall(expr) for label in metrics[registry.base(name, metrics)].labels} | {"instance"}
+        used = [metrics.get(registry.base(name, metrics)) for name in METRIC.findall(expr)]
+        known = {label for metric in used if metric for label in metric.labels} | {"instance"}
         check(label in known, f"{where}: no metric of the query has the label {label}")
     for window in re.findall(r"\[([^\]]+)\]", expr):
         check(window in ("$__rate_interval", "$__range"), f"{where}: a window of {window}")
@@ -179,7 +180,7 @@ def check_runbook(alerts, binary):
     for name in METRIC.findall(text):
         check(registry.base(name, metrics) in metrics, f"deploy/RUNBOOK.md: {name} is not registered")
     if binary:
-        commands = re.findall(r"^ {4}(?:\S+ exec \S+ -- )?smsfleet (.+)$", text, re.MULTILINE)
+        commands = re.findall(r"^ {4,}(?:\S+ exec \S+ -- )?smsfleet (.+)$", text, re.MULTILINE)
         commands += re.findall(r"`smsfleet ([^`]+)`", text)
         check(len(commands) > 20, f"deploy/RUNBOOK.md: only {len(commands)} commands were found")
         for command in commands:
@@ -210,7 +211,7 @@ def check_command(binary, command):
         help_text = below
     for word in words:
         if word.startswith("--"):
-            check(re.search(rf"{re.escape(word.split('=')[0])}\b", help_text), f"deploy/RUNBOOK.md: smsfleet {command}: no flag {word}")
+            check(re.search(rf"{re.escape(word.split('=')[0])}(?![\w-])", help_text), f"deploy/RUNBOOK.md: smsfleet {command}: no flag {word}")
 
 
 def main():
