@@ -301,9 +301,9 @@ mod tests {
         assert!(text.contains("smsfleet_deliver_answers_total{account=\"a\",class=\"accepted\"} 3"), "{text}");
         assert!(text.contains("smsfleet_store_commit_latency_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
         assert!(text.contains("# HELP smsfleet_build_info"), "{text}");
-        observe(&RECEIPTS_DELAY, &["a"], Duration::from_secs(7_000));
+        observe(&RECEIPTS_DELAY, &["of_a_test"], Duration::from_secs(7_000));
         let text = exporter.render();
-        assert!(text.contains("smsfleet_receipts_delivery_latency_seconds_bucket{account=\"a\",le=\"14400\"} 1"), "{text}");
+        assert!(text.contains("smsfleet_receipts_delivery_latency_seconds_bucket{account=\"of_a_test\",le=\"14400\"} 1"), "{text}");
         assert!(
             text.contains("smsfleet_process_resident_bytes") && text.contains("smsfleet_links_clicks_dropped_total 0"),
             "{text}"
