@@ -303,7 +303,10 @@ mod tests {
         assert!(text.contains("# HELP smsfleet_build_info"), "{text}");
         observe(&RECEIPTS_DELAY, &["of_a_test"], Duration::from_secs(7_000));
         let text = exporter.render();
-        assert!(text.contains("smsfleet_receipts_delivery_latency_seconds_bucket{account=\"of_a_test\",le=\"14400\"} 1"), "{text}");
+        assert!(
+            text.contains("smsfleet_receipts_delivery_latency_seconds_bucket{account=\"of_a_test\",le=\"14400\"} 1"),
+            "{text}"
+        );
         assert!(
             text.contains("smsfleet_process_resident_bytes") && text.contains("smsfleet_links_clicks_dropped_total 0"),
             "{text}"

@@ -196,7 +196,7 @@ def work(fleet):
     """The whole run: a batch sent, killed in the middle, gone on with, settled. Its report."""
     fleet.serve()
     # Scraped before it counts, so that the first increase is seen.
-    time.sleep(2)
+    time.sleep(4)
     batch = fleet.begin()
     fleet.until("a third was answered", lambda: fleet.answers() > ROWS / 3)
     fleet.kill()

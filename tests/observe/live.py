@@ -115,7 +115,7 @@ def check_numbers(prometheus, report, end):
     """What the metrics say of the batch is what its report says."""
     settlement = report["settlement"]
     counted = {}
-    for labels, points in prometheus.series("sum by (outcome) (smsfleet_statistics_records_total)", end - 3, end):
+    for labels, points in prometheus.series("sum by (outcome) (smsfleet_statistics_records_total)", end - 10, end):
         counted[labels["outcome"]] = int(points[-1][1])
     counted = {outcome: records for outcome, records in counted.items() if records}
     check(counted == settlement["outcomes"], f"records by metrics {counted}, by the report {settlement['outcomes']}")
@@ -135,7 +135,7 @@ def main():
         begin = time.time()
         report = fleets.work(fleet)
         end = time.time()
-        check(any(points[-1][1] == 1 for _, points in prometheus.series("up", begin, end)), "Prometheus refuses what the process serves")
+        check(any(value == 1 for _, points in prometheus.series("up", begin, end) for _, value in points), "Prometheus refuses what the process serves")
         check_exposed(fleet.get("/metrics"), metrics)
         shown = check_dashboards(prometheus, dashboards, metrics, begin, end)
         check_variables(prometheus, dashboards)
