@@ -25,6 +25,10 @@ def text(x, y, words, size=11, color="#333", anchor="start", weight="normal"):
     return f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size}" fill="{color}" text-anchor="{anchor}" font-weight="{weight}">{escape(words)}</text>'
 
 
+def largest(points):
+    return max(value for _, value in points)
+
+
 def thinned(points):
     """At most POINTS_MAX points, of each stretch the largest, so that peaks stay."""
     size = -(-len(points) // POINTS_MAX)
@@ -56,10 +60,10 @@ def lines(series, unit, box, begin, end):
 
 def bars(series, unit, box):
     x, y, width, _ = box
-    top = max(points[-1][1] for _, points in series) or 1
+    top = max(largest(points) for _, points in series) or 1
     made = []
     for at, (name, points) in enumerate(series):
-        row, value = y + 4 + 18 * at, points[-1][1]
+        row, value = y + 4 + 18 * at, largest(points)
         made.append(text(x + 60, row + 10, name, 10, anchor="end"))
         made.append(f'<rect x="{x + 66}" y="{row}" width="{(width - 130) * value / top:.0f}" height="12" fill="{COLORS[0]}"/>')
         made.append(text(x + 72 + (width - 130) * value / top, row + 10, number(value, unit), 10))
@@ -71,7 +75,7 @@ def values(series, unit, box):
     made = []
     for at, (name, points) in enumerate(series[:2]):
         middle = x + width * (at + 0.5) / min(2, len(series))
-        made.append(text(middle, y + 56, number(points[-1][1], unit), 34, COLORS[2], "middle", "bold"))
+        made.append(text(middle, y + 56, number(largest(points), unit), 34, COLORS[2], "middle", "bold"))
         made.append(text(middle, y + 78, name, 10, "#777", "middle"))
     return made
 
@@ -85,7 +89,7 @@ def panel(spec, series, x, y, begin, end):
     if spec["type"] == "stat":
         return made + values(series, unit, (x + 10, y + 30, PANEL - 20, HEIGHT - 40))
     # Those that say most; the rest would only be in each other's way.
-    series = sorted(series, key=lambda one: -max(value for _, value in one[1]))[: 8 if spec["type"] == "bargauge" else SERIES_MAX]
+    series = sorted(series, key=lambda one: -largest(one[1]))[: 8 if spec["type"] == "bargauge" else SERIES_MAX]
     if spec["type"] == "bargauge":
         return made + bars(series, unit, (x + 20, y + 30, PANEL - 40, HEIGHT - 40))
     right = {one["matcher"]["options"]: one["properties"][0]["value"] for one in spec["fieldConfig"]["overrides"]}
@@ -95,20 +99,19 @@ def panel(spec, series, x, y, begin, end):
         column, row = x + 14 + (PANEL - 20) / 2 * (at % 2), y + HEIGHT - 34 + 13 * (at // 2)
         color = COLORS[at % len(COLORS)] if at < len(left) else "#bbb"
         made.append(f'<rect x="{column:.0f}" y="{row - 7:.0f}" width="8" height="8" fill="{color}"/>')
-        most = max(value for _, value in points)
-        made.append(text(column + 12, row, f"{name[:34]}: {number(most, right.get(name, unit))}", 9, "#555"))
+        made.append(text(column + 12, row, f"{name[:34]}: {number(largest(points), right.get(name, unit))}", 9, "#555"))
     return made
 
 
 def dashboard(board, shown, begin, end):
-    """The whole picture. Legends give the largest value of the run; the last one where a panel shows a number or bars."""
+    """The whole picture. What it says in figures is the largest value of the run: at its end everything is 0 again."""
     rows = -(-len(board["panels"]) // 2)
     height = HEAD + rows * (HEIGHT + GAP)
     made = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="Helvetica, Arial, sans-serif">',
         f'<rect width="{WIDTH}" height="{height}" fill="#eef0f3"/>',
         text(10, 20, board["title"], 15, "#111", weight="bold"),
-        text(10, 37, f"Drawn by tests/observe from a test run of {end - begin:.0f} seconds in which the fleet was killed once; not a screenshot of Grafana.", 10, "#777"),
+        text(10, 37, f"Drawn by tests/observe from a test run of {end - begin:.0f} seconds in which the fleet was killed once; figures are the largest of it. No screenshot of Grafana.", 10, "#777"),
     ]
     for at, spec in enumerate(board["panels"]):
         x, y = 5 + (PANEL + GAP) * (at % 2), HEAD + (HEIGHT + GAP) * (at // 2)

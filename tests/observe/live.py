@@ -155,4 +155,5 @@ def main():
     print(f"{queries} queries asked about {fleets.ROWS} records in {end - begin:.0f} s; {len(excused.CLUSTER)} have data in a cluster alone; pictures in {pictures}")
 
 
-main()
+if __name__ == "__main__":
+    main()
