@@ -214,6 +214,18 @@ def check_command(binary, command):
             check(re.search(rf"{re.escape(word.split('=')[0])}(?![\w-])", help_text), f"deploy/RUNBOOK.md: smsfleet {command}: no flag {word}")
 
 
+def check_chart(metrics):
+    """Queries of the chart's scaling name metrics as well. Those that an adapter makes of them (`as: NAME`) are its own."""
+    kinds = (".yaml", ".yml", ".tpl", ".gotmpl", ".json", ".md", ".txt")
+    files = [path for path in sorted((ROOT / "helm").rglob("*")) if path.is_file() and path.suffix in kinds]
+    texts = {path: path.read_text(errors="replace") for path in files}
+    made = {name for text in texts.values() for name in re.findall(r"\bas: (smsfleet_\w+)", text)}
+    stages = "|".join(sorted({name.split("_")[1] for name in metrics}))
+    for path, text in texts.items():
+        for name in set(re.findall(rf"\bsmsfleet_(?:{stages})_[a-z_]+\b", text)) - made:
+            check(registry.base(name, metrics) in metrics, f"{path.relative_to(ROOT)}: {name} is not registered")
+
+
 def main():
     binary = sys.argv[2] if sys.argv[1:2] == ["--binary"] else None
     metrics, (alerts, records) = registry.read(), read_rules()
@@ -232,12 +244,7 @@ def main():
     }
     for name in sorted(set(metrics) - shown):
         check(False, f"{name} is registered and no panel shows it")
-    # Scaling and monitors of the chart name metrics as well.
-    stages = "|".join(sorted({name.split("_")[1] for name in metrics}))
-    for path in sorted((ROOT / "helm").rglob("*")) if (ROOT / "helm").is_dir() else []:
-        if path.is_file() and path.suffix in (".yaml", ".yml", ".tpl", ".json", ".md", ".txt"):
-            for name in re.findall(rf"\bsmsfleet_(?:{stages})_[a-z_]+\b", path.read_text(errors="replace")):
-                check(registry.base(name, metrics) in metrics, f"{path.relative_to(ROOT)}: {name} is not registered")
+    check_chart(metrics)
     check_runbook(alerts, binary)
     if wrong:
         sys.exit("\n".join(dict.fromkeys(wrong)))
