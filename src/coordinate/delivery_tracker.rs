@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::model::backlog::Backlog;
 use crate::model::batch::BatchRow;
 use crate::model::id::{BatchId, LaneKey};
 use crate::model::ledger::Ledger;
@@ -55,9 +56,13 @@ impl DeliveryStatusTracker {
         DeliveryStatusTracker { stores, world, sender, term: Mutex::default() }
     }
 
-    /// Follows one batch. Returns whether its row changed.
-    async fn track(&self, row: &BatchRow, first_round: bool) -> Result<bool, StoreError> {
+    /// Follows one batch, and adds its lanes to the backlog. Returns whether its row changed.
+    async fn track(&self, row: &BatchRow, first_round: bool, backlog: &mut Backlog) -> Result<bool, StoreError> {
         let ledgers = self.stores.ledgers.list(row.batch.batch_id).await?;
+        let now = self.world.clock.now();
+        let sent = row.delivery.state == StepState::Running
+            && row.batch.hours.as_ref().is_none_or(|hours| self.world.clock.allows(hours, now));
+        ledgers.iter().for_each(|(_, ledger)| backlog.add(&ledger.row, sent.then_some(now)));
         // What a pending order adds is not there yet: the batch only looks done.
         let whole = row.orders.pending.is_none() || row.delivery.state.is_final();
         if ledgers.len() < usize::from(row.lanes) || !whole {
@@ -143,6 +148,16 @@ impl DeliveryStatusTracker {
     }
 }
 
+fn show(backlog: &Backlog) {
+    for (state, recipients) in backlog.recipients() {
+        metrics::set(&metrics::COORDINATE_RECIPIENTS, &[state], recipients as f64);
+    }
+    for (state, lanes) in backlog.lanes() {
+        metrics::set(&metrics::COORDINATE_LANES, &[state], lanes as f64);
+    }
+    metrics::set(&metrics::QUEUE_LAG_RECIPIENTS, &["delivery"], backlog.sendable() as f64);
+}
+
 #[async_trait::async_trait]
 impl Job for DeliveryStatusTracker {
     fn name(&self) -> &'static str {
@@ -151,15 +166,16 @@ impl Job for DeliveryStatusTracker {
 
     async fn run_once(&self) -> Result<bool, StoreError> {
         let first_round = !self.term.lock().unwrap_or_else(PoisonError::into_inner).began;
-        let mut changed = false;
+        let (mut changed, mut backlog) = (false, Backlog::default());
         let mut active: Vec<BatchId> = self.stores.batch_index.active().await?;
         active.sort_unstable();
         for batch in &active {
             let Some(row) = self.stores.batches.load(*batch).await? else { continue };
             if row.row.current_step == CurrentStep::Delivery {
-                changed |= self.track(&row.row, first_round).await?;
+                changed |= self.track(&row.row, first_round, &mut backlog).await?;
             }
         }
+        show(&backlog);
         let mut term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
         term.began = true;
         term.lanes.retain(|key, _| active.binary_search(&key.batch).is_ok());

@@ -43,7 +43,7 @@ where
             continue;
         }
         metrics::count(&metrics::COORDINATE_LEADER, &[], 1);
-        metrics::set(&metrics::COORDINATE_LEADING, &[], 1.0);
+        let counted = metrics::Term::begin();
         tracing::info!("this process leads");
         let term = stop.child_token();
         let leading = lead(term.clone());
@@ -57,7 +57,7 @@ where
         if !ended {
             leading.await;
         }
-        metrics::set(&metrics::COORDINATE_LEADING, &[], 0.0);
+        drop(counted);
         tracing::info!("this process does not lead any more");
     }
     if let Err(error) = lease.release(NAME, token).await {

@@ -50,11 +50,14 @@ impl PrepareStatusTracker {
         PrepareStatusTracker { stores, world, sender, at_once, queued: Mutex::default() }
     }
 
-    /// Follows one batch: sends what is due, and closes the step when all is done. Returns the ranges it still wants queued.
+    /// Follows one batch: sends what is due, and closes the step when all is done. Returns the ranges it still wants queued, and
+    /// adds the records of ranges that are not done to `unread`.
     #[doc(alias = "heart_beat")]
-    async fn track(&self, row: &BatchRow) -> Result<(Vec<RangeKey>, bool), StoreError> {
+    async fn track(&self, row: &BatchRow, unread: &mut u64) -> Result<(Vec<RangeKey>, bool), StoreError> {
         let batch = row.batch.batch_id;
         let ranges = self.stores.ranges.list(batch).await?;
+        let open = ranges.iter().filter(|(_, range)| matches!(range.row.state, RangeState::Waiting | RangeState::Claimed));
+        *unread += open.map(|(_, range)| range.row.plan.records).sum::<u64>();
         let now = self.world.clock.now();
         if let Some(fault) = ranges.iter().find_map(|(_, range)| match &range.row.state {
             RangeState::Failed(fault) => Some(fault.clone()),
@@ -220,12 +223,12 @@ impl Job for PrepareStatusTracker {
 
     async fn run_once(&self) -> Result<bool, StoreError> {
         let mut wanted: BTreeMap<BatchId, (BatchRow, Vec<RangeKey>)> = BTreeMap::new();
-        let mut changed = false;
+        let (mut changed, mut unread) = (false, 0);
         for batch in self.stores.batch_index.active().await? {
             let Some(row) = self.stores.batches.load(batch).await? else { continue };
             let row = row.row;
             if row.current_step == CurrentStep::Preparation && row.preparation.state == StepState::Running {
-                let (ranges, closed) = self.track(&row).await?;
+                let (ranges, closed) = self.track(&row, &mut unread).await?;
                 changed |= closed;
                 wanted.insert(batch, (row, ranges));
             }
@@ -244,6 +247,7 @@ impl Job for PrepareStatusTracker {
             }
             tasks
         };
+        metrics::set(&metrics::QUEUE_LAG_RECIPIENTS, &["prepare"], unread as f64);
         self.send(tasks.into_iter().map(|(_, task)| task).collect()).await;
         Ok(changed)
     }

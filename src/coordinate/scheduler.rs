@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runtime::calm::Calm;
 use crate::runtime::job::Job;
+use crate::runtime::metrics;
 
 /// Runs the jobs of a term.
 pub struct JobScheduler {
@@ -26,6 +27,8 @@ impl JobScheduler {
     pub async fn term(&self, term: CancellationToken) {
         for job in &self.jobs {
             job.new_term();
+            // See `runtime/zeros`; the jobs are known here.
+            metrics::count(&metrics::COORDINATE_TASK_FAILURES, &[job.name()], 0);
         }
         let calm: Vec<Calm> = self.jobs.iter().map(|_| Calm::default()).collect();
         while !term.is_cancelled() {
@@ -34,7 +37,11 @@ impl JobScheduler {
                 if term.is_cancelled() {
                     return;
                 }
-                match job.run_once().await {
+                let done = job.run_once().await;
+                if done.is_err() {
+                    metrics::count(&metrics::COORDINATE_TASK_FAILURES, &[job.name()], 1);
+                }
+                match done {
                     Ok(more) => {
                         changed |= more;
                         calm.is_over();

@@ -10,6 +10,7 @@ use crate::ports::control::Cas;
 use crate::ports::documents::Shelf;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::job::{Every, Job};
+use crate::runtime::metrics;
 
 /// How often slots are lent.
 const EVERY: Duration = Duration::from_secs(1);
@@ -42,6 +43,8 @@ impl BindSlots {
     async fn lend(&self, account: &str, limit: u32, wanting: &BTreeSet<WorkerId>) -> Result<(), StoreError> {
         let (slots, was) = read(&self.stores, account).await?;
         let next = slots.next(limit as usize, wanting, self.world.clock.now());
+        metrics::set(&metrics::PROVIDER_BIND_SLOTS, &[account, "allowed"], f64::from(limit));
+        metrics::set(&metrics::PROVIDER_BIND_SLOTS, &[account, "lent"], next.lent.len() as f64);
         if next == slots {
             return Ok(());
         }

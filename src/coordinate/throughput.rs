@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::throughput::next_budget;
+use crate::model::throughput::{LEAST, next_budget};
 use crate::ports::StoreError;
 use crate::ports::budget::Budget;
 use crate::ports::clock::Clock;
 use crate::ports::tallies::Tallies;
 use crate::runtime::job::{Every, Job};
+use crate::runtime::metrics;
 
 /// How often the budget is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -40,7 +41,11 @@ impl Job for StoreThroughput {
             return Ok(false);
         }
         let (_, delivering) = self.tallies.running();
-        self.budget.publish(next_budget(self.budget.current(), self.budget.load(), delivering > 0));
+        let next = next_budget(self.budget.current(), self.budget.load(), delivering > 0);
+        self.budget.publish(next);
+        for (kind, packs) in [("capacity", next.capacity), ("preparation", next.packs_per_second), ("floor", LEAST)] {
+            metrics::set(&metrics::STORE_BUDGET, &[kind], packs);
+        }
         Ok(false)
     }
 }

@@ -1,7 +1,8 @@
 //! What everything in this stage shares.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +47,8 @@ pub struct Holds {
     pub partitions: BTreeSet<u8>,
     /// Lanes that are served now.
     pub lanes: BTreeSet<LaneKey>,
+    /// Partitions with a lane that is served and does not move, and how long the longest has stood.
+    pub still: BTreeMap<u8, Duration>,
 }
 
 impl Delivery {

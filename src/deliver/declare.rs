@@ -95,6 +95,7 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
         local: prepared.local,
         declared,
         send_by,
+        hours: reading.row.batch.hours.clone(),
         stop: lane.halt.clone(),
     })))
 }
@@ -119,6 +120,7 @@ async fn send_before(
         local: std::mem::take(&mut prepared.local),
         declared,
         send_by: declared + SEND_BY,
+        hours: None,
         stop: lane.halt.clone(),
     };
     prepared.local = super::window::run(lane.ctx.clone(), route, job).await?.answers;

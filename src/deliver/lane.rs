@@ -29,6 +29,7 @@ use crate::model::window::OnUncertain;
 use crate::ports::StoreError;
 use crate::ports::control::Versioned;
 use crate::runtime::control::{change, change_from};
+use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{self, Piece};
 
@@ -59,6 +60,8 @@ pub struct LaneView {
     pub ledger: Option<Ledger>,
     /// Foreign windows, and when they were first seen on the boot clock.
     pub seen: BTreeMap<u64, Duration>,
+    /// When the ledger last moved while the lane was served, on the boot clock; `None` while it is not served.
+    pub moved: Option<Duration>,
 }
 
 /// What came of a change of the ledger.
@@ -111,6 +114,7 @@ pub async fn serve(
             let end = lane.work(&seat, &mut ends, &stop).await.unwrap_or_else(LaneEnd::Broken);
             lane.halt.cancel();
             lane.show();
+            lane.lock_view().moved = None;
             end
         }
         Ok(Err(end)) => end,
@@ -140,7 +144,11 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
         return Err(StoreError::Corrupt(format!("lane {} has no manifest", key.lane)));
     };
     let worker = ctx.worker;
+    let mut left = None;
     let claim = |current: &Versioned<Ledger>| {
+        // What a former owner left open when it died tells how long the lane stood.
+        let foreign = current.row.open.iter().filter(|open| open.declarer != worker);
+        left = foreign.map(|open| open.declared_at).max();
         let mut row = current.row.claim(worker, task.number)?;
         if mutation::is_on(Bug::CursorFromToken) {
             row.legs.iter_mut().for_each(|leg| leg.declared = 0);
@@ -148,6 +156,9 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
         Ok(row)
     };
     let claimed = change(&*ctx.stores.ledgers, key, &*ctx.world.chance, claim).await?;
+    if let (Ok(_), Some(left)) = (&claimed, left) {
+        metrics::observe(&metrics::DELIVER_TAKE_OVER, &[], ctx.world.clock.now().since(left));
+    }
     match claimed {
         Ok(held) => Ok(Ok((held, Loader::new(key, manifest, &ctx.stores), reading))),
         Err(LedgerRefusal::Closed) => Ok(Err(LaneEnd::Done)),
@@ -198,6 +209,10 @@ impl Lane {
                     }
                 }
                 Step::Declare(reading, most) => {
+                    if !self.ctx.turns.is_open(&reading.row.batch.provider_type) {
+                        // It waits for an account, and does not stand still by itself.
+                        self.lock_view().moved = Some(self.ctx.world.clock.boot());
+                    }
                     let turn = tokio::select! {
                         biased;
                         () = stop.cancelled() => None,
@@ -399,6 +414,8 @@ impl Lane {
     }
 
     fn show(&self) {
-        self.lock_view().ledger = Some(self.held.row.clone());
+        let mut view = self.lock_view();
+        view.ledger = Some(self.held.row.clone());
+        view.moved = Some(self.ctx.world.clock.boot());
     }
 }

@@ -9,6 +9,7 @@
 //! was applied. Answers are written by the window's own task, whoever owns the lane by then.
 
 pub mod context;
+mod counts;
 pub mod declare;
 pub mod ending;
 mod followed;

@@ -93,6 +93,12 @@ impl Turns {
         self.state().lanes.values().map(|(_, provider_type)| provider_type.clone()).collect()
     }
 
+    /// Whether an account of this provider type is up and may send now.
+    pub fn is_open(&self, provider_type: &str) -> bool {
+        let mut of_type = self.routes.values().filter(|route| route.account.provider_type == provider_type);
+        of_type.any(|route| route.provider.health().up && self.within_hours(route))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,12 +11,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
+use super::counts::{self, Chunks};
 use super::followed::Followed;
 use crate::model::answer::{Answer, NotNow};
 use crate::model::id::{Msisdn, RecipientKey, WindowKey};
 use crate::model::idform::canonical;
 use crate::model::ledger::OpenWindow;
 use crate::model::limits::ANSWER_FLUSH;
+use crate::model::schedule::SendingHours;
 use crate::model::time::Timestamp;
 use crate::model::window::{Answered, Next, RetryEntry, WindowRow, all_parts, gave_up, next_try};
 use crate::ports::StoreError;
@@ -24,6 +26,7 @@ use crate::ports::provider::{Chunk, Route, Submit};
 use crate::ports::rates::Grant;
 use crate::ports::receipts::{IndexEntry, PartKey, UncertainEntry};
 use crate::ports::tallies::Tally;
+use crate::runtime::handed;
 use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::{Schedule, store};
@@ -46,6 +49,8 @@ pub struct Job {
     pub declared: Duration,
     /// On the boot clock: nothing is handed over later.
     pub send_by: Duration,
+    /// The batch's own hours, looked at once more at each hand-over: what breaks them is counted, and must be nothing.
+    pub hours: Option<SendingHours>,
     /// Cancelled when what was not handed over must go back.
     pub stop: CancellationToken,
 }
@@ -76,22 +81,31 @@ impl Recipients {
 
 /// Runs a window to its end.
 pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, StoreError> {
-    let Job { key, followed, window, entries, submits, local, declared, send_by, stop } = job;
+    let Job { key, followed, window, entries, submits, local, declared, send_by, hours, stop } = job;
     let recipients =
         Recipients { rows: submits.iter().map(|(submit, segments)| (submit.seq, submit.number, *segments)).collect() };
     let (sender, mut answers_in) = mpsc::unbounded_channel();
-    let feeding = feed(&ctx, &route, submits, send_by, &stop, &followed, sender);
+    let chunks = Chunks::default();
+    let limits = HandOver { send_by, hours, stop, followed: &followed, chunks: &chunks };
+    let feeding = feed(&ctx, &route, submits, limits, sender);
+    counts::answers(&window.account, &local);
+    if window.leg == 0 {
+        handed::note(key.lane, window.from, window.to, window.declared_at);
+    }
     let mut row = WindowRow { window: window.clone(), answers: local, complete: false };
-    let gathering = gather(&ctx, &route, key, &mut row, &recipients, &followed, &mut answers_in);
+    let gathering = gather(&ctx, &route, key, &mut row, &recipients, (&followed, &chunks), &mut answers_in);
     let (handed, indexed) = tokio::join!(feeding, gathering);
 
     let took = ctx.world.clock.boot().saturating_sub(declared);
     ctx.turns.closed(&window.account, window.len());
-    metrics::observe(&metrics::DELIVER_LATENCY, &[&window.account], took);
+    metrics::observe(&metrics::DELIVER_WINDOW_LATENCY, &[&window.account], took);
     metrics::count(&metrics::DELIVER_WINDOWS, &["closed"], 1);
+    metrics::count(&metrics::DELIVER_RECIPIENTS, &[&window.account], u64::from(window.len()));
 
     end_tries(&entries, &mut row.answers);
+    let given = row.answers.len();
     fill_silence(&entries, &recipients, &mut row.answers);
+    counts::answers(&window.account, &row.answers[given..]);
     row.complete = true;
     let index = index_entries(&window.account, key, &recipients, &row.answers[indexed.min(row.answers.len())..]);
     let uncertain = uncertain_entries(&window, key, &recipients, &row.answers);
@@ -124,17 +138,25 @@ pub(super) fn is_touched(answers: &[Answered]) -> bool {
     answers.iter().any(|answered| !here(&answered.answer))
 }
 
+/// What a window's hand-over keeps to, and who hears of it.
+struct HandOver<'a> {
+    send_by: Duration,
+    hours: Option<SendingHours>,
+    stop: CancellationToken,
+    followed: &'a Followed,
+    chunks: &'a Chunks,
+}
+
 /// Hands messages over in chunks as the governor grants them, until all are, or the time is up, or somebody says stop.
 /// Returns when the account took the last of them.
 async fn feed(
     ctx: &Delivery,
     route: &Route,
     submits: Vec<(Submit, u32)>,
-    send_by: Duration,
-    stop: &CancellationToken,
-    followed: &Followed,
+    limits: HandOver<'_>,
     answers: mpsc::UnboundedSender<Vec<Answered>>,
 ) -> Option<Timestamp> {
+    let HandOver { send_by, hours, stop, followed, chunks } = limits;
     let mut handed = None;
     let account = &route.account.name;
     let clock = &ctx.world.clock;
@@ -153,10 +175,11 @@ async fn feed(
             }
             Grant::Take(granted) => credit += granted,
         }
-        let mut messages = Vec::new();
+        let (mut messages, mut taken) = (Vec::new(), 0);
         while left.front().is_some_and(|(_, segments)| *segments <= credit) {
             if let Some((submit, segments)) = left.pop_front() {
                 credit -= segments;
+                taken += u64::from(segments);
                 messages.push(submit);
             }
         }
@@ -165,9 +188,18 @@ async fn feed(
         }
         // Its span ends when the account has taken it.
         let _span = followed.chunk(&messages);
+        chunks.begins(messages[0].seq, clock.boot());
+        let count = messages.len() as u64;
         let chunk = Chunk { messages, send_by, stop: stop.clone(), answers: answers.clone() };
         match route.provider.submit(chunk).await {
-            Ok(()) => handed = Some(clock.now()),
+            Ok(()) => {
+                handed = Some(clock.now());
+                metrics::count(&metrics::DELIVER_SEGMENTS, &[account], taken);
+                if counts::is_outside(&**clock, [route.account.hours.as_ref(), hours.as_ref()]) {
+                    tracing::error!(account, messages = count, "messages were handed over outside the hours");
+                    metrics::count(&metrics::DELIVER_OUTSIDE_HOURS, &[account], count);
+                }
+            }
             Err(chunk) => {
                 let _ = answers.send(chunk.messages.iter().flat_map(not_sent).collect());
             }
@@ -199,7 +231,7 @@ async fn gather(
     key: WindowKey,
     row: &mut WindowRow,
     recipients: &Recipients,
-    followed: &Followed,
+    (followed, chunks): (&Followed, &Chunks),
     answers_in: &mut mpsc::UnboundedReceiver<Vec<Answered>>,
 ) -> usize {
     let account = &route.account.name;
@@ -213,18 +245,15 @@ async fn gather(
             batch = answers_in.recv() => {
                 let Some(batch) = batch else { return durable };
                 let (mut others, mut throttled) = (0, 0);
-                let mut classes: BTreeMap<&'static str, u64> = BTreeMap::new();
                 for answered in &batch {
                     let segments = recipients.get(answered.seq).map_or(1, |(_, segments)| segments / u32::from(answered.parts.max(1))).max(1);
                     match &answered.answer {
                         Answer::NotNow { kind: NotNow::Throttled, .. } => throttled += segments,
                         _ => others += segments,
                     }
-                    *classes.entry(answered.answer.class()).or_default() += 1;
                 }
-                for (class, answers) in classes {
-                    metrics::count(&metrics::DELIVER_ANSWERS, &[account, class], answers);
-                }
+                counts::answers(account, &batch);
+                chunks.answered(account, &batch, ctx.world.clock.boot());
                 ctx.rates.answered(account, others, throttled, ctx.world.clock.boot());
                 followed.answered(&batch);
                 row.answers.extend(batch);

@@ -25,6 +25,8 @@ const LANES_AT_ONCE: usize = 16;
 const LANES_PER_BATCH: usize = 4;
 /// How long revoked lanes may take to stop before they are given up.
 const RELEASE_WITHIN: Duration = Duration::from_millis(800);
+/// A lane that moved less long ago than this counts as moving.
+const STILL_FROM: Duration = Duration::from_secs(5);
 /// How often tokens are looked over.
 const LOOK_OVER: Duration = Duration::from_millis(100);
 
@@ -221,8 +223,23 @@ impl Worker {
                 self.end_tokens(key, |token| token.judge(&ledger) == TaskStatus::Done);
             }
         }
+        self.note_still();
         self.commit().await;
         self.start_lanes();
+    }
+
+    /// Notes which lanes stand although they are served. Those that wait to be served stand for good reasons.
+    fn note_still(&self) {
+        let now = self.ctx.world.clock.boot();
+        let mut still: BTreeMap<u8, Duration> = BTreeMap::new();
+        for slot in self.slots.values().filter(|slot| slot.running.is_some()) {
+            let moved = slot.view.lock().unwrap_or_else(PoisonError::into_inner).moved;
+            if let Some(stood) = moved.map(|moved| now.saturating_sub(moved)).filter(|stood| *stood >= STILL_FROM) {
+                let longest = still.entry(slot.partition).or_default();
+                *longest = stood.max(*longest);
+            }
+        }
+        self.ctx.note(|holds| holds.still = still);
     }
 
     async fn commit(&mut self) {

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod account;
 pub mod answer;
+pub mod backlog;
 pub mod batch;
 pub mod click;
 pub mod code;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Packs a second when nothing is known yet.
 const FIRST: f64 = 2_000.0;
 /// The budget never falls below this, so that preparation ends.
-const LEAST: f64 = 5.0;
+pub const LEAST: f64 = 5.0;
 /// The budget never rises above this.
 const MOST: f64 = 100_000.0;
 /// A write that takes longer than this is a sign of strain.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::schedule::SendingHours;
 use crate::model::time::Timestamp;
 
 /// What time it is. Waiting uses tokio's timers.
@@ -15,6 +16,11 @@ pub trait Clock: Send + Sync {
 
     /// The minute of the day (0 to 1439) at `at` in the zone with this IANA name; `None` for an unknown zone.
     fn minute_of_day(&self, zone: &str, at: Timestamp) -> Option<u16>;
+
+    /// Whether these hours allow sending at `at`. A zone that nobody knows allows nothing.
+    fn allows(&self, hours: &SendingHours, at: Timestamp) -> bool {
+        self.minute_of_day(&hours.zone, at).is_some_and(|minute| hours.allow(minute))
+    }
 }
 
 /// Where random numbers come from: nonces, names of retry packs, jitter.

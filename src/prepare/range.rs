@@ -190,6 +190,9 @@ fn counted(state: &RangeState) {
     for (result, records) in [("message", totals.messages), ("rejected", rejected), ("suppressed", totals.suppressed)] {
         metrics::count(&metrics::PREPARE_RECORDS, &[result], records);
     }
+    for (code, records) in &totals.rejected {
+        metrics::count(&metrics::PREPARE_REJECTED, &[code.as_str()], *records);
+    }
     metrics::count(&metrics::PREPARE_PACKS, &[], totals.packs.iter().map(|packs| u64::from(*packs)).sum());
 }
 

@@ -20,13 +20,18 @@ use crate::ports::tallies::{Tallies, Tally};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::calm::Calm;
 use crate::runtime::erased::Erased;
+use crate::runtime::handed;
 use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::{Schedule, store};
 use crate::runtime::trace::{self, Piece, Span};
+use crate::runtime::zeros;
 
 /// How often parked reports are looked over.
 const PARKED_EVERY: Duration = Duration::from_millis(200);
+
+/// Of reports that are recorded together, the delays of so many are measured: each takes memory until the metrics are read.
+const DELAYS_SAMPLED: usize = 8;
 
 /// So many reports back a repeat within one batch is looked for; one further away is told twice under the same id.
 const REPEATS_NEAR: usize = 64;
@@ -65,7 +70,8 @@ impl Intake {
 
     /// Takes in reports until `stop` is cancelled and nothing more waits.
     pub async fn run(self: Arc<Self>, mut reports: mpsc::Receiver<Reports>, stop: CancellationToken) {
-        for account in self.routes.keys() {
+        for (account, route) in self.routes.iter() {
+            zeros::of_receipts(account, route.account.receipts.wanted);
             if let Err(error) = self.known.forms.load(&self.stores, account).await {
                 tracing::warn!(account, code = %error.code(), "the learned form of message ids cannot be read: it is learned again");
             }
@@ -170,6 +176,7 @@ impl Intake {
             }
         }
         let new = store(schedule(), || self.stores.receipts.record(matched.clone())).await?;
+        let mut samples = DELAYS_SAMPLED;
         for (report, new) in matched.iter().zip(new) {
             if new {
                 metrics::count(&metrics::RECEIPTS_TOTAL, &[&report.account, report.report.rung.stat()], 1);
@@ -180,6 +187,12 @@ impl Intake {
             }
             let batch = report.part.recipient.lane.batch;
             if report.report.rung.is_final(self.acceptd_is_final(&report.account)) {
+                if samples > 0
+                    && let Some(declared) = handed::at(report.part.recipient)
+                {
+                    samples -= 1;
+                    metrics::observe(&metrics::RECEIPTS_DELAY, &[&report.account], report.report.received.since(declared));
+                }
                 self.tallies.add(batch, Tally::FinalReceipts, 1);
             }
             if report.report.rung == Rung::Delivered {

@@ -27,6 +27,7 @@ use crate::batch::SmsBatchService;
 use crate::coordinate::leader::Terms;
 use crate::coordinate::mark::MARK_EVERY;
 use crate::coordinate::sweeper::Keep;
+use crate::deliver::Delivery;
 use crate::links::{ClickLog, Redirector, Settings as LinkSettings};
 use crate::model::code::Fault;
 use crate::model::id::WorkerId;
@@ -64,7 +65,8 @@ pub struct Embedded {
     /// Short links.
     pub links: Arc<Redirector>,
     clicks: (CancellationToken, tokio::task::JoinHandle<()>),
-    broker: Arc<MemoryBroker>,
+    /// The queues.
+    pub(super) broker: Arc<MemoryBroker>,
     providers: Vec<Arc<dyn Provider>>,
     fleet: Fleet,
     marks: Tasks,
@@ -166,9 +168,9 @@ impl Embedded {
         })
     }
 
-    /// Tokens of preparation and delivery that wait, for people.
-    pub fn lag(&self) -> (u64, u64) {
-        self.broker.lag()
+    /// The delivery worker, to be looked at.
+    pub(super) fn delivery(&self) -> Option<Arc<Delivery>> {
+        self.fleet.delivery.clone()
     }
 
     /// Stops from the source's end: nothing new is handed over, answers are waited for, accounts say good-bye, receipts are

@@ -10,6 +10,7 @@ pub mod coordinator;
 pub mod edges;
 pub mod embedded;
 pub mod fleet;
+mod gauges;
 pub mod opened;
 pub mod reach;
 pub mod selection;

@@ -15,6 +15,7 @@ use super::callbacks::Callbacks;
 use super::config::Config;
 use super::edges::Edges;
 use super::embedded::Embedded;
+use super::gauges::{self, Gauges};
 use super::opened::Opened;
 use super::selection::Selection;
 use super::sources::{Lists, uploads_in_use};
@@ -28,7 +29,7 @@ use crate::ports::uploads::Uploads;
 use crate::ports::{Stores, World};
 use crate::privacy::Eraser;
 use crate::runtime::calm::Calm;
-use crate::runtime::metrics::{self, Exporter};
+use crate::runtime::metrics::Exporter;
 use crate::runtime::task;
 use crate::serve::fleet::{Callback, CallbackKind, CallbackReply, Defaults, Limits, Live, Surface};
 use crate::serve::{listen, router, socket};
@@ -40,9 +41,6 @@ pub const COMMIT: &str = match option_env!("SMSFLEET_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };
-/// How often gauges are set, and histograms tidied when nobody scrapes them.
-pub(super) const TIDY_EVERY: Duration = Duration::from_secs(5);
-
 /// How often rates that were set live are looked for.
 const RATES_EVERY: Duration = Duration::from_millis(500);
 /// A fleet that holds its folder and answers on its socket.
@@ -108,14 +106,7 @@ impl Holding {
         }
         let (edges, stop) = (self.embedded.edges.clone(), self.stop.clone());
         self.serving.push(task::spawn("live rates", follow_rates(edges, stop)));
-        let (stop, live, stores) = (self.stop.clone(), self.surface.live.clone(), self.surface.stores.clone());
-        self.serving.push(task::spawn("gauges", async move {
-            while tokio::time::timeout(TIDY_EVERY, stop.cancelled()).await.is_err() {
-                gauges(live.iter().flat_map(|live| live.accounts()));
-                fleet_gauges(&stores).await;
-                exporter.tidy();
-            }
-        }));
+        self.serving.push(task::spawn("gauges", gauges(&self.embedded, exporter, self.stop.clone())));
         Ok(())
     }
 
@@ -244,22 +235,20 @@ impl crate::serve::fleet::Lists for ServedLists {
     }
 }
 
-/// Sets what has no moment of its own to be counted at.
-pub(super) fn gauges(accounts: impl Iterator<Item = LiveAccount>) {
-    for live in accounts {
-        let labels = [live.account.as_str()];
-        metrics::set(&metrics::PROVIDER_SESSIONS, &labels, f64::from(live.sessions));
-        metrics::set(&metrics::DELIVER_IN_FLIGHT, &labels, live.outstanding as f64);
-        metrics::set(&metrics::RATES_SEGMENTS, &labels, live.rate);
-        metrics::set(&metrics::RATES_THROTTLED, &labels, live.throttled as f64);
-    }
-}
-
-/// The same for what belongs to the whole fleet: one process sets it. A store that does not answer keeps the numbers of before.
-pub(super) async fn fleet_gauges(stores: &Stores) {
-    if let Ok((parked, unmatched)) = stores.parked.counts().await {
-        metrics::set(&metrics::RECEIPTS_PARKED, &[], parked as f64);
-        metrics::set(&metrics::RECEIPTS_UNMATCHED, &[], unmatched as f64);
+/// Sets the gauges of a process that has all roles.
+fn gauges(embedded: &Embedded, exporter: Exporter, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+    let (edges, delivery, broker) = (embedded.edges.clone(), embedded.delivery(), embedded.broker.clone());
+    async move {
+        let mut gauges = Gauges::new(edges.clone(), delivery.clone());
+        while tokio::time::timeout(gauges::EVERY, stop.cancelled()).await.is_err() {
+            gauges.process();
+            let wanted = delivery.as_ref().map(|delivery| gauges::wanted(&edges, delivery)).unwrap_or_default();
+            gauges.capacity(&edges.live_accounts(), &wanted);
+            let (prepare, delivery) = broker.lag();
+            gauges::lag(prepare, delivery);
+            gauges::parked(&edges.stores).await;
+            exporter.tidy();
+        }
     }
 }
 

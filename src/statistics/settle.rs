@@ -40,6 +40,8 @@ pub struct MsgCallbackStatistic {
     accounts: BTreeMap<String, Account>,
     syncer: StatisticsSyncer,
     next: Mutex<BTreeMap<BatchId, Next>>,
+    /// Batches of this term whose latest recount does not add up, and by how much.
+    unaccounted: Mutex<BTreeMap<BatchId, u128>>,
 }
 
 impl MsgCallbackStatistic {
@@ -50,7 +52,7 @@ impl MsgCallbackStatistic {
         accounts: BTreeMap<String, Account>,
         syncer: StatisticsSyncer,
     ) -> MsgCallbackStatistic {
-        MsgCallbackStatistic { stores, world, accounts, syncer, next: Mutex::default() }
+        MsgCallbackStatistic { stores, world, accounts, syncer, next: Mutex::default(), unaccounted: Mutex::default() }
     }
 
     /// Whether a batch is to be recounted now: at growing pauses, and soon after the last receipts came in.
@@ -75,7 +77,7 @@ impl MsgCallbackStatistic {
     async fn settle(&self, row: BatchRow) -> Result<bool, StoreError> {
         let (batch, now) = (row.batch.batch_id, self.world.clock.now());
         let settlement = recount(&self.stores, &row, &self.accounts, now).await?;
-        metrics::set(&metrics::STATISTICS_DIFFERENCE, &[], settlement.unaccounted() as f64);
+        self.account(batch, &settlement);
         if settlement.unaccounted() != 0 {
             tracing::error!(%batch, difference = %settlement.unaccounted(), "records are not accounted for");
         }
@@ -98,6 +100,17 @@ impl MsgCallbackStatistic {
         Ok(settled && stored)
     }
 
+    /// A batch that does not add up stays in the sum, settled or not, until a recount of it does: the next batch that does add up
+    /// must not hide it.
+    fn account(&self, batch: BatchId, settlement: &Settlement) {
+        let mut all = self.unaccounted.lock().unwrap_or_else(PoisonError::into_inner);
+        match settlement.unaccounted().unsigned_abs() {
+            0 => all.remove(&batch),
+            difference => all.insert(batch, difference),
+        };
+        metrics::set(&metrics::STATISTICS_DIFFERENCE, &[], all.values().sum::<u128>() as f64);
+    }
+
     fn publish(&self, settlement: &Settlement) {
         for outcome in OUTCOMES {
             metrics::count(&metrics::STATISTICS_OUTCOMES, &[outcome.name()], settlement.of(outcome));
@@ -109,6 +122,11 @@ impl MsgCallbackStatistic {
 impl Job for MsgCallbackStatistic {
     fn name(&self) -> &'static str {
         "msg_callback_statistic"
+    }
+
+    fn new_term(&self) {
+        self.unaccounted.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        metrics::set(&metrics::STATISTICS_DIFFERENCE, &[], 0.0);
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {

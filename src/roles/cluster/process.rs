@@ -19,8 +19,9 @@ use crate::adapters::redis::rates::RedisRates;
 use crate::adapters::redis::tallies::RedisTallies;
 use crate::adapters::webhook::HttpCaller;
 use crate::coordinate::mark::MARK_EVERY;
+use crate::coordinate::members;
 use crate::model::code::{Code, Fault};
-use crate::model::fleet::FleetRole;
+use crate::model::fleet::{FleetRole, LiveAccount, Sheet};
 use crate::model::id::WorkerId;
 use crate::ports::budget::Budget;
 use crate::ports::provider::Reports;
@@ -31,9 +32,10 @@ use crate::roles::coordinator::Leading;
 use crate::roles::edges::Edges;
 use crate::roles::embedded::{self, CLICKS_WITHIN, REPORTS_WAITING};
 use crate::roles::fleet::{Ends, Fleet, Settings};
+use crate::roles::gauges::{self, Gauges};
 use crate::roles::opened;
 use crate::roles::sources::Lists;
-use crate::roles::surface::{self, COMMIT, TIDY_EVERY};
+use crate::roles::surface::{self, COMMIT};
 use crate::runtime::metrics::Exporter;
 use crate::runtime::task::{self, Tasks};
 use crate::serve::health::{self, Front, Health};
@@ -164,7 +166,8 @@ impl Begun<'_> {
         let (stop_side, failed) = (CancellationToken::new(), CancellationToken::new());
         side.spawn("failure", watch(edges.clone(), fleet.died.clone(), failed.clone()));
         side.spawn("live rates", surface::follow_rates(edges.clone(), stop_side.clone()));
-        side.spawn("gauges", gauges(edges.clone(), role, leading.clone(), self.exporter.clone(), stop_side.clone()));
+        let own = Gauges::new(edges.clone(), fleet.delivery.clone());
+        side.spawn("gauges", gauges(own, edges.clone(), leading.clone(), self.exporter.clone(), stop_side.clone()));
         let (lent, world_of, slot_grace) = (accounts.lent.clone(), world.clone(), grace.min(SLOT_GRACE));
         side.spawn("bind slots", slots::follow(lent, worker, edges.stores.clone(), world_of, slot_grace, stop_side.clone()));
         if matches!(role, FleetRole::Coordinator | FleetRole::Prepare) {
@@ -270,12 +273,17 @@ async fn watch(edges: Edges, died: CancellationToken, failed: CancellationToken)
     failed.cancel();
 }
 
-async fn gauges(edges: Edges, role: FleetRole, leading: Option<Leading>, exporter: Exporter, stop: CancellationToken) {
-    while tokio::time::timeout(TIDY_EVERY, stop.cancelled()).await.is_err() {
-        let accounts = if role == FleetRole::Deliver { edges.live_accounts() } else { vec![] };
-        surface::gauges(accounts.into_iter());
+async fn gauges(mut own: Gauges, edges: Edges, leading: Option<Leading>, exporter: Exporter, stop: CancellationToken) {
+    while tokio::time::timeout(gauges::EVERY, stop.cancelled()).await.is_err() {
+        own.process();
         if leading.as_ref().is_some_and(|since| since.lock().unwrap_or_else(PoisonError::into_inner).is_some()) {
-            surface::fleet_gauges(&edges.stores).await;
+            gauges::parked(&edges.stores).await;
+            if let Ok(sheets) = members::all(&edges.stores).await {
+                let now = edges.world.clock.now();
+                let alive: Vec<Sheet> = sheets.into_iter().filter(|sheet| sheet.is_alive(now)).collect();
+                let said: Vec<LiveAccount> = alive.iter().flat_map(|sheet| sheet.accounts.clone()).collect();
+                own.capacity(&said, &alive.into_iter().flat_map(|sheet| sheet.wanted).collect());
+            }
         }
         exporter.tidy();
     }

@@ -13,6 +13,7 @@ use crate::model::id::WorkerId;
 use crate::model::time::Timestamp;
 use crate::roles::coordinator::Leading;
 use crate::roles::edges::Edges;
+use crate::roles::gauges;
 use crate::runtime::metrics;
 use crate::serve::health::Health;
 
@@ -45,8 +46,7 @@ impl Facts {
     async fn sheet(&self) -> Sheet {
         let leads_since = self.leading.as_ref().and_then(|since| *since.lock().unwrap_or_else(PoisonError::into_inner));
         let holds = self.delivery.as_ref().map(|delivery| delivery.holds()).unwrap_or_default();
-        let types = self.delivery.as_ref().map(|delivery| delivery.turns.wanted()).unwrap_or_default();
-        let routes = self.edges.routes.iter().filter(|(_, route)| types.contains(&route.account.provider_type));
+        let wanted = self.delivery.as_ref().map(|delivery| gauges::wanted(&self.edges, delivery)).unwrap_or_default();
         let sends = self.delivery.is_some();
         Sheet {
             worker: self.worker,
@@ -61,15 +61,14 @@ impl Facts {
             partitions: holds.partitions.into_iter().collect(),
             lanes: holds.lanes.into_iter().collect(),
             accounts: if sends { self.edges.live_accounts() } else { vec![] },
-            wanted: routes.map(|(name, _)| name.clone()).collect(),
+            wanted: wanted.into_iter().collect(),
         }
     }
 
     async fn lag(&self) -> Option<Lag> {
         match tokio::time::timeout(LAG_WITHIN, self.kafka.lag()).await {
             Ok(Ok(lag)) => {
-                metrics::set(&metrics::QUEUE_LAG, &["prepare"], lag.prepare as f64);
-                metrics::set(&metrics::QUEUE_LAG, &["delivery"], lag.delivery as f64);
+                gauges::lag(lag.prepare, lag.delivery);
                 Some(Lag { prepare: lag.prepare, delivery: lag.delivery })
             }
             Ok(Err(fault)) => {
