@@ -17,6 +17,12 @@
 {{- max $most (int .scaling.minReplicas) 1 -}}
 {{- end -}}
 
+{{/* Whether KEDA has to prove who it is to Kafka, or needs authorities of one's own; empty if not. */}}
+{{- define "smsfleet.needsAuthentication" -}}
+{{- $kafka := .Values.kafka -}}
+{{- if or (hasPrefix "sasl" $kafka.security) $kafka.ca $kafka.clientCertificate }}yes{{ end -}}
+{{- end -}}
+
 {{/* KEDA's look at the lag of a role's topic. */}}
 {{- define "smsfleet.lagTrigger" -}}
 type: kafka
@@ -44,7 +50,7 @@ metadata:
   {{- if hasPrefix "sasl" .root.Values.kafka.security }}
   sasl: {{ get (dict "PLAIN" "plaintext" "SCRAM-SHA-256" "scram_sha256" "SCRAM-SHA-512" "scram_sha512") .root.Values.kafka.mechanism }}
   {{- end }}
-{{- if ne .root.Values.kafka.security "plaintext" }}
+{{- if include "smsfleet.needsAuthentication" .root }}
 authenticationRef: {name: {{ include "smsfleet.fullname" .root }}-kafka}
 {{- end }}
 {{- end -}}
