@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -65,6 +66,16 @@ class HelmTest(unittest.TestCase):
     def test_without_a_simulator_it_sends_nothing(self):
         steps = [one["args"] for one in chart.containers(self.pod("minimal")["spec"])]
         self.assertEqual(steps, [["fleet"]])
+
+    def test_the_simulator_starts_as_it_is_told(self):
+        program = chart.binary()
+        self.assertIsNotNone(program, "no smsfleet to ask: build it (cargo build) or name one with SMSFLEET_BINARY")
+        for name in ("try", "full"):
+            arguments = chart.role_pod(name, "simulator")["containers"][0]["args"]
+            arguments = [re.sub(r"smpp_listen=.*", "smpp_listen=127.0.0.1:0", part) for part in arguments]
+            ended = chart.run(program, *arguments, "--seconds", "0", env={})
+            self.assertEqual(ended.returncode, 0, ended.stderr)
+            self.assertIn("submits", json.loads(ended.stdout))
 
     def test_its_commands_send_the_batch_and_judge_it(self):
         program = chart.binary()
