@@ -184,6 +184,32 @@ class Wiring(unittest.TestCase):
         self.assertEqual(chart.named("minimal", "Deployment", "-coordinator")["spec"]["replicas"], 2)
         self.assertGreaterEqual(chart.named("minimal", "HorizontalPodAutoscaler", "-gateway")["spec"]["minReplicas"], 2)
 
+    def test_a_role_says_only_what_is_different_about_it(self):
+        def spread(role):
+            return [one["topologyKey"] for one in chart.role_pod("full", role)["topologySpreadConstraints"]]
+
+        self.assertEqual(spread("coordinator"), ["kubernetes.io/hostname"])
+        self.assertEqual(spread("deliver"), ["topology.kubernetes.io/zone", "kubernetes.io/hostname"])
+        self.assertEqual(chart.named("full", "PodDisruptionBudget", "-prepare")["spec"]["maxUnavailable"], "25%")
+        self.assertEqual(chart.named("full", "PodDisruptionBudget", "-deliver")["spec"]["maxUnavailable"], 1)
+        for role in chart.ROLES:
+            spec = chart.role_pod("full", role)
+            self.assertEqual(spec["priorityClassName"], "important")
+            self.assertEqual(spec["tolerations"][0]["key"], "dedicated")
+            names = [mount["name"] for mount in spec["containers"][0]["volumeMounts"]]
+            self.assertEqual("lists" in names, role == "prepare")
+        # What a role switches off is off, though `defaults` has it on.
+        given = ["--set", "deliver.podDisruptionBudget.enabled=false,deliver.topologySpread.enabled=false,deliver.preStopSeconds=3"]
+        ended = chart.template("--values", chart.values_files()["minimal"], *given)
+        made = chart.parse(ended.stdout)
+        budgets = [one["metadata"]["name"] for one in made if one["kind"] == "PodDisruptionBudget"]
+        self.assertEqual([name.rsplit("-", 1)[1] for name in budgets], ["coordinator", "prepare", "gateway"])
+        (deliver,) = [one for one in made if one["kind"] == "Deployment" and one["metadata"]["name"].endswith("-deliver")]
+        spec = deliver["spec"]["template"]["spec"]
+        self.assertNotIn("topologySpreadConstraints", spec)
+        before = chart.role_pod("minimal", "deliver")["terminationGracePeriodSeconds"]
+        self.assertEqual(spec["terminationGracePeriodSeconds"], before + 3)
+
     def test_the_migration_is_there_before_whoever_needs_it(self):
         for name, one in self.each("Job", 7):
             weights = {}
