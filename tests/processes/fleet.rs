@@ -184,6 +184,13 @@ impl Fleet {
         member.role
     }
 
+    /// Kills a process of a role without a word, and starts another.
+    pub fn replace(&mut self, role: &'static str) {
+        let at = self.some(role);
+        self.kill(at);
+        self.start(role);
+    }
+
     /// Ends a process in order; how long it took, and its exit code.
     pub fn terminate(&mut self, at: usize) -> (Duration, Option<i32>) {
         let mut member = self.members.remove(at);

@@ -1,8 +1,14 @@
-//! One batch through everything that goes wrong in a night: processes killed, frozen and joining, servers restarted, Redis
-//! emptied, a pause. The sum is exact, nobody gets it twice, and in doubt are only those who were in flight at a hard kill.
+//! A batch through everything that goes wrong in a night: processes killed, frozen and joining, servers restarted, Redis
+//! emptied, pauses. The sum is exact, nobody gets it twice, and in doubt are only those who were in flight at a hard kill.
+//!
+//! The order of the faults and the moments are drawn from a seed, which is printed. As it stands every fault comes once.
+//! `SMSFLEET_KILLS_SEED=7` repeats a schedule; `SMSFLEET_KILLS_MINUTES=30` sends for so long, with the faults again and again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use smsfleet::adapters::system::SeededChance;
+use smsfleet::ports::clock::Chance;
 
 use crate::endtoend::fixture::{Provider, count, list, number, taken_as_listed};
 
@@ -18,14 +24,68 @@ const FROZEN: Duration = Duration::from_secs(9);
 /// People that one hard kill of a deliverer may leave in doubt: its open windows, twice what its rate makes of the time an
 /// answer takes, or two windows of the whole rate for 200 ms; and as much again for what its successor takes over meanwhile.
 const IN_DOUBT_PER_KILL: u64 = 3 * RATE as u64;
+/// People sent between two faults, at the least, when there is time for more than one of each.
+const BETWEEN: u64 = 6 * RATE as u64;
 
-fn numbers() -> u64 {
-    std::env::var("SMSFLEET_TEST_RECIPIENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000)
+/// What goes wrong while it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    LeaderKilled,
+    PreparerKilled,
+    DelivererKilled,
+    GatewayKilled,
+    RedisEmptied,
+    KafkaRestarted,
+    CassandraRestarted,
+    DelivererFrozen,
+    Paused,
+    DelivererJoins,
+    DelivererLeaves,
+}
+
+const FAULTS: [Fault; 11] = [
+    Fault::LeaderKilled,
+    Fault::PreparerKilled,
+    Fault::DelivererKilled,
+    Fault::GatewayKilled,
+    Fault::RedisEmptied,
+    Fault::KafkaRestarted,
+    Fault::CassandraRestarted,
+    Fault::DelivererFrozen,
+    Fault::Paused,
+    Fault::DelivererJoins,
+    Fault::DelivererLeaves,
+];
+
+fn asked(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|n| n.parse().ok())
+}
+
+/// All faults once in an order of chance, as often as there is room for, each with the people who are sent before it.
+fn schedule(seed: u64, numbers: u64) -> Vec<(u64, Fault)> {
+    let chance = SeededChance::from_seed(seed);
+    // The last third of a short batch is left for what the faults held up.
+    let room = (numbers - numbers.min(200_000) / 6).saturating_sub(numbers / 50);
+    let rounds = (room / (BETWEEN * FAULTS.len() as u64)).max(1);
+    let step = room / (rounds * FAULTS.len() as u64);
+    let mut faults = Vec::new();
+    for _ in 0..rounds {
+        let mut round = FAULTS.to_vec();
+        for at in (1..round.len()).rev() {
+            round.swap(at, (chance.next() % (at as u64 + 1)) as usize);
+        }
+        faults.extend(round);
+    }
+    let place = |(at, fault)| (numbers / 50 + at as u64 * step + chance.next() % (step / 2).max(1), fault);
+    faults.into_iter().enumerate().map(place).collect()
 }
 
 #[test]
 fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
-    let numbers = numbers();
+    let minutes = asked("SMSFLEET_KILLS_MINUTES").map(|minutes| minutes * 60 * u64::from(RATE));
+    let numbers = asked("SMSFLEET_TEST_RECIPIENTS").or(minutes).unwrap_or(200_000);
+    let seed = asked("SMSFLEET_KILLS_SEED").unwrap_or_else(|| SeededChance::from_system().next() % 1_000_000);
+    eprintln!("SMSFLEET_KILLS_SEED={seed}");
     let provider = Provider::start();
     let mut fleet = Fleet::new(Servers::own(), &provider, RATE);
     fleet.start_all(&["coordinator", "coordinator", "prepare", "prepare", "deliver", "deliver", "deliver", "gateway"]);
@@ -35,92 +95,21 @@ fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
     let begun = Instant::now();
     let batch = fleet.create("list.csv", "Hello {{name}}, your table is ready");
 
-    let mut fired: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut hit = |what| *fired.entry(what).or_default() += 1;
     // While it is prepared: both preparers, so that whoever holds a range is among them.
     fleet.until("a range is claimed", |fleet| {
         let lag = fleet.view()["lag"]["prepare"].as_u64();
         lag.is_some_and(|lag| lag > 0) || provider.messages() > 0
     });
     for _ in 0..2 {
-        let at = fleet.some("prepare");
-        fleet.kill(at);
-        hit("preparer killed");
+        fleet.replace("prepare");
     }
-    fleet.start("prepare");
-    fleet.start("prepare");
-
-    let mut doubted_kills = 0;
-    let passed = |share: u64| numbers * share / 100;
-    let sent = |fleet: &mut Fleet, share: u64| {
-        fleet.until(&format!("{share} % were sent"), |_| provider.messages() >= passed(share));
-    };
-    sent(&mut fleet, 3);
-    eprintln!("sending after {:.1} s", begun.elapsed().as_secs_f64());
-    let leader = fleet.leader().expect("somebody leads");
-    let at = fleet.place_of(leader);
-    fleet.kill(at);
-    hit("leading coordinator killed");
-    fleet.start("coordinator");
-
-    sent(&mut fleet, 12);
-    let at = fleet.some("deliver");
-    fleet.kill(at);
-    doubted_kills += 1;
-    hit("deliverer killed");
-    fleet.start("deliver");
-
-    sent(&mut fleet, 22);
-    let at = fleet.some("gateway");
-    fleet.kill(at);
-    hit("gateway killed");
-    fleet.start("gateway");
-
-    sent(&mut fleet, 28);
-    fleet.servers.flush_redis();
-    hit("Redis emptied");
-
-    sent(&mut fleet, 36);
-    fleet.servers.restart("kafka");
-    hit("Kafka restarted");
-
-    sent(&mut fleet, 46);
-    fleet.servers.restart("cassandra");
-    hit("Cassandra restarted");
-
-    sent(&mut fleet, 56);
-    let at = fleet.some("deliver");
-    fleet.signal(at, "STOP");
-    let frozen = Instant::now();
-    while frozen.elapsed() < FROZEN {
-        std::thread::sleep(Duration::from_millis(100));
+    let mut fired = BTreeMap::from([(Fault::PreparerKilled, 2)]);
+    for (sent, fault) in schedule(seed, numbers) {
+        fleet.until(&format!("{sent} were sent, before {fault:?}"), |_| provider.messages() >= sent);
+        eprintln!("{:7.1} s, {} sent: {fault:?}", begun.elapsed().as_secs_f64(), provider.messages());
+        happen(&mut fleet, &provider, &batch, fault);
+        *fired.entry(fault).or_default() += 1;
     }
-    fleet.signal(at, "CONT");
-    doubted_kills += 1;
-    hit("deliverer frozen past its session and woken");
-
-    sent(&mut fleet, 68);
-    let paused = fleet.run(&["batch", "pause", &batch, "--wait", "30", "--json"]).ended(0).json();
-    assert_eq!(paused["pause"]["still"], true, "{paused}");
-    let at_pause = provider.messages();
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(provider.messages(), at_pause, "nothing is sent while it is paused and nothing is in flight");
-    fleet.run(&["batch", "resume", &batch, "--json"]).ended(0);
-    hit("paused and resumed");
-
-    sent(&mut fleet, 78);
-    fleet.start("deliver");
-    fleet.until("the newcomer has its share", |fleet| {
-        let shares: Vec<usize> = fleet
-            .alive()
-            .iter()
-            .filter(|member| member["role"] == "deliver")
-            .filter_map(|member| Some(member["partitions"].as_array()?.len()))
-            .collect();
-        shares.len() == 4 && shares.iter().all(|share| *share >= 20)
-    });
-    hit("a fourth deliverer joined");
-
     fleet.until("the batch has ended", |fleet| {
         let said = fleet.run(&["batch", "show", &batch, "--json"]);
         said.code == Some(0) && said.json()["delivery"]["state"].as_str().is_some_and(|state| state.starts_with("COMPLETED"))
@@ -142,7 +131,7 @@ fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
     let outcomes = ["accepted", "failed", "uncertain", "rejected", "duplicate", "suppressed", "expired", "canceled"];
     let counted = provider.get().report();
     eprintln!(
-        "{numbers} recipients in {:.1} s; accepted {}, uncertain {}, repeated at the provider {}; fired: {fired:?}",
+        "seed {seed}: {numbers} recipients in {:.1} s; accepted {}, uncertain {}, repeated at the provider {}; fired: {fired:?}",
         took.as_secs_f64(),
         of("accepted"),
         of("uncertain"),
@@ -152,12 +141,71 @@ fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
     assert_eq!(count(&report, "/settlement/records"), total, "{report}");
     assert_eq!(outcomes.map(of).iter().sum::<u64>(), total, "nothing is lost: {report}");
     assert_eq!((of("duplicate"), of("rejected"), of("failed")), (REPEATED, INVALID, 0), "{report}");
-    assert!(of("uncertain") <= doubted_kills * IN_DOUBT_PER_KILL, "{} in doubt", of("uncertain"));
+    let times = |fault| fired.get(&fault).copied().unwrap_or(0);
+    let doubted = times(Fault::DelivererKilled) + times(Fault::DelivererFrozen);
+    assert!(of("uncertain") <= doubted * IN_DOUBT_PER_KILL, "{} in doubt", of("uncertain"));
 
     let (accepted, uncertain) = taken_as_listed(&fleet.place, &provider, &batch, total);
     assert_eq!((accepted.len() as u64, uncertain.len() as u64), (of("accepted"), of("uncertain")));
-    assert_eq!(fired.values().sum::<u32>(), 11, "each fault fired: {fired:?}");
+    assert!(FAULTS.iter().all(|fault| times(*fault) > 0), "each fault fired: {fired:?}");
     fleet.all_live();
     let logs = fleet.logs();
     assert!(!logs.contains(&number(5).to_string()) && !logs.contains("your table is ready"), "numbers and texts are in no log");
+}
+
+/// Makes a fault happen, and waits for what must follow.
+fn happen(fleet: &mut Fleet, provider: &Provider, batch: &str, fault: Fault) {
+    match fault {
+        Fault::LeaderKilled => {
+            fleet.until("somebody leads", |fleet| fleet.leader().is_some_and(|leader| fleet.find(leader).is_some()));
+            if let Some(at) = fleet.leader().and_then(|leader| fleet.find(leader)) {
+                fleet.kill(at);
+                fleet.start("coordinator");
+            }
+        }
+        Fault::PreparerKilled => fleet.replace("prepare"),
+        Fault::DelivererKilled => fleet.replace("deliver"),
+        Fault::GatewayKilled => fleet.replace("gateway"),
+        Fault::RedisEmptied => fleet.servers.flush_redis(),
+        Fault::KafkaRestarted => fleet.servers.restart("kafka"),
+        Fault::CassandraRestarted => fleet.servers.restart("cassandra"),
+        Fault::DelivererFrozen => {
+            let at = fleet.some("deliver");
+            fleet.signal(at, "STOP");
+            let frozen = Instant::now();
+            while frozen.elapsed() < FROZEN {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            fleet.signal(at, "CONT");
+        }
+        Fault::Paused => {
+            let paused = fleet.run(&["batch", "pause", batch, "--wait", "30", "--json"]).ended(0).json();
+            assert_eq!(paused["pause"]["still"], true, "{paused}");
+            let at_pause = provider.messages();
+            std::thread::sleep(Duration::from_secs(2));
+            assert_eq!(provider.messages(), at_pause, "nothing is sent while it is paused and nothing is in flight");
+            fleet.run(&["batch", "resume", batch, "--json"]).ended(0);
+        }
+        Fault::DelivererJoins => {
+            fleet.start("deliver");
+            let deliverers = fleet.members.iter().filter(|member| member.role == "deliver").count();
+            fleet.until("the newcomer has its share", |fleet| {
+                let shares: Vec<usize> = fleet
+                    .alive()
+                    .iter()
+                    .filter(|member| member["role"] == "deliver")
+                    .filter_map(|member| Some(member["partitions"].as_array()?.len()))
+                    .collect();
+                shares.len() == deliverers && shares.iter().all(|share| *share >= 80 / deliverers)
+            });
+        }
+        Fault::DelivererLeaves => {
+            if fleet.members.iter().filter(|member| member.role == "deliver").count() < 3 {
+                fleet.start("deliver");
+            }
+            let at = fleet.some("deliver");
+            let (_, code) = fleet.terminate(at);
+            assert_eq!(code, Some(0), "it ends in order");
+        }
+    }
 }
