@@ -12,10 +12,8 @@
 //! cargo +nightly fuzz run --fuzz-dir tests/fuzz NAME -- -max_total_time=3600 -malloc_limit_mb=512
 //! ```
 //!
-//! What it finds it puts into `tests/fuzz/corpus/NAME`, of which a few small files are kept. The fuzz package is kept building
-//! without being built: everything in it is the module mounted here, but for a binary of three lines for each target, and tests
-//! compare those with the list of targets, and its lock file and dependencies with the crate's. A check of the package costs a
-//! second build of the whole tree, OpenSSL and librdkafka included, for these three lines.
+//! What it finds it puts into `tests/fuzz/corpus/NAME`, of which a few small files are kept. The fuzz package is a member of the
+//! workspace, so that clippy goes over its binaries in `tests/run`; who builds smsfleet itself needs no libFuzzer.
 //!
 //! What it cannot show: how much memory was taken. Limits of results are checked here; the real fuzzer counts bytes.
 

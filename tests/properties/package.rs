@@ -1,6 +1,6 @@
-//! The fuzz package, held to the list of targets and to the crate without being built.
+//! The fuzz package, held to the list of targets. `tests/run` lets clippy go over it with the rest of the workspace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::targets::TARGETS;
@@ -56,29 +56,5 @@ fn corpora_stay_small() {
         let bytes: usize = seeds.iter().map(Vec::len).sum();
         assert!((1..=SEEDS_MAX).contains(&seeds.len()), "{}: {} seeds", target.name, seeds.len());
         assert!(bytes <= CORPUS_BYTES_MAX, "{}: {bytes} bytes", target.name);
-    }
-}
-
-#[test]
-fn the_fuzz_package_is_locked_to_what_the_crate_is_locked_to() {
-    let packages = |path: &str| -> BTreeMap<String, BTreeSet<String>> {
-        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for package in toml(path)["package"].as_array().expect("packages") {
-            let text = |key: &str| package[key].as_str().expect("a text").to_owned();
-            found.entry(text("name")).or_default().insert(text("version"));
-        }
-        found
-    };
-    let (own, fuzz) = (packages("Cargo.lock"), packages("tests/fuzz/Cargo.lock"));
-    let known = ["smsfleet-fuzz", "libfuzzer-sys", "arbitrary"];
-    for (name, versions) in fuzz.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
-        let locked = own.get(name).unwrap_or_else(|| panic!("{name} is no dependency of the crate"));
-        assert!(versions.is_subset(locked), "{name} is locked to {versions:?} for fuzzing, and to {locked:?} else");
-    }
-    // What the targets use beside the crate, the crate's own tests use too: the same, with the same features at least.
-    let (crate_manifest, manifest) = (toml("Cargo.toml"), toml("tests/fuzz/Cargo.toml"));
-    for name in manifest["dependencies"].as_table().expect("dependencies").keys().filter(|name| *name != "smsfleet") {
-        let is_used = ["dependencies", "dev-dependencies"].iter().any(|table| crate_manifest[*table].get(name).is_some());
-        assert!(is_used || name == "libfuzzer-sys", "{name} is no dependency of the crate");
     }
 }
