@@ -361,11 +361,7 @@ const SHOWN: &[Shown] = &[
         &["tests/conformance/cql/rows.rs::batches_are_listed_over_days_and_shards"],
     ),
     (105, "a callback of many receipts has one that cannot be read", &["src/adapters/http/receipt.rs::all_or_nothing"]),
-    (
-        107,
-        "one person is looked for in a very large batch",
-        &["src/statistics/tests.rs::a_number_is_explained_by_its_own_lines"],
-    ),
+    (107, "one person is looked for in a very large batch", &["src/statistics/tests.rs::a_number_is_explained_by_its_own_lines"]),
     (
         108,
         "a number stands in many records, also of different ranges",

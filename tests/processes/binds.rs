@@ -57,7 +57,7 @@ fn receipts_come_in_by_the_gateways_sessions_when_no_deliverer_is_left() {
     assert_eq!(fleet.terminate(at).1, Some(0));
     assert!(provider.get().report().receipts.waiting > 0, "receipts are still to come");
     fleet.until("all receipts are counted", |fleet| {
-        count(&fleet.run(&["report", &batch, "--json"]).json(), "/settlement/deliveries/delivered") == RECIPIENTS
+        count(&fleet.ask(&["report", &batch, "--json"]), "/settlement/deliveries/delivered") == RECIPIENTS
     });
     assert_eq!(provider.get().report().sessions.bound, 1, "the gateway's own session alone");
 }

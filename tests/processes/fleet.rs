@@ -143,9 +143,24 @@ impl Fleet {
         self.until("all processes are alive", |fleet| fleet.alive().len() == wanted);
     }
 
+    /// The answer of a command that only reads. It is asked again as long as it says that it may be: a server that was just
+    /// restarted, or a busy machine, may be silent for longer than a command waits.
+    pub fn ask(&self, arguments: &[&str]) -> Value {
+        let begun = Instant::now();
+        loop {
+            let said = self.run(arguments);
+            let answer = said.json();
+            if answer["error"].is_null() {
+                return answer;
+            }
+            assert!(answer["error"]["retryable"] == true && begun.elapsed() < DEADLINE, "{said:?}");
+            eprintln!("asked again: {}", answer["error"]["detail"]);
+        }
+    }
+
     /// `smsfleet fleet`.
     pub fn view(&self) -> Value {
-        self.run(&["fleet", "--json"]).ended(0).json()
+        self.ask(&["fleet", "--json"])
     }
 
     /// Sheets of the living.

@@ -64,7 +64,7 @@ fn two_leaders_at_once_do_no_harm() {
         fleet.signal(at, "CONT");
     }
     fleet.until("the batch has ended", |fleet| fleet.delivery(&batch) == "COMPLETED_SUCCEEDED");
-    let report = fleet.run(&["report", &batch, "--json"]).json();
+    let report = fleet.ask(&["report", &batch, "--json"]);
     assert_eq!(count(&report, "/settlement/outcomes/accepted"), 3_000, "{report}");
     let counted = provider.get().report();
     assert_eq!((counted.complete_messages, counted.repeated_numbers), (3_000, 0), "{counted:?}");

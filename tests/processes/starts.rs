@@ -81,7 +81,7 @@ fn a_deliverer_that_is_told_to_stop_leaves_nobody_in_doubt() {
         fleet.start("deliver");
     }
     fleet.until("the batch has ended", |fleet| fleet.delivery(&batch) == "COMPLETED_SUCCEEDED");
-    let report = fleet.run(&["report", &batch, "--json"]).json();
+    let report = fleet.ask(&["report", &batch, "--json"]);
     assert_eq!(count(&report, "/settlement/outcomes/accepted"), 8_000, "{report}");
     assert_eq!(provider.get().report().repeated_numbers, 0);
     // Everybody leaves in order: no sheet stays behind.
