@@ -94,6 +94,7 @@ fn nobody_is_lost_and_nobody_gets_it_twice() {
     // A run that proved nothing fails: every kind of fault must have fired, and most people must have got their message.
     if seeds.end - seeds.start >= ENOUGH {
         assert!(all.accepted > 10_000, "too few messages were accepted: {all:?}");
+        assert!(all.quiet * 4 < all.runs, "in too many runs nobody was sent to: {all:?}");
         for (fault, times) in &all.faults {
             assert!(*times > 0, "the fault {fault} never fired");
         }

@@ -9,6 +9,7 @@ use smsfleet::model::account::Account;
 use smsfleet::model::answer::{Answer, NotNow};
 use smsfleet::model::code::Code;
 use smsfleet::model::id::{Msisdn, WorkerId};
+use smsfleet::model::lane::mix;
 use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::receipt::{Ending, Report, Rung};
 use smsfleet::model::text::split;
@@ -57,6 +58,7 @@ pub struct Known {
     pub acknowledged: BTreeMap<String, Rung>,
     /// Recipients that some receipt called delivered, acknowledged or not.
     pub delivered: BTreeSet<String>,
+    /// A hash of all that happened, in its order.
     pub trace: u64,
     /// What the operators did, to hold what arrives against.
     pub operators: Operators,
@@ -72,6 +74,13 @@ pub struct Known {
     pub restored: bool,
     next_id: u64,
     sinks: Vec<ReportSink>,
+}
+
+impl Known {
+    /// Takes something that happened into the trace.
+    pub fn follow(&mut self, what: u64) {
+        self.trace = mix(self.trace ^ what);
+    }
 }
 
 /// The provider. Shared by all processes.
@@ -184,7 +193,7 @@ impl Network {
             got.number = submit.number;
             got.accounts.insert(account.to_owned());
         }
-        known.trace = smsfleet::model::lane::mix(known.trace ^ now.as_micros() as u64 ^ submit.number.0 ^ u64::from(part) << 56);
+        known.follow(now.as_micros() as u64 ^ submit.number.0 ^ u64::from(part) << 56);
         (fate, format!("{id:X}"))
     }
 
@@ -230,6 +239,7 @@ impl Network {
                     tokio::time::sleep(Duration::from_secs(2)).await;
                 }
                 let mut known = network.known();
+                known.follow(network.clock.boot().as_micros() as u64 ^ number.0);
                 let best = known.acknowledged.entry(recipient).or_insert(rung);
                 *best = (*best).max(rung);
             });

@@ -77,6 +77,8 @@ const CALM: [u64; 8] = [5, 6, 7, 8, 17, 18, 26, 27];
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub runs: u64,
+    /// Runs in which nobody was sent to: the batch was canceled first, its list changed, or nobody in it had a number.
+    pub quiet: u64,
     pub accepted: u64,
     pub failed: u64,
     pub uncertain: u64,
@@ -88,6 +90,7 @@ pub struct Outcome {
 impl Outcome {
     pub fn add(&mut self, other: &Outcome) {
         self.runs += 1;
+        self.quiet += other.quiet;
         self.accepted += other.accepted;
         self.failed += other.failed;
         self.uncertain += other.uncertain;
@@ -190,7 +193,11 @@ impl Run {
     }
 
     pub(super) fn tell(&mut self, what: String) {
-        self.story.push(format!("{:>9.3?} {what}", self.shared.clock.boot()));
+        let line = format!("{:>9.3?} {what}", self.shared.clock.boot());
+        let mut known = self.shared.network.known();
+        line.bytes().for_each(|byte| known.follow(u64::from(byte)));
+        drop(known);
+        self.story.push(line);
     }
 
     pub(super) fn fire(&self, fault: &'static str) {
@@ -394,7 +401,10 @@ impl Run {
             oracle::check(&self.shared, &row, &batch, self.canceled.get(&id).copied(), &mut outcome).await?;
         }
         outcome.faults = self.shared.fired.lock().expect("not poisoned").clone();
-        outcome.trace = self.shared.network.known().trace;
+        let mut known = self.shared.network.known();
+        known.follow(self.shared.clock.boot().as_micros() as u64);
+        (outcome.trace, outcome.quiet) = (known.trace, u64::from(known.got.is_empty()));
+        drop(known);
         for process in self.processes.drain(..) {
             process.stop(&self.shared).await;
         }
