@@ -1,6 +1,7 @@
 //! Declaring a window: loads its recipients, checks what the law and the operator ask for, stores the declare, and only then
 //! makes the window ready to run.
 
+use super::declaring::Declaring;
 use super::followed::Followed;
 use super::lane::{Changed, Lane};
 use super::readings::Reading;
@@ -12,7 +13,7 @@ use crate::model::batch::SmsBatch;
 use crate::model::code::Code;
 use crate::model::id::WindowKey;
 use crate::model::lane::mix;
-use crate::model::ledger::{LedgerRefusal, OpenWindow};
+use crate::model::ledger::OpenWindow;
 use crate::model::limits::SEND_BY;
 use crate::model::outgoing::outgoing;
 use crate::model::pack::Message;
@@ -22,13 +23,13 @@ use crate::model::window::{Answered, RetryEntry};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::provider::Submit;
+use crate::runtime::erased;
 use crate::runtime::mutation::{self, Bug};
-use crate::runtime::{erased, metrics};
 
 /// What came of a turn.
 pub(super) enum Declared {
-    /// A window, declared, ready to run.
-    Window(Box<Job>),
+    /// A window with this name, which runs.
+    Window(u64),
     /// Nothing could be declared now.
     Nothing,
     /// The ledger refused.
@@ -37,24 +38,26 @@ pub(super) enum Declared {
     Lost,
 }
 
-/// Declares the next recipients of a lane for the account of a turn.
-pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> Result<Declared, StoreError> {
+/// Declares the next recipients of a lane for the account of a turn. The window runs as soon as that is stored.
+pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Result<Declared, StoreError> {
     let ctx = lane.ctx.clone();
     let (declared, declared_at) = (ctx.world.clock.boot(), ctx.world.clock.now());
-    let Some(account) = ctx.routes.get(&turn.account).map(|route| route.account.clone()) else { return Ok(Declared::Nothing) };
+    let Some(route) = ctx.routes.get(&turn.account).cloned() else {
+        return Err(StoreError::Corrupt(format!("account {} is not configured", turn.account)));
+    };
     if !within_hours(&*ctx.world.clock, &reading.row.batch, declared_at) {
         return Ok(Declared::Nothing);
     }
     let Ok(leg) = lane.held.row.next_leg(declared_at).cloned() else { return Ok(Declared::Nothing) };
     let (from, to) = (leg.declared, leg.len.min(leg.declared.saturating_add(turn.size)));
     let entries = lane.loader.entries(leg.id, from, to).await?;
-    let mut prepared = prepare(lane, &reading.row.batch, &account, &entries, leg.foreign).await?;
-    let mut window = OpenWindow {
+    let mut prepared = prepare(lane, &reading.row.batch, &route.account, &entries, leg.foreign).await?;
+    let window = OpenWindow {
         window: 0,
         leg: leg.id,
         from,
         to,
-        account: account.name.clone(),
+        account: route.account.name.clone(),
         declarer: ctx.worker,
         declared_at,
         send_by: declared_at.plus(SEND_BY),
@@ -63,41 +66,34 @@ pub(super) async fn declare(lane: &mut Lane, reading: &Reading, turn: &Turn) -> 
     if mutation::is_on(Bug::SendBeforeDeclare) {
         send_before(lane, &window, &entries, &mut prepared, declared).await?;
     }
-    // Loading may have taken long: the promise of a pause rests on the reading's age at the moment of the declare.
-    let (clock, number, mut stale) = (ctx.world.clock.clone(), lane.task.number, false);
-    let applied = lane
-        .change(|current| {
-            stale = !reading.is_fresh(&*clock);
-            if stale {
-                return Err(LedgerRefusal::OutOfDate);
-            }
-            window.window = current.version + 1;
-            current.row.declare(window.clone(), number, clock.now())
-        })
-        .await?;
-    match applied {
-        Changed::Done => {}
-        _ if stale => return Ok(Declared::Nothing),
-        Changed::Refused => return Ok(Declared::Refused),
-        Changed::Lost => return Ok(Declared::Lost),
-    }
-    window.window = lane.held.version;
-    let key = WindowKey { lane: lane.key, window: window.window };
-    let followed =
-        Followed::begin(key, &window, &entries, &lane.loader, lane.trace, ctx.world.clock.boot().saturating_sub(declared));
-    metrics::count(&metrics::DELIVER_WINDOWS, &["declared"], 1);
-    Ok(Declared::Window(Box::new(Job {
-        key,
-        followed,
+    let under_way = Declaring {
+        ctx,
+        route,
+        lane: lane.key,
+        held: lane.held.clone(),
+        number: lane.task.number,
+        reading,
+        turn,
         window,
+        // Only a batch that is followed has a trace.
+        packs: lane.trace.map(|_| lane.loader.packs_of(&entries)).unwrap_or_default(),
         entries,
-        submits: prepared.submits,
-        local: prepared.local,
+        prepared,
         declared,
         send_by,
-        hours: reading.row.batch.hours.clone(),
-        stop: lane.halt.clone(),
-    })))
+        trace: lane.trace,
+        halt: lane.halt.clone(),
+        ended: lane.ended.clone(),
+    };
+    let heard = under_way.begin();
+    // Its task ends without a word only when the process does.
+    let Ok(told) = heard.await else { return Ok(Declared::Lost) };
+    match lane.took(told.changing)? {
+        Changed::Done => Ok(Declared::Window(lane.held.version)),
+        _ if told.stale => Ok(Declared::Nothing),
+        Changed::Refused => Ok(Declared::Refused),
+        Changed::Lost => Ok(Declared::Lost),
+    }
 }
 
 /// What [`Bug::SendBeforeDeclare`] does: the window runs now, and its answers are there when it is declared.
@@ -113,7 +109,7 @@ async fn send_before(
     let key = WindowKey { lane: lane.key, window: window.window };
     let job = Job {
         key,
-        followed: Followed::begin(key, &window, entries, &lane.loader, None, std::time::Duration::ZERO),
+        followed: Followed::begin(key, &window, entries, Default::default(), None, std::time::Duration::ZERO),
         window,
         entries: entries.to_vec(),
         submits: std::mem::take(&mut prepared.submits),
@@ -136,10 +132,13 @@ fn local(entry: &RetryEntry, answer: Answer) -> Answered {
     Answered { seq: entry.seq, part, parts, answer }
 }
 
+/// What a window hands over, and what it need not.
 #[derive(Default)]
-struct Prepared {
-    submits: Vec<(Submit, u32)>,
-    local: Vec<Answered>,
+pub(super) struct Prepared {
+    /// Ascending by recipient, each with its segments.
+    pub(super) submits: Vec<(Submit, u32)>,
+    /// Answers that need no account.
+    pub(super) local: Vec<Answered>,
 }
 
 async fn prepare(

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::loader::Loader;
 use crate::model::id::{RecipientKey, WindowKey};
 use crate::model::ledger::OpenWindow;
 use crate::model::pack::PackKey;
@@ -37,14 +36,13 @@ impl Followed {
         key: WindowKey,
         window: &OpenWindow,
         entries: &[RetryEntry],
-        loader: &Loader,
+        packs: BTreeMap<u32, PackKey>,
         parent: Option<TraceParent>,
         ago: Duration,
     ) -> Followed {
         let mut span = Span::begun(Piece::Window(key), parent, ago);
-        let (mut packs, mut again) = (BTreeMap::new(), vec![]);
+        let mut again = vec![];
         if span.is_followed() {
-            packs = loader.packs_of(entries);
             again.extend(entries.iter().filter(|entry| entry.tries > 0 || window.leg != 0).map(|entry| entry.seq));
             span.note("lane", u32::from(key.lane.lane));
             span.note("window", key.window);

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use super::context::Delivery;
-use super::declare::within_hours;
+use super::declare::{Declared, within_hours};
+use super::declaring::Changing;
 use super::ending::{self, Plan};
 use super::judge::{judge, ripe_after};
 use super::loader::Loader;
 use super::readings::Reading;
 use super::turns::{Seat, Turn};
-use super::window::{self, Ended};
+use super::window::Ended;
 use crate::model::id::{LaneKey, TaskCode};
 use crate::model::ledger::{Ledger, LedgerRefusal};
 use crate::model::limits::LANE_WINDOWS_MAX;
@@ -108,11 +108,12 @@ pub async fn serve(
             let mut lane =
                 Lane { ctx, key, task, held, loader, trace, view, mine: BTreeSet::new(), ended, halt: CancellationToken::new() };
             lane.show();
+            // Also when this is dropped: what is being declared then is not handed over.
+            let _halt = lane.halt.clone().drop_guard();
             let claim =
                 Claim { tenant: reading.row.batch.tenant.clone(), priority: reading.row.batch.priority, batch: key.batch };
             let seat = lane.ctx.turns.enter(claim, reading.row.batch.provider_type.clone());
             let end = lane.work(&seat, &mut ends, &stop).await.unwrap_or_else(LaneEnd::Broken);
-            lane.halt.cancel();
             lane.show();
             lane.lock_view().moved = None;
             end
@@ -225,7 +226,7 @@ impl Lane {
                         () = tokio::time::sleep(crate::model::limits::BATCH_READING_EVERY) => None,
                     };
                     if let Some(turn) = turn
-                        && !self.declare(seat, reading, turn).await?
+                        && !self.declare(reading, turn).await?
                     {
                         return Ok(LaneEnd::Lost);
                     }
@@ -349,9 +350,14 @@ impl Lane {
     ) -> Result<Changed, StoreError> {
         let (ledgers, chance) = (self.ctx.stores.ledgers.clone(), self.ctx.world.chance.clone());
         let held = Some(self.held.clone());
-        let changed =
+        let changing =
             change_from(&*ledgers, self.key, &*chance, held, |current| decide(current).map_err(|_| Box::new(current.clone())));
-        match changed.await {
+        self.took(changing.await)
+    }
+
+    /// Holds the row as it is after a change.
+    pub(super) fn took(&mut self, changing: Changing) -> Result<Changed, StoreError> {
+        match changing {
             Ok(Ok(held)) => {
                 self.held = held;
                 self.show();
@@ -372,40 +378,15 @@ impl Lane {
         }
     }
 
-    async fn declare(&mut self, seat: &Seat, reading: Reading, turn: Turn) -> Result<bool, StoreError> {
-        let declared = super::declare::declare(self, &reading, &turn).await;
-        match declared {
-            Ok(super::declare::Declared::Window(job)) => {
-                if job.window.len() < turn.size {
-                    seat.unused(&turn.account, turn.size - job.window.len());
-                }
-                let Some(route) = self.ctx.routes.get(&turn.account).cloned() else {
-                    return Err(StoreError::Corrupt(format!("account {} is not configured", turn.account)));
-                };
-                let (ctx, ended, name) = (self.ctx.clone(), self.ended.clone(), job.window.window);
+    /// False when the lane is somebody else's now.
+    async fn declare(&mut self, reading: Reading, turn: Turn) -> Result<bool, StoreError> {
+        match super::declare::declare(self, reading, turn).await? {
+            Declared::Window(name) => {
                 self.mine.insert(name);
-                let open = self.ctx.windows.token();
-                self.ctx.tasks.spawn("window", async move {
-                    let _open = open;
-                    let lines = job.followed.lines();
-                    let end = window::run(ctx, route, *job).instrument(lines).await;
-                    // Nobody listens when the lane was given up: the answers are durable all the same.
-                    let _ = ended.send((name, end));
-                });
                 Ok(true)
             }
-            Ok(super::declare::Declared::Nothing | super::declare::Declared::Refused) => {
-                seat.unused(&turn.account, turn.size);
-                Ok(true)
-            }
-            Ok(super::declare::Declared::Lost) => {
-                seat.unused(&turn.account, turn.size);
-                Ok(false)
-            }
-            Err(error) => {
-                seat.unused(&turn.account, turn.size);
-                Err(error)
-            }
+            Declared::Nothing | Declared::Refused => Ok(true),
+            Declared::Lost => Ok(false),
         }
     }
 

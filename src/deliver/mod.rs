@@ -2,7 +2,7 @@
 //!
 //! The worker owns the queue's `recv` and never waits for work ([`worker`]). For each lane it serves it runs one task
 //! ([`lane`]) that owns the lane's ledger: it waits for its turn ([`turns`]), loads the next recipients ([`loader`]),
-//! declares them as a window, and only then lets them be sent ([`window`]). A window that has ended is sorted out and
+//! declares them as a window ([`declaring`]), and only then lets them be sent ([`window`]). A window that has ended is sorted out and
 //! closed ([`ending`]); one that a dead owner left open is judged ([`judge`]).
 //!
 //! Architecture invariant: nothing is handed to an account but by [`window::run`], and that runs only after the declare
@@ -11,6 +11,7 @@
 pub mod context;
 mod counts;
 pub mod declare;
+mod declaring;
 pub mod ending;
 mod followed;
 pub mod judge;

@@ -40,13 +40,28 @@ pub struct Seat {
     ticket: u64,
 }
 
-/// A turn: so many recipients may be declared for this account.
-#[derive(Debug)]
+/// A turn: so many recipients may be declared for this account. Dropping it gives back what no window took.
 pub struct Turn {
     /// The account.
     pub account: String,
-    /// Recipients at most; [`Seat::unused`] gives the rest back.
+    /// Recipients at most.
     pub size: u32,
+    turns: Arc<Turns>,
+}
+
+impl Turn {
+    /// A window took so many recipients of it, and says itself when it has closed.
+    pub fn taken(mut self, recipients: u32) {
+        self.size = self.size.saturating_sub(recipients);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.size > 0 {
+            self.turns.closed(&self.account, self.size);
+        }
+    }
 }
 
 impl Turns {
@@ -104,7 +119,7 @@ impl Turns {
     }
 
     /// The turn of `ticket`, if it is its turn and an account has room.
-    fn try_take(&self, ticket: u64, most: u32) -> Option<Turn> {
+    fn try_take(self: &Arc<Self>, ticket: u64, most: u32) -> Option<Turn> {
         let mut state = self.state();
         let (claim, provider_type) = state.lanes.get(&ticket)?.clone();
         let rivals: Vec<(u64, Claim)> = state
@@ -125,7 +140,7 @@ impl Turns {
         state.waiting.remove(&ticket);
         drop(state);
         self.changed.notify_waiters();
-        Some(Turn { account, size })
+        Some(Turn { account, size, turns: self.clone() })
     }
 
     /// The account with the most room, of those that are up and may send now, and the size of a window of up to `most` there.
@@ -177,11 +192,6 @@ impl Seat {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
-    }
-
-    /// Gives back what a turn allowed and the window did not take.
-    pub fn unused(&self, account: &str, recipients: u32) {
-        self.turns.closed(account, recipients);
     }
 }
 

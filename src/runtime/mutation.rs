@@ -64,6 +64,8 @@ bugs! {
     LostWakeUp,
     /// A worker that stops does not wait for the answers of lanes that it gave back before.
     ForgetGivenBack,
+    /// A declare whose answer nobody waits for any more is left as it is.
+    LeaveDeclared,
     /// A batch is finished while windows are open.
     FinishOpen,
     /// After a restore, what was answered "not now" before the backup is sent again.
