@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::model::answer::{Answer, NotNow};
-use crate::model::id::{BatchId, LaneKey};
+use crate::model::id::{BatchId, LaneKey, WorkerId};
 use crate::model::ledger::Ledger;
 use crate::model::pack::{PackHead, PackKey, SmsDeliveryPack};
 use crate::model::window::Answered;
@@ -30,6 +30,8 @@ pub enum Fate {
     StoredLate(Duration),
     /// It is not answered, and arrives at the store only after this long.
     Unanswered(Duration),
+    /// It is stored and not answered, and another worker claims the lane before anybody can look.
+    Overtaken,
 }
 
 /// How long a ledger takes to be read or changed: others go on meanwhile.
@@ -68,6 +70,12 @@ impl ControlRows<LaneKey, Ledger> for Declares {
             Some(Fate::StoredLate(time)) => {
                 tokio::time::sleep(time).await;
                 self.inner.replace(key, expected, row, nonce).await
+            }
+            Some(Fate::Overtaken) => {
+                assert_eq!(self.inner.replace(key, expected, row, nonce).await, Ok(Cas::Applied));
+                let claimed = row.claim(WorkerId(99), row.task_number).expect("it is open");
+                assert_eq!(self.inner.replace(key, expected + 1, &claimed, !nonce).await, Ok(Cas::Applied));
+                Err(StoreError::Unknown("no answer".into()))
             }
             Some(Fate::Unanswered(time)) => {
                 let (inner, row, late) = (self.inner.clone(), row.clone(), self.late.clone());

@@ -55,6 +55,49 @@ async fn a_declare_that_is_refused_late_sends_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lane_given_up_in_the_middle_of_a_declare_leaves_nobody_in_doubt_and_takes_no_rate_with_it() {
+    let bed = Bed::new(WINDOW).await;
+    let worker = bed.idle(1);
+    let partition = tokens_of(bed.row().await.task_code(), LANE, &bed.ledger().await)[0].0;
+    // More often than windows of this size fit into what may be open.
+    for _ in 0..4 {
+        bed.next_declare(Fate::StoredLate(Duration::from_secs(3)));
+        bed.give_all(&worker).await;
+        tokio::time::sleep(MOMENT).await;
+        worker.queue.push(QueueEvent::Revoked(vec![partition]));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    // And while their packs are read.
+    *bed.packs.time.lock().expect("not poisoned") = Duration::from_secs(3);
+    for _ in 0..4 {
+        bed.give_all(&worker).await;
+        tokio::time::sleep(MOMENT).await;
+        worker.queue.push(QueueEvent::Revoked(vec![partition]));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    *bed.packs.time.lock().expect("not poisoned") = Duration::ZERO;
+    assert!(bed.got().is_empty(), "nobody is handed over for a lane that was given up");
+    bed.give_all(&worker).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(bed.until_done().await.totals.accepted, u64::from(WINDOW));
+    assert!(begun.elapsed() < SEND_BY, "nothing had to be waited for: {:?}", begun.elapsed());
+    assert_eq!(bed.judged().await, 0);
+    bed.once_each(0..WINDOW);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_declare_that_was_stored_overtaken_and_never_answered_leaves_nobody_in_doubt() {
+    let bed = Bed::new(WINDOW).await;
+    bed.next_declare(Fate::Overtaken);
+    let worker = bed.worker(1).await;
+    assert_eq!(bed.until_done().await.totals.accepted, u64::from(WINDOW));
+    assert_eq!(bed.judged().await, 0);
+    bed.once_each(0..WINDOW);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_of_a_replaced_owner_count_and_nobody_of_them_is_sent_again() {
     let bed = resending(4 * WINDOW).await;
     bed.answers_after(Duration::from_secs(8));

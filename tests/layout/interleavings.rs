@@ -14,6 +14,7 @@ const SHOWN: &[Shown] = &[
         &[
             "src/deliver/owners_tests.rs::a_declare_that_arrives_behind_its_successors_changes_nothing",
             "src/deliver/owners_tests.rs::a_declare_that_is_refused_late_sends_nobody",
+            "src/deliver/owners_tests.rs::a_declare_that_was_stored_overtaken_and_never_answered_leaves_nobody_in_doubt",
             "src/runtime/control.rs::a_change_is_applied_once_whatever_the_store_answers",
             "src/runtime/control.rs::who_was_overtaken_while_unanswered_holds_nothing",
             "tests/conformance/control.rs::of_many_racers_one_wins_each_round",
@@ -269,6 +270,7 @@ const SHOWN: &[Shown] = &[
         24,
         "a partition is revoked while answers take a minute",
         &[
+            "src/deliver/owners_tests.rs::a_lane_given_up_in_the_middle_of_a_declare_leaves_nobody_in_doubt_and_takes_no_rate_with_it",
             "src/deliver/owners_tests.rs::a_revoked_partition_is_let_go_within_a_second_however_long_answers_take",
             "src/prepare/tests.rs::a_revoked_partition_is_released_within_a_second_and_its_range_is_free",
             "tests/conformance/kafka/mod.rs::an_owner_that_does_not_let_go_is_not_waited_for_for_ever",
