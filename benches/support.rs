@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use smsfleet::adapters::secure::Secret;
+use smsfleet::adapters::secret::Secret;
 use smsfleet::batch::SmsBatchService;
 use smsfleet::model::batch::{BatchRow, SmsBatch};
 use smsfleet::model::id::BatchId;

@@ -280,6 +280,10 @@ PROCESS = {
         dict(id=7, title="How many tasks are alive?", unit="short", queries=[
             (f"sum by (instance) ({m('smsfleet_process_tasks')})", "{{instance}}"),
         ], description="Tasks of the runtime. A number that only grows is a leak."),
+        dict(id=8, title="Does any part stand still?", unit="s", steps=[(None, "green"), (60, "red")], queries=[
+            (f"max by (instance) ({m('smsfleet_process_silence_seconds')})", "{{instance}}"),
+        ], description="How long the part that owes a sign of life for longest has owed it: seconds, while all is well. At limits.standstill "
+            "/healthz says which, and the process is started again."),
     ],
 }
 

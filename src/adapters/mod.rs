@@ -9,6 +9,7 @@ pub mod memory;
 pub mod redis;
 pub mod rows;
 pub mod scylla;
+pub mod secret;
 pub mod secure;
 pub mod smpp;
 pub mod source;

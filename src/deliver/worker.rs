@@ -18,6 +18,7 @@ use crate::model::trace::TraceParent;
 use crate::ports::queue::{DeliveryQueue, QueueError, QueueEvent};
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::offsets::Offsets;
+use crate::runtime::pulse::{self, Turns};
 
 /// Lanes served at once, over all batches.
 const LANES_AT_ONCE: usize = 16;
@@ -60,24 +61,7 @@ pub async fn run(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, stop: Cancellati
     let (ended, mut ends) = mpsc::unbounded_channel();
     let mut worker =
         Worker { ctx: ctx.clone(), queue: queue.clone(), slots: BTreeMap::new(), partitions: BTreeMap::new(), ended };
-    let mut look_over = tokio::time::interval(LOOK_OVER);
-    look_over.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some((lane, end)) = ends.recv() => worker.lane_ended(lane, end).await,
-            event = queue.recv() => match event {
-                Ok(event) => worker.event(event, &mut ends).await,
-                Err(QueueError::Closed) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "the delivery queue does not answer");
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-            },
-            _ = look_over.tick() => worker.look_over().await,
-        }
-    }
+    pulse::watch("deliverer", Turns::Always, worker.work(&mut ends, &stop)).await;
     let until = Instant::now() + grace;
     worker.drain(&mut ends, until).await;
     queue.leave().await;
@@ -89,6 +73,29 @@ pub async fn run(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, stop: Cancellati
 }
 
 impl Worker {
+    /// Works until it is told to stop, or the queue is closed.
+    async fn work(&mut self, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>, stop: &CancellationToken) {
+        let queue = self.queue.clone();
+        let mut look_over = tokio::time::interval(LOOK_OVER);
+        look_over.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some((lane, end)) = ends.recv() => self.lane_ended(lane, end).await,
+                event = queue.recv() => match event {
+                    Ok(event) => self.event(event, ends).await,
+                    Err(QueueError::Closed) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "the delivery queue does not answer");
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                },
+                _ = look_over.tick() => self.look_over().await,
+            }
+        }
+    }
+
     async fn event(&mut self, event: QueueEvent<SmsBatchPartitionTask>, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>) {
         match event {
             QueueEvent::Assigned(partitions) => {
@@ -152,7 +159,7 @@ impl Worker {
             holds.lanes.insert(key);
         });
         let task = self.ctx.tasks.spawn("lane", async move {
-            let end = serve(ctx, key, task, view, trace, lane_stop).await;
+            let end = pulse::watch("lane", Turns::WhenWoken, serve(ctx, key, task, view, trace, lane_stop)).await;
             let _ = ended.send((key, end));
         });
         slot.running = Some(Running { task, stop });

@@ -68,7 +68,7 @@ pub struct SmsBatch {
     /// A lane has at least this many recipients; 0 gives every batch 128 lanes.
     pub min_recipients_per_lane: u32,
     /// When it may be sent, by the wall clock of a zone; `None` for always. Narrows the hours of the accounts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::schedule::stored_hours")]
     pub hours: Option<SendingHours>,
     /// Parameters that opened links carry to the long link, beside or instead of the configured ones of the same name. Not
     /// written when there are none: the digest of a request from before stays what it was.

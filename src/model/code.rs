@@ -73,6 +73,7 @@ codes! {
     ServerLogin = "SF-4010", 401, false, "a server that the fleet needs refuses the login", "check the user, the password and the mechanism in the settings named";
     ServerTls = "SF-4011", 502, false, "no safe connection to a server that the fleet needs", "check its certificate and the authorities in the setting named";
     ServerSchema = "SF-4012", 503, false, "tables or topics are missing, or were made by another version", "run `smsfleet migrate` with this version";
+    Standstill = "SF-4013", 503, false, "a part of the process stands still", "let it be started again, and report this with the log";
     ProviderRefused = "SF-5001", 502, false, "the provider refused the message for good", "see the provider's code";
     ProviderNoAnswer = "SF-5002", 504, false, "the message was handed over and never answered", "ask the provider, or let a receipt settle it";
     ProviderTransient = "SF-5003", 503, true, "the provider refused for now, too often", "retry the batch later";

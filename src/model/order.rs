@@ -27,7 +27,7 @@ pub enum RetryWhat {
 
 /// A filter of recipients; what is empty lets everybody through.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct RetryFilter {
     /// Codes they failed with.
     pub codes: Vec<Code>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::lane::mix;
 use super::time::Timestamp;
@@ -55,7 +55,8 @@ pub fn start_decision(
     StartDecision::Start
 }
 
-/// When an account may send, by the wall clock of a zone.
+/// When an account may send, by the wall clock of a zone. Whoever writes one by hand is told of a wrong key; stored ones are read by
+/// [`stored_hours`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendingHours {
@@ -67,6 +68,20 @@ pub struct SendingHours {
     pub to: u16,
     /// IANA name of the zone, such as `"Asia/Shanghai"`.
     pub zone: String,
+}
+
+/// Reads hours that are stored in a batch, which a later version may have given more keys.
+pub fn stored_hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SendingHours>, D::Error> {
+    #[derive(Deserialize)]
+    struct Stored {
+        #[serde(with = "minute_of_day")]
+        from: u16,
+        #[serde(with = "minute_of_day")]
+        to: u16,
+        zone: String,
+    }
+    let stored = Option::<Stored>::deserialize(deserializer)?;
+    Ok(stored.map(|Stored { from, to, zone }| SendingHours { from, to, zone }))
 }
 
 impl std::fmt::Display for SendingHours {

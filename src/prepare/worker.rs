@@ -25,6 +25,7 @@ use crate::model::trace::TraceParent;
 use crate::ports::StoreError;
 use crate::ports::queue::{PrepareQueue, QueueError, QueueEvent};
 use crate::runtime::offsets::Offsets;
+use crate::runtime::pulse::{self, Turns};
 use crate::runtime::retry::Schedule;
 use crate::runtime::task::spawn;
 
@@ -38,21 +39,7 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(1);
 /// Runs a preparer until `stop` is cancelled, or the queue is closed; then gives its ranges back and leaves the queue.
 pub async fn run(tools: Arc<Tools>, queue: Arc<PrepareQueue>, stop: CancellationToken) {
     let mut worker = Worker::new(tools, queue);
-    loop {
-        worker.start_waiting();
-        worker.commit().await;
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some((id, ended)) = worker.running.next(), if !worker.running.is_empty() => worker.ended(id, ended).await,
-            () = overdue(worker.revoked.first().map(|revoked| revoked.until)) => worker.abort_overdue().await,
-            event = next_event(&*worker.queue, worker.queue_again_at) => match event {
-                Ok(event) => worker.apply(event).await,
-                Err(QueueError::Closed) => break,
-                Err(error @ QueueError::Unavailable(_)) => worker.queue_failed(&error),
-            },
-        }
-    }
+    pulse::watch("preparer", Turns::WhenWoken, worker.work(&stop)).await;
     worker.drain().await;
 }
 
@@ -127,6 +114,25 @@ impl Worker {
         }
     }
 
+    /// Works until it is told to stop, or the queue is closed.
+    async fn work(&mut self, stop: &CancellationToken) {
+        loop {
+            self.start_waiting();
+            self.commit().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some((id, ended)) = self.running.next(), if !self.running.is_empty() => self.ended(id, ended).await,
+                () = overdue(self.revoked.first().map(|revoked| revoked.until)) => self.abort_overdue().await,
+                event = next_event(&*self.queue, self.queue_again_at) => match event {
+                    Ok(event) => self.apply(event).await,
+                    Err(QueueError::Closed) => return,
+                    Err(error @ QueueError::Unavailable(_)) => self.queue_failed(&error),
+                },
+            }
+        }
+    }
+
     fn queue_failed(&mut self, error: &QueueError) {
         tracing::warn!(%error, "the preparation queue is waited for");
         self.queue_again_at = Some(Instant::now() + self.queue_waits.next_delay().unwrap_or_default());
@@ -163,7 +169,8 @@ impl Worker {
             let Some((task, tokens, trace)) = self.waiting.remove(place) else { return };
             self.last_id += 1;
             let (id, stop) = (self.last_id, CancellationToken::new());
-            let handle = spawn("prepare", carry_out(Arc::clone(&self.tools), task.clone(), trace, stop.clone()));
+            let work = carry_out(Arc::clone(&self.tools), task.clone(), trace, stop.clone());
+            let handle = spawn("prepare", pulse::watch("preparation task", Turns::WhenWoken, work));
             self.tasks.insert(id, Running { task, tokens, stop, abort: handle.abort_handle() });
             self.running.push(handle.map(move |ended| (id, ended)).boxed());
         }

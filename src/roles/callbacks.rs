@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::accounts::HttpAccounts;
 use crate::adapters::http::HttpAccount;
+use crate::adapters::secret::Secret;
 use crate::model::code::{Code, Fault};
 use crate::model::inbound::Inbound;
 use crate::model::limits::REPORTS_PER_INTAKE;
@@ -71,8 +72,8 @@ impl Callbacks {
             CallbackKind::Inbound => HttpAccount::inbound_token,
         };
         let digest_of = |text: &str| digest([text.as_bytes()]);
-        let knows = |token: &str| {
-            !token.is_empty() && callback.token.as_deref().is_some_and(|given| digest_of(given) == digest_of(token))
+        let knows = |token: Secret| {
+            !token.is_empty() && callback.token.as_deref().is_some_and(|given| digest_of(given) == digest_of(token.expose()))
         };
         let known = self.http.get(&callback.account).filter(|account| token(account).is_some_and(knows));
         known

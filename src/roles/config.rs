@@ -383,11 +383,19 @@ pub struct LimitsConfig {
     /// Seconds that answers are waited for when the process is told to stop.
     #[serde(with = "seconds")]
     pub drain: Duration,
+    /// Seconds without a sign of life after which a part of the process stands still, and `/healthz` says so.
+    #[serde(with = "seconds")]
+    pub standstill: Duration,
 }
 
 impl Default for LimitsConfig {
     fn default() -> LimitsConfig {
-        LimitsConfig { prepare_tasks: 0, store_cache_mb: 64, drain: Duration::from_secs(15) }
+        LimitsConfig {
+            prepare_tasks: 0,
+            store_cache_mb: 64,
+            drain: Duration::from_secs(15),
+            standstill: Duration::from_secs(120),
+        }
     }
 }
 

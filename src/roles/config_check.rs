@@ -1,5 +1,7 @@
 //! What no type can say of a configuration: limits, relations between keys, and that a cluster is named as a whole.
 
+use std::time::Duration;
+
 use super::config::{Config, Protocol};
 use super::reach::is_store;
 use crate::model::limits::PARTS_MAX;
@@ -45,8 +47,15 @@ impl Config {
         if serve.body_kb == 0 || serve.requests_per_second == 0 || serve.connections == 0 {
             refuse("serve".into(), "its limits are at least 1");
         }
-        if [serve.request_timeout, serve.head_timeout, serve.stall_timeout].iter().any(std::time::Duration::is_zero) {
+        if [serve.request_timeout, serve.head_timeout, serve.stall_timeout].iter().any(Duration::is_zero) {
             refuse("serve".into(), "its times are more than 0 seconds");
+        }
+        // Whatever waits for a server is woken by its time-out, and Kafka's client gives a message up after half a minute.
+        let redis = &self.redis;
+        let waits = [self.scylla.request_timeout, self.scylla.connect_timeout, redis.connect_timeout, redis.response_timeout];
+        let longest = waits.into_iter().max().unwrap_or_default();
+        if self.limits.standstill < Duration::from_secs(60) || self.limits.standstill <= longest.saturating_mul(2) {
+            refuse("limits.standstill".into(), "is at least 60 seconds, and more than twice every time-out of a server");
         }
         if self.sources.expanded_mb == 0 {
             refuse("sources.expanded_mb".into(), "is at least 1");

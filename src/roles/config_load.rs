@@ -9,6 +9,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::config::Config;
+use super::reach::FILE_KEYS;
 
 /// Keys of the environment begin with this; `__` stands for the dot between tables.
 pub const ENVIRONMENT: &str = "SMSFLEET_";
@@ -276,18 +277,25 @@ fn told(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}, column {}: {}", last.chars().count() + 1, error.message())
 }
 
-/// Replaces `password_file = "…"` by `password` with the file's first line.
+/// Replaces `password_file = "…"` by `password` with the file's first line, and where that came from: some secrets are looked up
+/// again when they are needed.
 fn read_secret_files(dict: &mut Dict, folder: &Path, place: &str, prefix: &str, problems: &mut Vec<Problem>) {
     for secret in SECRETS {
         let Some(value) = dict.remove(&format!("{secret}_file")) else { continue };
         let key = format!("{prefix}{secret}_file");
         let read = match as_text(&value) {
-            Some(path) => std::fs::read_to_string(folder.join(path)).map_err(|error| format!("cannot be read: {error}")),
+            Some(path) => {
+                let path = folder.join(path);
+                let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot be read: {error}"));
+                text.map(|text| (path, text))
+            }
             None => Err("must be a path".into()),
         };
         match read {
-            Ok(text) => {
-                dict.insert(secret.to_owned(), Value::from(text.lines().next().unwrap_or_default()));
+            Ok((path, text)) => {
+                let parts = [path.to_string_lossy().into_owned(), key, text.lines().next().unwrap_or_default().to_owned()];
+                let held: Dict = FILE_KEYS.map(str::to_owned).into_iter().zip(parts.map(Value::from)).collect();
+                dict.insert(secret.to_owned(), Value::from(held));
             }
             Err(text) => problems.push(Problem { place: place.to_owned(), key, text }),
         }

@@ -72,6 +72,8 @@ fn secrets_come_from_files_and_are_never_printed() {
     assert_eq!(config.accounts["main"].smpp.password.expose(), "geheim");
     let printed = toml::to_string(&config).expect("it is written");
     assert!(!printed.contains("geheim") && printed.contains("***"), "{printed}");
+    let shown = toml::to_string(&config).expect("it is written");
+    assert!(!shown.contains("geheim") && !shown.contains("secret.txt"), "{shown}");
     let wrong = with_file("[accounts.main.smpp]\npassword_file = 'nowhere.txt'", &[], &[]).expect_err("no such file");
     assert!(wrong[0].contains("accounts.main.smpp.password_file: cannot be read"), "{wrong:?}");
 }
@@ -199,4 +201,40 @@ fn relations_between_values_are_checked() {
     ] {
         assert!(keys.contains(&key), "{key} is not in {wrong:?}");
     }
+}
+
+#[test]
+fn a_secret_of_a_file_is_read_again_when_the_file_changes_wherever_the_file_was_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("fleet.toml");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+    write("fleet.toml", "[accounts.main.smpp]\npassword_file = 'a.txt'\n[accounts.other.http]\nsecret = 'plain'");
+    write("a.txt", "first");
+    write("b.txt", "first");
+    let named = ("SMSFLEET_ACCOUNTS__OTHER__SMPP__PASSWORD_FILE".to_owned(), folder.path().join("b.txt").display().to_string());
+    let loaded = load(&Sources { file: Some(file), environment: vec![named], flags: vec![] }).expect("it is valid");
+    let accounts = &loaded.config.accounts;
+    for name in ["main", "other"] {
+        assert_eq!(accounts[name].smpp.password.now().expose(), "first", "{name}");
+    }
+    write("a.txt", "the second");
+    write("b.txt", "the second");
+    for name in ["main", "other"] {
+        assert_eq!(accounts[name].smpp.password.now().expose(), "the second", "{name}");
+        assert_eq!(accounts[name].smpp.password.expose(), "first", "{name}: what was checked at the start");
+    }
+    assert_eq!(accounts["other"].http.secret.now().expose(), "plain");
+}
+
+#[test]
+fn a_process_is_given_more_time_without_a_sign_than_any_server_takes_to_time_out() {
+    let wrong = |text: &str| {
+        let config = with_file(text, &[], &[]).expect("it can be read");
+        config.check(&SystemClock).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong(""), [""; 0]);
+    assert_eq!(wrong("[limits]\nstandstill = 59.0"), ["limits.standstill"]);
+    assert_eq!(wrong("[limits]\nstandstill = 60.0"), [""; 0]);
+    assert_eq!(wrong("[redis]\nresponse_timeout = 60.0"), ["limits.standstill"]);
+    assert_eq!(wrong("[redis]\nresponse_timeout = 60.0\n[limits]\nstandstill = 121.0"), [""; 0]);
 }

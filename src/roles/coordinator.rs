@@ -18,6 +18,7 @@ use crate::dispatch::DispatchBatch;
 use crate::model::time::Timestamp;
 use crate::prepare::plan;
 use crate::runtime::job::Job;
+use crate::runtime::pulse::{self, Turns};
 use crate::runtime::task::Tasks;
 use crate::statistics::settle::MsgCallbackStatistic;
 use crate::statistics::syncer::StatisticsSyncer;
@@ -80,18 +81,19 @@ pub async fn run(edges: Edges, settings: Settings, tasks: Tasks, stop: Cancellat
     let sender = Sender::new(webhooks);
     let token = edges.world.chance.next();
     let now_leading = |since: Option<Timestamp>| *leading.lock().unwrap_or_else(PoisonError::into_inner) = since;
-    leader::run(edges.lease.clone(), token, terms, stop, |term| {
+    let leads = leader::run(edges.lease.clone(), token, terms, stop, |term| {
         now_leading(Some(edges.world.clock.now()));
         let (changes, sender, telling) = (changes.clone(), sender.clone(), term.clone());
         let told = tasks.spawn("webhooks", async move {
-            tokio::join!(changes.term(telling.clone()), sender.term(telling));
+            let changing = pulse::watch("webhooks' changes", Turns::Always, changes.term(telling.clone()));
+            tokio::join!(changing, pulse::watch("webhooks' calls", Turns::WhenWoken, sender.term(telling)));
         });
         let (scheduler, now_leading) = (&scheduler, &now_leading);
         async move {
-            scheduler.term(term).await;
+            pulse::watch("leader's jobs", Turns::Always, scheduler.term(term)).await;
             let _ = told.await;
             now_leading(None);
         }
-    })
-    .await;
+    });
+    pulse::watch("leadership", Turns::Always, leads).await;
 }

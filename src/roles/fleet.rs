@@ -19,6 +19,7 @@ use crate::ports::queue::{DeliveryQueue, PrepareQueue};
 use crate::prepare::tools::{Settings as PrepareSettings, Tools};
 use crate::prepare::worker;
 use crate::receipts::Intake;
+use crate::runtime::pulse::{self, Turns};
 use crate::runtime::task::Tasks;
 
 /// What can be set of the roles.
@@ -73,7 +74,8 @@ impl Fleet {
         let intake = ends.reports.map(|reports| {
             let (stores, world, routes) = (edges.stores.clone(), edges.world.clone(), edges.routes.clone());
             let intake = Intake::new(stores, world, routes, edges.tallies.clone(), Some(edges.webhooks.clone()));
-            watched("intake", &stop_intake, intake.run(reports, stop_intake.clone()).boxed())
+            let taking = pulse::watch("receipts' intake", Turns::Always, intake.run(reports, stop_intake.clone()));
+            watched("intake", &stop_intake, taking.boxed())
         });
         let mut workers = vec![];
         if let Some(leading) = ends.lead {

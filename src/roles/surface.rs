@@ -30,7 +30,7 @@ use crate::ports::{Stores, World};
 use crate::privacy::Eraser;
 use crate::runtime::calm::Calm;
 use crate::runtime::metrics::Exporter;
-use crate::runtime::task;
+use crate::runtime::{pulse, task};
 use crate::serve::fleet::{Callback, CallbackKind, CallbackReply, Defaults, Limits, Live, Surface};
 use crate::serve::{listen, router, socket};
 use crate::statistics::LiveAccount;
@@ -41,6 +41,9 @@ pub const COMMIT: &str = match option_env!("SMSFLEET_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };
+/// The version, as sheets have it: a build that stands for the next version says so.
+pub const VERSION: &str =
+    if cfg!(feature = "next-formats") { concat!(env!("CARGO_PKG_VERSION"), "+next") } else { env!("CARGO_PKG_VERSION") };
 /// How often rates that were set live are looked for.
 const RATES_EVERY: Duration = Duration::from_millis(500);
 /// A fleet that holds its folder and answers on its socket.
@@ -106,6 +109,7 @@ impl Holding {
         }
         let (edges, stop) = (self.embedded.edges.clone(), self.stop.clone());
         self.serving.push(task::spawn("live rates", follow_rates(edges, stop)));
+        self.serving.push(task::spawn("pulse", pulse::keep(config.limits.standstill, self.stop.clone())));
         self.serving.push(task::spawn("gauges", gauges(&self.embedded, exporter, self.stop.clone())));
         Ok(())
     }

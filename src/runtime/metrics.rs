@@ -58,6 +58,7 @@ metrics_table! {
     PROCESS_FILES = "smsfleet_process_open_files", Gauge, [], "Open file descriptors, sockets among them.";
     PROCESS_FILES_MAX = "smsfleet_process_open_files_limit", Gauge, [], "Open file descriptors that the process may have.";
     PROCESS_TASKS = "smsfleet_process_tasks", Gauge, [], "Tasks alive in the runtime.";
+    PROCESS_SILENCE = "smsfleet_process_silence_seconds", Gauge, [], "How long the part of the process that owes a sign of life for longest has owed it.";
     PREPARE_RECORDS = "smsfleet_prepare_records_total", Counter, ["result"], "Records read, by result: message, rejected, suppressed.";
     PREPARE_REJECTED = "smsfleet_prepare_rejected_total", Counter, ["code"], "Records that can never be sent, by code.";
     PREPARE_RANGES = "smsfleet_prepare_ranges_total", Counter, ["result"], "Ranges ended, by result: done, failed.";

@@ -14,6 +14,7 @@ pub mod moment;
 pub mod mutation;
 pub mod offsets;
 mod process;
+pub mod pulse;
 pub mod retry;
 pub mod short_code;
 pub mod signals;

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::metrics;
+use super::{metrics, pulse};
 
 /// Ticks of a second in which Linux tells processor time to programs, on every machine.
 const TICKS_PER_SECOND: u64 = 100;
@@ -21,6 +21,7 @@ pub(super) fn begin() {
 /// Sets the metrics of this process as it is now.
 pub(super) fn measure() {
     metrics::set(&metrics::PROCESS_CLOCK, &[], unix_now());
+    metrics::set(&metrics::PROCESS_SILENCE, &[], pulse::of_process().longest_silence() as f64);
     let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
     if let Some(bytes) = resident_bytes(&read("status")) {
         metrics::set(&metrics::PROCESS_MEMORY, &[], bytes as f64);

@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
 use crate::runtime::metrics::Exporter;
+use crate::runtime::pulse::{self, Pulses};
 
 /// What keeps a process from its work, by part; nothing when it can work.
 #[derive(Clone, Debug, Default)]
@@ -60,11 +61,28 @@ pub fn routes(health: Health, exporter: Exporter) -> Router {
     let not_here =
         || async { Problem::from(Fault::new(Code::NotFound, "this process serves /healthz, /readyz and /metrics only")) };
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(alive))
         .route("/readyz", get(|State(health): State<Health>| async move { readiness(health.ready()) }))
         .route("/metrics", get(move || async move { rendered(exporter.render()) }))
         .fallback(not_here)
         .with_state(health)
+}
+
+/// Answers whether this process lives.
+pub async fn alive() -> Response {
+    liveness(pulse::of_process())
+}
+
+/// The answer to whether a process lives: whether all its parts turn. What it waits for outside is no matter of this: a server
+/// that is away must not end all processes.
+fn liveness(pulses: &Pulses) -> Response {
+    match pulses.stall() {
+        None => "ok\n".into_response(),
+        Some(stall) => {
+            let what = format!("the {} has stood still for {} seconds", stall.name, stall.seconds);
+            Problem::from(Fault::new(Code::Standstill, what)).into_response()
+        }
+    }
 }
 
 /// The answer to whether a process is ready.
@@ -116,6 +134,21 @@ mod tests {
         let status = response.status();
         let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
         (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    #[tokio::test]
+    async fn a_process_with_a_part_that_stands_still_does_not_live_and_says_which_until_it_turns_again() {
+        let pulses = Pulses::of_test(120);
+        let pulse = pulses.thread("store's writer");
+        let router = |pulses: Pulses| Router::new().route("/healthz", get(move || async move { liveness(&pulses) }));
+        pulses.pass(119);
+        assert_eq!(ask(router(pulses.clone()), "/healthz").await, (StatusCode::OK, "ok\n".into()));
+        pulses.pass(1);
+        let (status, body) = ask(router(pulses.clone()), "/healthz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("SF-4013") && body.contains("the store's writer has stood still for 120 seconds"), "{body}");
+        pulse.turns();
+        assert_eq!(ask(router(pulses), "/healthz").await.0, StatusCode::OK);
     }
 
     #[tokio::test]

@@ -65,7 +65,7 @@ fn open_routes() -> Router<Arc<Surface>> {
         .route("/v1/receipts/{account}", post(callbacks::receipts).get(callbacks::receipts))
         .route("/v1/inbound/{account}", post(callbacks::inbound).get(callbacks::inbound))
         .route("/{code}", get(links::open))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(health::alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route(api::DOCUMENT, get(async || ([(header::CONTENT_TYPE, "application/json")], DESCRIBED.clone())))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,12 @@ impl Place {
 
     /// The binary with arguments, in the folder, untouched by the environment of who runs the tests.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_smsfleet"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_smsfleet")), arguments)
+    }
+
+    /// The same with another build of the binary.
+    pub fn command_of(&self, binary: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SMSFLEET_")) {
             command.env_remove(name);
         }

@@ -93,6 +93,8 @@ pub struct Fleet {
     /// Its processes; those that were killed are not among them.
     pub members: Vec<Member>,
     started: usize,
+    /// What further processes are started from.
+    pub binary: PathBuf,
 }
 
 impl Fleet {
@@ -112,7 +114,8 @@ impl Fleet {
             servers.redis,
         );
         place.write("smsfleet.toml", text);
-        let fleet = Fleet { place, servers, members: vec![], started: 0 };
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_smsfleet"));
+        let fleet = Fleet { place, servers, members: vec![], started: 0, binary };
         let migrated = fleet.run(&["migrate", "--json"]).ended(0).json();
         assert_eq!(migrated["topics_made"].as_array().map(Vec::len), Some(3), "{migrated}");
         fleet
@@ -127,7 +130,7 @@ impl Fleet {
     pub fn start(&mut self, role: &'static str) -> usize {
         self.started += 1;
         let log = self.place.path(&format!("{role}-{}.log", self.started));
-        let mut command = self.place.command(&[role]);
+        let mut command = self.place.command_of(&self.binary, &[role]);
         let file = std::fs::File::create(&log).expect("a log file");
         command.stderr(file.try_clone().expect("it is shared")).stdout(file).env("SMSFLEET_SERVE__LISTEN", "127.0.0.1:0");
         self.members.push(Member { role, running: Running::start(command), log });

@@ -9,3 +9,4 @@ mod kills;
 mod leader;
 mod starts;
 mod traced;
+mod upgrade;

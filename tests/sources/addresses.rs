@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
-use smsfleet::adapters::secure::Secret;
+use smsfleet::adapters::secret::Secret;
 use smsfleet::adapters::source::{ListSource, ObjectStoreConfig, ObjectStores, StoreKind};
 use smsfleet::model::code::Code;
 use smsfleet::ports::source::{Source, SourceSpec};

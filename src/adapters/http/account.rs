@@ -14,6 +14,7 @@ use super::config::HttpConfig;
 use super::inbound;
 use super::receipt;
 use super::request::{Requests, Try};
+use crate::adapters::secret::Secret;
 use crate::adapters::waiting::{self, Queue, Ticket, asked};
 use crate::model::account::{Account, LongMessage};
 use crate::model::answer::Answer;
@@ -90,9 +91,9 @@ impl HttpAccount {
         Ok(Arc::new(HttpAccount { core, tasks: Mutex::new(tasks) }))
     }
 
-    /// What a push of receipts must know; `None` when the account takes none.
-    pub fn receipts_token(&self) -> Option<&str> {
-        self.core.config.receipts.as_ref().map(|receipts| receipts.token.expose())
+    /// What a push of receipts must know at present; `None` when the account takes none.
+    pub fn receipts_token(&self) -> Option<Secret> {
+        self.core.config.receipts.as_ref().map(|receipts| receipts.token.now())
     }
 
     /// The receipts of one push, all or none. `InputInvalid` when any of them cannot be read, or the account takes none.
@@ -109,9 +110,9 @@ impl HttpAccount {
         receipts.map_or(("text/plain", ""), |receipts| (&receipts.reply_type, &receipts.reply))
     }
 
-    /// What a push of messages of people must know; `None` when the account takes none.
-    pub fn inbound_token(&self) -> Option<&str> {
-        self.core.config.inbound.as_ref().map(|inbound| inbound.token.expose())
+    /// What a push of messages of people must know at present; `None` when the account takes none.
+    pub fn inbound_token(&self) -> Option<Secret> {
+        self.core.config.inbound.as_ref().map(|inbound| inbound.token.now())
     }
 
     /// The messages of one push, all or none. `InputInvalid` when any of them cannot be read, or the account takes none.

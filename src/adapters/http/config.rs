@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapters::secure::Secret;
+use crate::adapters::secret::Secret;
 use crate::adapters::vendor::VendorClass;
 use crate::model::schedule::seconds;
 

@@ -55,7 +55,7 @@ pub fn read(config: &InboundConfig, body: &[u8], content_type: &str, received: T
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::secure::Secret;
+    use crate::adapters::secret::Secret;
 
     fn config() -> InboundConfig {
         InboundConfig { token: Secret::new("t"), ..InboundConfig::default() }

@@ -102,7 +102,7 @@ fn seconds(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::secure::Secret;
+    use crate::adapters::secret::Secret;
     use crate::model::id::Msisdn;
     use crate::model::receipt::Ending;
 

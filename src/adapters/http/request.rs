@@ -10,6 +10,7 @@ use super::answer::Reply;
 use super::config::HttpConfig;
 use super::template::{Escape, Name, Template, Values};
 use super::value::check_pointer;
+use crate::adapters::secret::Secret;
 use crate::adapters::secure;
 use crate::model::code::{Code, Fault};
 use crate::ports::provider::Submit;
@@ -32,7 +33,7 @@ pub struct Requests {
     content_type: HeaderValue,
     idempotency: Option<HeaderName>,
     sender: String,
-    secret: secure::Secret,
+    secret: Secret,
 }
 
 /// What one try brought back.
@@ -104,7 +105,8 @@ impl Requests {
     /// The request for some messages, or why there can be none.
     pub fn request(&self, messages: &[&Submit]) -> Result<Request, &'static str> {
         let key = request_key(messages);
-        let values = |message, key, items| Values { message, key, sender: &self.sender, secret: self.secret.expose(), items };
+        let secret = self.secret.now();
+        let values = |message, key, items| Values { message, key, sender: &self.sender, secret: secret.expose(), items };
         let items = if self.body.has(Name::Items) {
             let items: Vec<String> =
                 messages.iter().map(|message| self.item.fill(&values(Some(*message), &message.key, ""))).collect();

@@ -11,9 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{AnswerConfig, IdempotencyConfig, ReceiptConfig};
+use super::config::{AnswerConfig, IdempotencyConfig, InboundConfig, ReceiptConfig};
 use super::{HttpAccount, HttpConfig};
-use crate::adapters::secure::Secret;
+use crate::adapters::secret::Secret;
 use crate::adapters::system::SeededChance;
 use crate::model::account::{Account, Capabilities, LongMessage, ReceiptRules};
 use crate::model::answer::{Answer, NotNow};
@@ -309,12 +309,41 @@ async fn closing_leaves_nothing_unanswered() {
 }
 
 #[tokio::test]
+async fn a_changed_secret_is_in_the_next_request_and_a_changed_token_is_what_the_next_push_must_know() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        Secret::of_file(path, format!("{name}_file"), text.to_owned())
+    };
+    let rig = rig(|config| {
+        config.secret = file("secret", "first");
+        config.receipts = Some(ReceiptConfig { token: file("token", "t0k"), ..ReceiptConfig::default() });
+        config.inbound = Some(InboundConfig { token: file("inbound", "t1k"), ..InboundConfig::default() });
+    })
+    .await;
+    let tokens =
+        |rig: &Rig| [rig.account.receipts_token(), rig.account.inbound_token()].map(|token| token.map(|t| t.expose().to_owned()));
+    for (secret, receipts, inbound) in [("first", "t0k", "t1k"), ("the second", "t0k-new", "t1k-new")] {
+        for (name, text) in [("secret", secret), ("token", receipts), ("inbound", inbound)] {
+            file(name, text);
+        }
+        let given = rig.submit(0..1).await;
+        let came = rig.request().await;
+        assert!(came.head.contains(&format!("authorization: bearer {secret}")), "{}", came.head);
+        came.answer(200, "", &json!({"id": "x"})).await;
+        assert_eq!(all_answers(given).await, [accepted("x")]);
+        assert_eq!(tokens(&rig), [Some(receipts.to_owned()), Some(inbound.to_owned())]);
+    }
+}
+
+#[tokio::test]
 async fn receipts_are_read_as_configured() {
     let rig = rig(|config| {
         config.receipts = Some(ReceiptConfig { token: Secret::new("t0k"), ..ReceiptConfig::default() });
     })
     .await;
-    assert_eq!(rig.account.receipts_token(), Some("t0k"));
+    assert_eq!(rig.account.receipts_token().expect("it takes receipts").expose(), "t0k");
     assert_eq!(rig.account.receipt_reply(), ("application/json", r#"{"code":0}"#));
     let reports = rig.account.parse_receipts(br#"{"id":"x","status":"DELIVRD"}"#, "application/json").expect("it is one");
     assert_eq!((reports[0].message_id.as_str(), reports[0].received), ("x", Timestamp(7)));

@@ -7,7 +7,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use serde::{Deserialize, Serialize};
 
-use crate::adapters::secure::Secret;
+use crate::adapters::secret::Secret;
 use crate::model::schedule::seconds;
 
 /// Brokers, topics, and how they are entered. Not used at all while `brokers` is empty.

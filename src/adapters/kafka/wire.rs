@@ -26,9 +26,8 @@ pub fn task<T: DeserializeOwned>(body: Option<&[u8]>) -> Result<T, String> {
 
 /// A mark's body.
 pub fn mark_body(left: &Left) -> Vec<u8> {
-    let mut body = vec![MARK_VERSION];
-    serde_json::to_writer(&mut body, left).expect("a mark has only names as keys");
-    body
+    let json = serde_json::to_string(left).expect("a mark has only names as keys");
+    [&[MARK_VERSION], frame::text(json).as_bytes()].concat()
 }
 
 /// Reads a mark's body; `None` when it is no mark.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::client::Redis;
 use super::scripts::{BUDGET_GATHER, BUDGET_PUBLISH, BUDGET_REPORT};
 use crate::adapters::memory::budget::BudgetedPacks;
+use crate::adapters::rows::frame;
 use crate::model::throughput::{Load, WriteBudget};
 use crate::ports::budget::Budget;
 use crate::ports::{StoreError, World};
@@ -118,7 +119,7 @@ async fn lead(budget: RedisBudget, leader: Arc<Leader>) {
         let publish = leader.state().publish.take();
         if let Some(publish) = publish {
             let text = serde_json::to_string(&publish).unwrap_or_default();
-            let args = [text, KEPT.as_millis().to_string()];
+            let args = [frame::text(text), KEPT.as_millis().to_string()];
             if budget.redis.run::<i64>(&BUDGET_PUBLISH, &keys[1..], &args).await.is_err() {
                 // A newer one may have come in the meantime, and is the one to publish then.
                 leader.state().publish.get_or_insert(publish);

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::client::Redis;
 use super::credit::Credit;
 use super::scripts::{RATE_LOAD, RATE_STORE};
+use crate::adapters::rows::frame;
 use crate::model::rate_shared::{SharedRate, Visit};
 use crate::ports::rates::{Grant, RateView, Rates};
 use crate::ports::{StoreError, World};
@@ -156,7 +157,7 @@ impl Shared {
     /// Stores a state that was read under `sequence`; gives back the newer one when somebody was faster.
     async fn store(&self, account: &Account, sequence: &str, shared: &SharedRate) -> Result<Option<Stored>, StoreError> {
         let state = serde_json::to_string(shared).map_err(|error| StoreError::Corrupt(format!("an account's rate: {error}")))?;
-        let args = [sequence.to_owned(), state, KEPT.as_millis().to_string()];
+        let args = [sequence.to_owned(), frame::text(state), KEPT.as_millis().to_string()];
         let answer = self.redis.run(&RATE_STORE, std::slice::from_ref(&account.key), &args).await?;
         let (is_stored, sequence, state, seconds, micros): (u8, String, String, u64, u64) = answer;
         Ok((is_stored == 0).then(|| Stored { sequence, state, now: time(seconds, micros) }))

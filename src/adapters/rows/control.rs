@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::frame::{VERSION, corrupt};
+use super::frame::{VERSION, WRITTEN, corrupt};
 use crate::ports::StoreError;
 use crate::ports::control::Versioned;
 
@@ -15,9 +15,11 @@ const JSON_AT: usize = 17;
 /// Writes a control row.
 pub fn write<T: Serialize>(version: u64, nonce: u64, row: &T) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(512);
-    bytes.push(VERSION);
+    bytes.push(WRITTEN);
     bytes.extend_from_slice(&version.to_be_bytes());
     bytes.extend_from_slice(&nonce.to_be_bytes());
+    #[cfg(feature = "next-formats")]
+    let row = &super::next::Next(row);
     serde_json::to_writer(&mut bytes, row).expect("a control row has only names as keys");
     bytes
 }

@@ -8,12 +8,17 @@
 //! Version N reads what N + 1 adds: fields behind the last one of a data row, any field of a control row. A row of an older
 //! form than the oldest known is an error, never a guess.
 //!
+//! With the feature `next-formats` rows are written as the next version might write them, for the test that rolls a fleet from this
+//! one to that one and back.
+//!
 //! Architecture invariant: no store is named here. The functions are pure; they run on whoever calls, in parallel.
 
 pub mod key;
 
 pub mod control;
 pub mod frame;
+#[cfg(any(test, feature = "next-formats"))]
+pub mod next;
 
 pub mod manifest;
 pub mod pack;

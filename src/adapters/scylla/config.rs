@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapters::secure::Secret;
+use crate::adapters::secret::Secret;
 use crate::model::schedule::seconds;
 
 /// The longest name of a keyspace that both servers take.

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::merge::{behind_texts, merged};
 use super::statement::Statement;
 use super::store::CqlStore;
+use crate::adapters::rows::frame::text;
 use crate::ports::StoreError;
 use crate::ports::control::Cas;
 use crate::ports::documents::{Document, Documents, Shelf};
@@ -76,7 +77,7 @@ impl Documents for CqlStore {
     }
 
     async fn insert(&self, shelf: Shelf, name: &str, body: &str) -> Result<Cas, StoreError> {
-        self.insert_document(shelf, name, body, self.chance.next() as i64).await
+        self.insert_document(shelf, name, &text(body.to_owned()), self.chance.next() as i64).await
     }
 
     /// Read first: a replacement that is lost on the way may only ever replace the very text that was seen, not the same text
@@ -85,7 +86,7 @@ impl Documents for CqlStore {
         match self.document(shelf, name).await? {
             Some((there, last)) if there == expected => {
                 let nonce = self.chance.next() as i64;
-                self.cql.cas(&REPLACE, (body, nonce, shelf_of(shelf), bucket_of(name), name, last)).await
+                self.cql.cas(&REPLACE, (text(body.to_owned()), nonce, shelf_of(shelf), bucket_of(name), name, last)).await
             }
             _ => Ok(Cas::Refused),
         }
@@ -93,8 +94,8 @@ impl Documents for CqlStore {
 
     /// A put that somebody else's change overtakes between its read and its write has happened just before that change.
     async fn put(&self, shelf: Shelf, name: &str, body: &str) -> Result<(), StoreError> {
-        let nonce = self.chance.next() as i64;
-        let mut unknown = None;
+        let (nonce, body) = (self.chance.next() as i64, text(body.to_owned()));
+        let (body, mut unknown) = (body.as_str(), None);
         for _ in 0..TRIES {
             let done = match self.document_after(shelf, name, &unknown).await? {
                 Some((_, last)) if last == nonce => return Ok(()),

@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::merge::{behind_texts, merged, signed, unsigned};
 use super::statement::{NAMES_AT_ONCE, Statement};
 use super::store::CqlStore;
+use crate::adapters::rows::frame::text;
 use crate::model::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::journal::{Direction, Entry, Journal, Place, Stream};
@@ -132,7 +133,10 @@ fn bounds(within: &str, behind: Option<&Place>, direction: Direction) -> (Key, K
 
 #[async_trait::async_trait]
 impl Journal for CqlStore {
-    async fn append(&self, stream: Stream, entries: Vec<Entry>) -> Result<Vec<bool>, StoreError> {
+    async fn append(&self, stream: Stream, mut entries: Vec<Entry>) -> Result<Vec<bool>, StoreError> {
+        for entry in &mut entries {
+            entry.body = text(std::mem::take(&mut entry.body));
+        }
         let mut free = vec![false; entries.len()];
         // The first of one place counts.
         let mut by_shard: BTreeMap<i32, BTreeMap<Key, usize>> = BTreeMap::new();

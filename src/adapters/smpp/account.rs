@@ -19,6 +19,7 @@ use crate::model::account::Account;
 use crate::model::code::Fault;
 use crate::ports::clock::{Chance, Clock};
 use crate::ports::provider::{Chunk, Health, Provider, ReportSink};
+use crate::runtime::pulse::{self, Turns};
 use crate::runtime::task;
 
 /// How long sessions get beyond the grace period to say good-bye.
@@ -71,7 +72,8 @@ impl SmppAccount {
             async move { waiting::sweep(&core.queue, &*core.clock, core.closing.subscribe()).await }
         })];
         for (index, role) in roles.into_iter().enumerate() {
-            tasks.push(task::spawn("smpp session", connect::keep(core.clone(), index, role)));
+            let keeping = pulse::watch("smpp account", Turns::WhenWoken, connect::keep(core.clone(), index, role));
+            tasks.push(task::spawn("smpp session", keeping));
         }
         Ok(Arc::new(SmppAccount { core, tasks: Mutex::new(tasks), window }))
     }

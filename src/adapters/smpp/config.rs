@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::adapters::secure::Secret;
+use crate::adapters::secret::Secret;
 use crate::adapters::vendor::VendorClass;
 use crate::model::answer::{Class, smpp_class};
 use crate::model::code::{Code, Fault};

@@ -17,6 +17,7 @@ use super::pdu::{self, ANSWER, GENERIC_NACK};
 use super::session::{self, End};
 use crate::model::code::{Code, Fault};
 use crate::model::schedule::backoff_delay;
+use crate::runtime::pulse::{self, Turns};
 
 /// A connection, plain or encrypted.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -47,7 +48,7 @@ pub async fn keep(core: Arc<Core>, index: usize, role: Role) {
             Ok(link) => {
                 let since = Instant::now();
                 let bound = Bound::new(&core, role);
-                let end = session::run(&core, index, role, link).await;
+                let end = pulse::watch("smpp session", Turns::Always, session::run(&core, index, role, link)).await;
                 drop(bound);
                 core.outstanding[index].store(0, Ordering::Relaxed);
                 if since.elapsed() >= STEADY {

@@ -67,7 +67,7 @@ pub fn put_taken(out: &mut BytesMut, command: u32, sequence: u32) {
     put(out, &Command::new(CommandStatus::EsmeRok, sequence, pdu));
 }
 
-/// Writes a bind, as version 3.4. Written by hand because the codec refuses passwords over 8 characters, which the standard
+/// Writes a bind, as version 3.4, with the password as it is now. Written by hand because the codec refuses passwords over 8 characters, which the standard
 /// forbids and some SMSCs give out.
 pub fn put_bind(out: &mut BytesMut, config: &SmppConfig, role: Role, sequence: u32) {
     let command = match role {
@@ -77,7 +77,7 @@ pub fn put_bind(out: &mut BytesMut, config: &SmppConfig, role: Role, sequence: u
     };
     let start = out.len();
     put_header_only(out, command, 0, sequence);
-    for text in [&config.system_id, config.password.expose(), &config.system_type] {
+    for text in [&config.system_id, config.password.now().expose(), &config.system_type] {
         out.put_slice(text.as_bytes());
         out.put_u8(0);
     }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{StoreKind, check_key, is_bucket};
 use super::connector::Straight;
-use crate::adapters::secure::{self, Secret};
+use crate::adapters::secret::Secret;
+use crate::adapters::secure;
 use crate::model::code::{Code, Fault};
 use crate::model::schedule::seconds;
 

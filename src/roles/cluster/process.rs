@@ -37,6 +37,7 @@ use crate::roles::opened;
 use crate::roles::sources::Lists;
 use crate::roles::surface::{self, COMMIT};
 use crate::runtime::metrics::Exporter;
+use crate::runtime::pulse::{self, Turns};
 use crate::runtime::task::{self, Tasks};
 use crate::serve::health::{self, Front, Health};
 use crate::serve::router;
@@ -164,6 +165,7 @@ impl Begun<'_> {
         let fleet = Fleet::start(edges.clone(), ends, settings, worker);
 
         let (stop_side, failed) = (CancellationToken::new(), CancellationToken::new());
+        side.spawn("pulse", pulse::keep(config.limits.standstill, stop_side.clone()));
         side.spawn("failure", watch(edges.clone(), fleet.died.clone(), failed.clone()));
         side.spawn("live rates", surface::follow_rates(edges.clone(), stop_side.clone()));
         let own = Gauges::new(edges.clone(), fleet.delivery.clone());
@@ -190,7 +192,8 @@ impl Begun<'_> {
             leading,
             delivery: fleet.delivery.clone(),
         };
-        let sheet = task::spawn("sheet", sheets::keep(facts, self.health.clone(), stop_side.clone()));
+        let sheet = pulse::watch("sheet", Turns::Always, sheets::keep(facts, self.health.clone(), stop_side.clone()));
+        let sheet = task::spawn("sheet", sheet);
         self.health.works("start");
         tracing::info!(%role, %worker, "the process works");
         let Begun { address, serving, health, .. } = self;

@@ -14,6 +14,7 @@ use crate::model::time::Timestamp;
 use crate::roles::coordinator::Leading;
 use crate::roles::edges::Edges;
 use crate::roles::gauges;
+use crate::roles::surface::VERSION;
 use crate::runtime::metrics;
 use crate::serve::health::Health;
 
@@ -53,7 +54,7 @@ impl Facts {
             role: self.role,
             host: self.host.clone(),
             pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
             started: self.started,
             at: self.edges.world.clock.now(),
             leads_since,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use smsfleet::adapters::scylla::config::ScyllaTls;
 use smsfleet::adapters::scylla::{Cql, ScyllaConfig};
-use smsfleet::adapters::secure::Secret;
+use smsfleet::adapters::secret::Secret;
 use smsfleet::model::code::{Code, Fault};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

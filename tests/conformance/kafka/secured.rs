@@ -10,7 +10,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 use smsfleet::adapters::kafka::{Kafka, KafkaConfig, Mechanism, Security, migrate};
-use smsfleet::adapters::secure::Secret;
+use smsfleet::adapters::secret::Secret;
 use smsfleet::model::code::Code;
 use smsfleet::ports::queue::QueueEvent;
 

@@ -6,7 +6,7 @@ use smsfleet::adapters::redis::client::Redis;
 use smsfleet::adapters::redis::config::RedisConfig;
 use smsfleet::adapters::redis::lease::RedisLease;
 use smsfleet::adapters::redis::scripts::RATE_LOAD;
-use smsfleet::adapters::secure::Secret;
+use smsfleet::adapters::secret::Secret;
 use smsfleet::model::code::{Code, Fault};
 use smsfleet::ports::StoreError;
 use smsfleet::ports::lease::Lease;

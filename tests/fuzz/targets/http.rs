@@ -7,7 +7,7 @@ use smsfleet::adapters::http::answer::{Reply, answers as answers_of};
 use smsfleet::adapters::http::config::{AnswerConfig, InboundConfig, ReceiptConfig, Success};
 use smsfleet::adapters::http::{HttpAccount, HttpConfig};
 use smsfleet::adapters::rows::window::{read, write};
-use smsfleet::adapters::secure::Secret;
+use smsfleet::adapters::secret::Secret;
 use smsfleet::adapters::system::{SeededChance, SystemClock};
 use smsfleet::adapters::vendor::VendorClass;
 use smsfleet::model::account::{Account, Capabilities, LongMessage};

@@ -12,6 +12,7 @@ use super::disk::{Disks, Failure};
 use super::redb::{Slot, open, rows};
 use super::{Batch, Expect, Op, TABLES, Table, Written};
 use crate::ports::StoreError;
+use crate::runtime::pulse;
 
 /// A commit holds about this many bytes and changes at most, so that nobody waits long behind others.
 const COMMIT_BYTES_MAX: usize = 4 << 20;
@@ -50,7 +51,8 @@ impl Writer {
     pub(super) fn run(self, queue: Receiver<Job>) {
         // Also said when this thread panics: no write is ever answered again.
         let tell = self.failed.clone().drop_guard();
-        while let Ok(first) = queue.recv() {
+        let pulse = pulse::thread("store's writer");
+        while let Ok(first) = pulse.waits(|| queue.recv()) {
             let group = gather(first, &queue);
             if !self.commit(group) {
                 tracing::error!("the store's disk failed; nothing is written any more");

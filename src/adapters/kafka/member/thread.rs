@@ -21,6 +21,7 @@ use super::state::{State, Waiting};
 use crate::adapters::kafka::contact::Contact;
 use crate::adapters::kafka::{close_beside, wire};
 use crate::runtime::metrics;
+use crate::runtime::pulse::{self, ThreadPulse};
 use crate::runtime::retry::Schedule;
 
 /// One poll waits this long at most for a message.
@@ -47,18 +48,19 @@ enum End {
 pub(super) fn run<T: DeserializeOwned + Send + 'static>(shared: &Arc<Shared<T>>, settings: &ClientConfig) {
     let seed = xxh3_64(settings.get("client.id").unwrap_or_default().as_bytes());
     let mut waits = Schedule::new(Duration::from_millis(200), Duration::from_secs(10), seed);
+    let pulse = pulse::thread("queue's member");
     while !shared.is_leaving() {
         let began = Instant::now();
         let contact = Arc::new(Contact::new(format!("member of {}", shared.topic)));
         let context = Rebalances::new(shared.clone(), contact.clone());
-        let joined = settings.create_with_context::<_, BaseConsumer<Rebalances<T>>>(context);
+        let joined = pulse.waits(|| settings.create_with_context::<_, BaseConsumer<Rebalances<T>>>(context));
         let joined = joined.and_then(|consumer| consumer.subscribe(&[&shared.topic]).map(|()| consumer));
         match joined {
             Ok(consumer) => {
-                let mut member =
-                    Member { shared: shared.clone(), consumer, contact, commit_at: began, last_error: Cell::new(None) };
+                let (shared, last_error) = (shared.clone(), Cell::new(None));
+                let mut member = Member { shared, consumer, contact, commit_at: began, last_error, pulse: &pulse };
                 let end = member.poll_until_the_end();
-                member.close();
+                pulse.waits(|| member.close());
                 if matches!(end, End::Left) {
                     break;
                 }
@@ -69,23 +71,27 @@ pub(super) fn run<T: DeserializeOwned + Send + 'static>(shared: &Arc<Shared<T>>,
             waits.begin_again();
         }
         let until = Instant::now() + waits.next_delay().unwrap_or_default();
-        while Instant::now() < until && !shared.is_leaving() {
-            std::thread::sleep(POLL);
-        }
+        pulse.waits(|| {
+            while Instant::now() < until && !shared.is_leaving() {
+                std::thread::sleep(POLL);
+            }
+        });
     }
 }
 
-struct Member<T: Send + 'static> {
+struct Member<'a, T: Send + 'static> {
     shared: Arc<Shared<T>>,
     consumer: BaseConsumer<Rebalances<T>>,
     contact: Arc<Contact>,
     commit_at: Instant,
     last_error: Cell<Option<RDKafkaErrorCode>>,
+    pulse: &'a ThreadPulse,
 }
 
-impl<T: DeserializeOwned + Send + 'static> Member<T> {
+impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
     fn poll_until_the_end(&mut self) -> End {
         loop {
+            self.pulse.turns();
             if self.shared.is_leaving() {
                 return End::Left;
             }
@@ -256,7 +262,9 @@ impl<T: DeserializeOwned + Send + 'static> Member<T> {
             return true;
         }
         let next = |(partition, next): &(u8, u64)| (*partition, Offset::Offset(i64::try_from(*next).unwrap_or(i64::MAX)));
-        let committed = self.list(offsets.iter().map(next)).and_then(|list| self.consumer.commit(&list, CommitMode::Sync));
+        let committed = self
+            .list(offsets.iter().map(next))
+            .and_then(|list| self.pulse.waits(|| self.consumer.commit(&list, CommitMode::Sync)));
         match committed {
             Ok(()) => {
                 self.contact.works();

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod receipts;
+mod secrets;
 mod server;
 mod tls;
 

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::adapters::secure::Secret;
+use crate::adapters::secret::Secret;
 use crate::adapters::source::address::is_table;
 use crate::model::schedule::seconds;
 

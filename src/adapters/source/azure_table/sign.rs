@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::adapters::secure::Secret;
+use crate::adapters::secret::Secret;
 use crate::model::code::{Code, Fault};
 use crate::model::time::Timestamp;
 

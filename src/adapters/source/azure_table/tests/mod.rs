@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use self::server::{Fake, Reply};
 use super::{AzureTableConfig, AzureTables};
-use crate::adapters::secure::Secret;
+use crate::adapters::secret::Secret;
 use crate::adapters::source::ListSource;
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::model::code::{Code, Fault};
