@@ -46,12 +46,12 @@ FLEET = {
             "be sent. Paused batches and closed hours are left out, so this should fall."),
         dict(id=4, title="How much of what the accounts take is used?", unit="percentunit", max=1, steps=[(None, "green"), (0.9, "yellow")],
              queries=[
-            (f"sum by (account) ({rate('smsfleet_deliver_segments_total')}) / max by (account) "
-             f"({m('smsfleet_rates_capacity_segments_per_second')})", "{{account}}"),
+            (f"sum by (account) ({rate('smsfleet_deliver_segments_total')}) / (max by (account) "
+             f"({m('smsfleet_rates_capacity_segments_per_second')}) > 0)", "{{account}}"),
         ], description="Segments handed over, as a share of what the account takes. Near 100 %: the account is the limit, and more "
             "processes change nothing. Low while something waits: the fleet is."),
         dict(id=5, title="Is it the window that limits?", unit="percentunit", max=1, steps=[(None, "green"), (0.9, "yellow")], queries=[
-            (f"sum by (account) ({m('smsfleet_deliver_in_flight')}) / sum by (account) ({m('smsfleet_provider_window_parts')})",
+            (f"sum by (account) ({m('smsfleet_deliver_in_flight')}) / (sum by (account) ({m('smsfleet_provider_window_parts')}) > 0)",
              "{{account}}"),
         ], description="Parts in flight, as a share of those that may be. Near 100 % with the rate unused: answers are slow, or there are "
             "too few binds."),

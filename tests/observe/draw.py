@@ -58,12 +58,13 @@ def lines(series, unit, box, begin, end):
     return made
 
 
-def bars(series, unit, box):
+def bars(series, unit, decimals, box):
     x, y, width, _ = box
     top = max(largest(points) for _, points in series) or 1
     made = []
     for at, (name, points) in enumerate(series):
         row, value = y + 4 + 18 * at, largest(points)
+        value = value if decimals is None else round(value, decimals)
         made.append(text(x + 60, row + 10, name, 10, anchor="end"))
         made.append(f'<rect x="{x + 66}" y="{row}" width="{(width - 130) * value / top:.0f}" height="12" fill="{COLORS[0]}"/>')
         made.append(text(x + 72 + (width - 130) * value / top, row + 10, number(value, unit), 10))
@@ -91,7 +92,7 @@ def panel(spec, series, x, y, begin, end):
     # Those that say most; the rest would only be in each other's way.
     series = sorted(series, key=lambda one: -largest(one[1]))[: 8 if spec["type"] == "bargauge" else SERIES_MAX]
     if spec["type"] == "bargauge":
-        return made + bars(series, unit, (x + 20, y + 30, PANEL - 40, HEIGHT - 40))
+        return made + bars(series, unit, spec["fieldConfig"]["defaults"].get("decimals"), (x + 20, y + 30, PANEL - 40, HEIGHT - 40))
     right = {one["matcher"]["options"]: one["properties"][0]["value"] for one in spec["fieldConfig"]["overrides"]}
     left = [one for one in series if one[0] not in right] or series
     made += lines(left, unit, (x + 52, y + 28, PANEL - 64, HEIGHT - 76), begin, end)

@@ -192,11 +192,11 @@ class Unfollowed(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def work(fleet):
-    """The whole run: a batch sent, killed in the middle, gone on with, settled. Its report."""
+def work(fleet, scraped):
+    """The whole run: a batch sent, killed in the middle, gone on with, settled. Its report. `scraped` says whether anybody reads."""
     fleet.serve()
-    # Scraped before it counts, so that the first increase is seen.
-    time.sleep(4)
+    # Read before it counts, so that the first increase is seen.
+    fleet.until("it was scraped", scraped)
     batch = fleet.begin()
     fleet.until("a third was answered", lambda: fleet.answers() > ROWS / 3)
     fleet.kill()
@@ -208,6 +208,6 @@ def work(fleet):
     fleet.until("it goes on", lambda: fleet.answers() > ROWS / 10)
     fleet.open_links(batch)
     fleet.until("it is settled", lambda: fleet.json("report", batch, codes=(0, 1))["settlement"]["settled"])
-    # A last round of gauges, and a scrape behind it.
-    time.sleep(7)
+    # A last round of gauges, a scrape behind it, and rules behind that.
+    time.sleep(10)
     return fleet.json("report", batch, codes=(0, 1))

@@ -77,7 +77,10 @@ class Drain(unittest.TestCase):
         """Whoever adds a step to a process' end looks at the budgets here."""
         text = (chart.ROOT / "src/roles/cluster/process.rs").read_text()
         body = re.search(r"pub async fn stop\(mut self\) \{(.*?)\n    \}", text, re.DOTALL).group(1)
-        steps = [line.strip() for line in body.strip().splitlines()]
-        self.assertEqual(len(steps), 11, steps)
-        for step in ["stop_working", "close(self.grace)", "fleet.stop()", "finish(CLICKS_WITHIN)", "timeout(FAREWELL", "serving.end()"]:
-            self.assertEqual(sum(step in line for line in steps), 1, step)
+        # Only what is awaited takes time.
+        awaited = [line.strip() for line in body.splitlines() if ".await" in line]
+        known = ["stop_working()", "join_all(closing)", "fleet.stop()", "finish(CLICKS_WITHIN)", "timeout(FAREWELL, ", "serving.end()"]
+        self.assertEqual(len(awaited), len(known), awaited)
+        for line, step in zip(awaited, known):
+            self.assertIn(step, line)
+        self.assertIn("provider.close(self.grace)", body)

@@ -47,6 +47,25 @@ class Monitoring(unittest.TestCase):
         self.assertEqual(one["metadata"]["labels"]["grafana_dashboard"], "1")
         self.assertEqual(one["metadata"]["annotations"], {"grafana_folder": "smsfleet"})
 
+    def test_alerts_and_panels_lead_to_the_runbook_and_grafana_of_ones_own(self):
+        book, grafana = "https://wiki.example/sms/RUNBOOK.md", "https://grafana.example/"
+        ended = chart.template("--values", chart.values_files()["minimal"], "--set", f"monitoring.runbookUrl={book},monitoring.grafanaUrl={grafana}")
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        made = chart.parse(ended.stdout)
+        (rules,) = self.of_kind(made, "PrometheusRule")
+        alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+        self.assertGreater(len(alerts), 10)
+        for alert in alerts:
+            said = alert["annotations"]
+            self.assertEqual(said["runbook_url"], f"{book}#{alert['alert'].lower()}")
+            self.assertRegex(said["dashboard_url"], r"^https://grafana\.example/d/smsfleet-\w+\?viewPanel=\d+$")
+            self.assertNotIn("dashboard_path", said)
+        boards = [json.loads(text) for one in self.of_kind(made, "ConfigMap") for name, text in one["data"].items() if name.endswith(".json")]
+        self.assertEqual(len(boards), 6)
+        for board in boards:
+            (variable,) = [one for one in board["templating"]["list"] if one["name"] == "runbook"]
+            self.assertEqual((variable["query"], variable["current"]), (book, {"text": book, "value": book}))
+
     def test_both_can_be_left_out(self):
         made = self.made("--set", "monitoring.rules.enabled=false,monitoring.dashboards.enabled=false")
         self.assertEqual(self.of_kind(made, "PrometheusRule") + self.of_kind(made, "ConfigMap", "-the-fleet"), [])
@@ -70,4 +89,5 @@ class Monitoring(unittest.TestCase):
                 labels = {rule["targetLabel"]: rule for rule in endpoint["relabelings"]}
                 self.assertEqual(labels["job"]["replacement"], "smsfleet")
                 self.assertEqual(labels["role"]["sourceLabels"], ["__meta_kubernetes_pod_label_app_kubernetes_io_component"])
+                self.assertEqual(labels["instance"]["sourceLabels"], ["__meta_kubernetes_pod_name"])
                 self.assertEqual(endpoint["path"], "/metrics")

@@ -37,19 +37,22 @@ def series(name, **labels):
     return {"series": f"{name}{{{','.join(f'{key}={json.dumps(said)}' for key, said in labels.items())}}}", "values": f"{value}x10"}
 
 
-# Two accounts that take 10,000 segments a second together, as two deliverers see them; another fleet's; 1,280 tokens that wait, as
-# the leader says and nobody else.
+# Two accounts that take 10,000 segments a second together, as the leader says and nobody else; another fleet's; 1,280 tokens that
+# wait; and a fleet without accounts.
 SERIES = [
+    series("smsfleet_coordinate_leading", namespace="empty", pod="d", value=1),
+    series("smsfleet_coordinate_leading", namespace="sms", pod="a", value=1),
+    series("smsfleet_coordinate_leading", namespace="sms", pod="b", value=0),
     series("smsfleet_queue_lag_tokens", queue="delivery", namespace="sms", pod="a", value=1280),
     series("smsfleet_queue_lag_tokens", queue="delivery", namespace="sms", pod="b", value=0),
     series("smsfleet_queue_lag_tokens", queue="prepare", namespace="sms", pod="a", value=10),
     *[
-        series(metric, account=account, namespace=namespace, pod=pod, value=value)
-        for metric in ("smsfleet_rates_segments_per_second", "smsfleet_rates_capacity_segments_per_second")
+        series("smsfleet_rates_capacity_segments_per_second", account=account, namespace=namespace, pod=pod, value=value)
         for account, namespace, pod, value in [
             ("main", "sms", "a", 8000),
-            ("main", "sms", "b", 8000),
-            ("web", "sms", "b", 2000),
+            ("main", "sms", "b", 0),
+            ("web", "sms", "a", 2000),
+            ("web", "sms", "b", 0),
             ("main", "other", "c", 9000),
         ]
     ],
@@ -65,7 +68,8 @@ class Queries(unittest.TestCase):
         query = VALUES["deliver"]["autoscaling"]["routesQuery"]
         rules = adapter_rules() | {
             "routes": query.replace("{{ .namespace }}", "sms"),
-            # Nobody sends yet: nothing is known, which is not the same as no answer.
+            "routes_without_accounts": query.replace("{{ .namespace }}", "empty"),
+            # Prometheus reads nobody there: no answer, which is not the same as a capacity of nothing.
             "routes_of_nobody": query.replace("{{ .namespace }}", "nobody"),
         }
         tokens = {role: VALUES[role]["autoscaling"]["tokensPerWorker"] for role in ("prepare", "deliver")}
@@ -74,7 +78,8 @@ class Queries(unittest.TestCase):
             VALUES["deliver"]["autoscaling"]["externalMetric"]: min(1280 / tokens["deliver"], 10_000 / segments),
             VALUES["prepare"]["autoscaling"]["externalMetric"]: 10 / tokens["prepare"],
             "routes": 10_000,
-            "routes_of_nobody": 0,
+            "routes_without_accounts": 0,
+            "routes_of_nobody": None,
         }
         self.assertEqual(set(expected), set(rules))
         with tempfile.TemporaryDirectory() as name:
@@ -82,7 +87,7 @@ class Queries(unittest.TestCase):
             group = {"name": "scaling", "rules": [{"record": record, "expr": text} for record, text in rules.items()]}
             (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
             asked = [
-                {"expr": record, "eval_time": "5m", "exp_samples": [{"labels": record, "value": value}]}
+                {"expr": record, "eval_time": "5m", "exp_samples": [] if value is None else [{"labels": record, "value": value}]}
                 for record, value in expected.items()
             ]
             case = {"interval": "1m", "input_series": SERIES, "promql_expr_test": asked}

@@ -66,7 +66,7 @@ class Scaling(unittest.TestCase):
             # Routes that take 10,000 segments a second keep five pods busy, however much waits.
             ([100] * 128, 10_000, 5),
             ([100] * 128, 500, 1),
-            # Nobody sends yet, so nobody knows the routes: one pod finds out.
+            # Every account is outside its hours, or no pod reaches it yet: one waits for it.
             ([100] * 128, 0, 1),
             # One stuck partition is work for one.
             ([1_000] + [0] * 127, 1_000_000, 1),
