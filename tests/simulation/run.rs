@@ -401,10 +401,11 @@ impl Run {
             oracle::check(&self.shared, &row, &batch, self.canceled.get(&id).copied(), &mut outcome).await?;
         }
         outcome.faults = self.shared.fired.lock().expect("not poisoned").clone();
-        let mut known = self.shared.network.known();
-        known.follow(self.shared.clock.boot().as_micros() as u64);
-        (outcome.trace, outcome.quiet) = (known.trace, u64::from(known.got.is_empty()));
-        drop(known);
+        {
+            let mut known = self.shared.network.known();
+            known.follow(self.shared.clock.boot().as_micros() as u64);
+            (outcome.trace, outcome.quiet) = (known.trace, u64::from(known.got.is_empty()));
+        }
         for process in self.processes.drain(..) {
             process.stop(&self.shared).await;
         }
