@@ -243,7 +243,8 @@ impl Fleet {
             if begun.elapsed() > DEADLINE {
                 let logs: Vec<String> =
                     self.members.iter().map(|member| format!("{}:\n{}", member.role, tail(&member.log))).collect();
-                panic!("it never happened: {what}\n{}", logs.join("\n"));
+                let view = self.run(&["fleet", "--json"]).out;
+                panic!("it never happened: {what}\n{view}\n{}", logs.join("\n"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
