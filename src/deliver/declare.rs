@@ -1,5 +1,5 @@
-//! Declaring a window: loads its recipients, checks what the law and the operator ask for, stores the declare, and only then
-//! makes the window ready to run.
+//! Declaring a window: loads its recipients, checks what the law and the operator ask for, and begins the
+//! declare, behind which the window runs (`declaring`).
 
 use super::declaring::Declaring;
 use super::followed::Followed;
@@ -70,7 +70,6 @@ pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Re
         ctx,
         route,
         lane: lane.key,
-        held: lane.held.clone(),
         number: lane.task.number,
         reading,
         turn,
@@ -85,7 +84,7 @@ pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Re
         halt: lane.halt.clone(),
         ended: lane.ended.clone(),
     };
-    let heard = under_way.begin();
+    let heard = under_way.begin(lane.held.clone());
     // Its task ends without a word only when the process does.
     let Ok(told) = heard.await else { return Ok(Declared::Lost) };
     match lane.took(told.changing)? {

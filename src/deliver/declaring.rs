@@ -45,8 +45,6 @@ pub(super) struct Declaring {
     pub ctx: Arc<Delivery>,
     pub route: Route,
     pub lane: LaneKey,
-    /// The row that the lane holds.
-    pub held: Versioned<Ledger>,
     /// The dispatch.
     pub number: u64,
     pub reading: Reading,
@@ -68,25 +66,28 @@ pub(super) struct Declaring {
 }
 
 impl Declaring {
-    /// Begins; what became of the declare is heard from what is given back.
-    pub fn begin(self) -> oneshot::Receiver<Told> {
+    /// Begins, from the row that the lane holds; what became of the declare is heard from what is given back.
+    pub fn begin(self, held: Versioned<Ledger>) -> oneshot::Receiver<Told> {
         let (told, heard) = oneshot::channel();
         let (tasks, open) = (self.ctx.tasks.clone(), self.ctx.windows.token());
         tasks.spawn("window", async move {
             let _open = open;
-            self.run(told).await;
+            self.run(held, told).await;
         });
         heard
     }
 
-    async fn run(mut self, told: oneshot::Sender<Told>) {
+    async fn run(mut self, held: Versioned<Ledger>, told: oneshot::Sender<Told>) {
         let mut stale = false;
-        let changing = self.change(&mut stale).await;
+        let changing = self.change(held, &mut stale).await;
         let is_unknown = matches!(changing, Err(StoreError::Unknown(_)));
         match &changing {
             Ok(Ok(held)) => self.window.window = held.version,
-            // Nobody waits for it.
-            Err(StoreError::Unknown(_)) => self.halt = cancelled(),
+            // Nobody waits for it: whoever stands declared by it is not handed over.
+            Err(StoreError::Unknown(_)) => {
+                self.halt = CancellationToken::new();
+                self.halt.cancel();
+            }
             _ => {
                 drop(self.turn);
                 let _ = told.send(Told { changing, stale });
@@ -123,10 +124,10 @@ impl Declaring {
     }
 
     /// The declare itself. Loading may have taken long: the promise of a pause rests on the reading's age at this moment.
-    async fn change(&mut self, stale: &mut bool) -> Changing {
-        let Declaring { ctx, lane, held, number, reading, window, .. } = self;
+    async fn change(&mut self, held: Versioned<Ledger>, stale: &mut bool) -> Changing {
+        let Declaring { ctx, lane, number, reading, window, .. } = self;
         let clock = ctx.world.clock.clone();
-        change_from(&*ctx.stores.ledgers, *lane, &*ctx.world.chance, Some(held.clone()), |current| {
+        change_from(&*ctx.stores.ledgers, *lane, &*ctx.world.chance, Some(held), |current| {
             *stale = !reading.is_fresh(&*clock);
             window.window = current.version + 1;
             let declared = (!*stale).then(|| current.row.declare(window.clone(), *number, clock.now()).ok());
@@ -142,10 +143,4 @@ impl Declaring {
             ledger.row.open.iter().any(|open| open.window == self.window.window && open.declarer == self.window.declarer)
         })
     }
-}
-
-fn cancelled() -> CancellationToken {
-    let token = CancellationToken::new();
-    token.cancel();
-    token
 }

@@ -41,10 +41,9 @@ impl Gauges {
         }
         // Only who sends has a say about accounts: a gateway's receivers hand nothing over.
         let Some(delivery) = self.delivery.clone() else { return };
-        let wanted = delivery.turns.wanted();
+        let wanted = wanted(&self.edges, &delivery);
         for live in self.edges.live_accounts() {
-            let wants = self.edges.routes.get(&live.account).is_some_and(|route| wanted.contains(&route.account.provider_type));
-            self.account(&live, wants);
+            self.account(&live, wanted.contains(&live.account));
         }
         let holds = delivery.holds();
         set(&metrics::DELIVER_PARTITIONS, &[], holds.partitions.len() as f64);

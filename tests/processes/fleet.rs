@@ -6,11 +6,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::endtoend::fixture::{Place, Provider, Running, Said};
+use crate::endtoend::fixture::{Place, Provider, Running, Said, count};
 use crate::servers;
 
 /// A condition that takes longer is a failure. Several processes share two cores with three servers here.
 pub const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Every outcome that a record may end in.
+const OUTCOMES: [&str; 8] = ["accepted", "failed", "uncertain", "rejected", "duplicate", "suppressed", "expired", "canceled"];
+
+/// How many records of a report ended in one outcome.
+pub fn ended_in(report: &Value, outcome: &str) -> u64 {
+    count(report, &format!("/settlement/outcomes/{outcome}"))
+}
+
+/// How many records of a report ended in some outcome.
+pub fn ended(report: &Value) -> u64 {
+    OUTCOMES.map(|outcome| ended_in(report, outcome)).iter().sum()
+}
 
 /// Where the servers are.
 pub struct Servers {
@@ -267,8 +280,13 @@ impl Fleet {
 
     /// The state of a batch's delivery; empty when it is not said.
     pub fn delivery(&self, batch: &str) -> String {
+        self.state(batch, "delivery")
+    }
+
+    /// The state of one of a batch's steps; empty when it is not said.
+    pub fn state(&self, batch: &str, step: &str) -> String {
         let said = self.run(&["batch", "show", batch, "--json"]).json();
-        said["delivery"]["state"].as_str().unwrap_or_default().to_owned()
+        said[step]["state"].as_str().unwrap_or_default().to_owned()
     }
 
     /// When a process last began to lead, by the log.

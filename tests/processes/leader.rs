@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::endtoend::fixture::{Provider, count, list};
+use crate::endtoend::fixture::{Provider, list};
 
-use super::fleet::{Fleet, Servers};
+use super::fleet::{Fleet, Servers, ended_in};
 
 /// Times are printed; what is asserted leaves a busy machine room.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ fn two_leaders_at_once_do_no_harm() {
     }
     fleet.until("the batch has ended", |fleet| fleet.delivery(&batch) == "COMPLETED_SUCCEEDED");
     let report = fleet.ask(&["report", &batch, "--json"]);
-    assert_eq!(count(&report, "/settlement/outcomes/accepted"), 3_000, "{report}");
+    assert_eq!(ended_in(&report, "accepted"), 3_000, "{report}");
     let counted = provider.get().report();
     assert_eq!((counted.complete_messages, counted.repeated_numbers), (3_000, 0), "{counted:?}");
 }

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::endtoend::fixture::{Place, Provider, Running, count, list, until};
+use crate::endtoend::fixture::{Place, Provider, Running, list, until};
 
-use super::fleet::{Fleet, Servers};
+use super::fleet::{Fleet, Servers, ended_in};
 
 fn http(address: &str, path: &str) -> Option<String> {
     let mut stream = std::net::TcpStream::connect(address).ok()?;
@@ -82,7 +82,7 @@ fn a_deliverer_that_is_told_to_stop_leaves_nobody_in_doubt() {
     }
     fleet.until("the batch has ended", |fleet| fleet.delivery(&batch) == "COMPLETED_SUCCEEDED");
     let report = fleet.ask(&["report", &batch, "--json"]);
-    assert_eq!(count(&report, "/settlement/outcomes/accepted"), 8_000, "{report}");
+    assert_eq!(ended_in(&report, "accepted"), 8_000, "{report}");
     assert_eq!(provider.get().report().repeated_numbers, 0);
     // Everybody leaves in order: no sheet stays behind.
     while !fleet.members.is_empty() {

@@ -106,13 +106,13 @@ async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) 
         let place = places(shared, lane).await?.into_iter().find(|(_, of): &(u32, u64)| *of == number).map(|(seq, _)| seq);
         // Who is in a retry pack is not looked up: any of the lane's may hold them.
         let holds = |window: &OpenWindow| window.leg != 0 || place.is_none_or(|seq| (window.from..window.to).contains(&seq));
-        let mine = windows.iter().filter_map(|stored| {
+        let mut mine = windows.iter().filter_map(|stored| {
             let window = stored.row.as_ref().map(|row| &row.window).or(stored.judgement.as_ref().map(|judged| &judged.window))?;
             holds(window).then_some((window, stored.row.is_some()))
         });
         let is_there = shared.network.known().got.contains_key(&format!("{id}/{}", line.number));
         // Whoever lived beyond a window's limit has run it.
-        let by_lost = mine.into_iter().any(|(window, ran)| {
+        let by_lost = mine.any(|(window, ran)| {
             let since = lost.get(&window.declarer);
             since.is_some_and(|since| ran || is_there || *since <= window.send_by.plus(Duration::from_secs(2)))
         });
