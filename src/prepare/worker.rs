@@ -35,11 +35,13 @@ const RELEASE_WITHIN: Duration = Duration::from_millis(900);
 const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 /// A commit that takes longer is given up: the tokens come again and are ended again.
 const COMMIT_WITHIN: Duration = Duration::from_secs(1);
+/// Whoever waits for tasks turns this often: one that does not has locked itself up (`runtime::pulse`).
+const TURN: Duration = Duration::from_secs(10);
 
 /// Runs a preparer until `stop` is cancelled, or the queue is closed; then gives its ranges back and leaves the queue.
 pub async fn run(tools: Arc<Tools>, queue: Arc<PrepareQueue>, stop: CancellationToken) {
     let mut worker = Worker::new(tools, queue);
-    pulse::watch("preparer", Turns::WhenWoken, worker.work(&stop)).await;
+    pulse::watch("preparer", Turns::Always, worker.work(&stop)).await;
     worker.drain().await;
 }
 
@@ -129,6 +131,7 @@ impl Worker {
                     Err(QueueError::Closed) => return,
                     Err(error @ QueueError::Unavailable(_)) => self.queue_failed(&error),
                 },
+                () = tokio::time::sleep(TURN) => {}
             }
         }
     }

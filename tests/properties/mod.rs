@@ -13,7 +13,7 @@
 //! ```
 //!
 //! What it finds it puts into `tests/fuzz/corpus/NAME`, of which a few small files are kept. The fuzz package is a member of the
-//! workspace, so that clippy goes over its binaries in `tests/run`; who builds smsfleet itself needs no libFuzzer.
+//! workspace, so that `tests/run` builds its binaries and lints them; who builds smsfleet itself needs no libFuzzer.
 //!
 //! What it cannot show: how much memory was taken. Limits of results are checked here; the real fuzzer counts bytes.
 

@@ -1,4 +1,4 @@
-//! The fuzz package, held to the list of targets. `tests/run` lets clippy go over it with the rest of the workspace.
+//! The fuzz package, held to the list of targets. `tests/run` builds and lints it with the rest of the workspace.
 
 use std::collections::BTreeSet;
 use std::path::Path;

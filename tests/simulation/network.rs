@@ -192,6 +192,11 @@ impl Network {
             got.last_at = self.clock.now();
             got.number = submit.number;
             got.accounts.insert(account.to_owned());
+            let (twice, mixed) = (got.repeated(), got.accounts.len() > 1);
+            if twice || mixed {
+                let wrong = if twice { "somebody got it twice" } else { "somebody got parts from two providers" };
+                known.wrong.push(format!("{now:?} {wrong}: {recipient} part {part} at {account}"));
+            }
         }
         known.follow(now.as_micros() as u64 ^ submit.number.0 ^ u64::from(part) << 56);
         (fate, format!("{id:X}"))

@@ -236,12 +236,6 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
     let key = (line.outcome != Ends::Duplicate).then(|| format!("{id}/{}", line.number));
     let got = key.as_ref().and_then(|key| known.got.get(key)).cloned().unwrap_or_default();
     let wrong = |what: &str| Err(format!("{what}: {line:?} got {got:?}"));
-    if got.repeated() {
-        return wrong("somebody got it twice");
-    }
-    if got.accounts.len() > 1 {
-        return wrong("somebody got parts from two providers");
-    }
     let complete = got.complete();
     match line.outcome {
         Ends::Accepted if complete != 1 => return wrong("accepted, and not there"),
