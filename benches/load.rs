@@ -17,7 +17,7 @@ use smsfleet::model::id::BatchId;
 use smsfleet::model::outcome::Outcome;
 use smsfleet::roles::config::Config;
 use smsfleet::roles::surface::Holding;
-use smsfleet::simulator::{Simulator, SimulatorConfig};
+use smsfleet::simulator::{Delay, Simulator, SimulatorConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::service::{connect, spread};
@@ -29,6 +29,8 @@ const SHARES: [(u64, usize); 4] = [(200, 1), (80, 4), (20, 15), (6, 30)];
 const CALLBACKS: u32 = 200;
 /// Receipts that are called back while the batches are sent; a tenth of them comes twice.
 const CALLED: u64 = 100_000;
+/// Milliseconds between a message and its receipt.
+const LATER: u32 = 4_000;
 /// What is read, the simplest first.
 const READS: [&str; 5] = ["one batch", "its progress", "the list of 50 batches", "a batch's people: first lines", "all of them"];
 
@@ -37,6 +39,7 @@ pub fn run(total: u64) {
     runtime().block_on(async {
         let mut local = SimulatorConfig::local();
         local.receipts.twice_share = 0.1;
+        local.receipts.delay = Delay::always(LATER, LATER);
         local.http.callback_connections = CALLBACKS;
         let simulator = Simulator::start(local).await.expect("the simulator starts");
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -45,11 +48,8 @@ pub fn run(total: u64) {
         let made = holding.surface.keys.create("bench", Role::Admin, ALL_TENANTS, None).await.expect("a key");
         let service = &holding.embedded.service;
 
-        // Their receipts wait until somebody listens.
         let called =
             prepared(service, folder.path(), "called", (total, CALLED), |batch| batch.provider_type = "web".into()).await;
-        service.start(called, None).await.expect("started");
-        ended(service, called).await;
 
         let (mut batches, mut from) = (vec![], 0);
         let began = Instant::now();
@@ -69,11 +69,14 @@ pub fn run(total: u64) {
         }
         println!("  {} batches of {from} recipients prepared in {:.1?}", batches.len(), began.elapsed());
 
+        // Sent first: its receipts come when the others are being sent.
+        simulator.set_callback(&format!("http://{at}/v1/receipts/web"), "push").expect("an address");
+        service.start(called, None).await.expect("started");
+        ended(service, called).await;
         let began = Instant::now();
         for (id, _) in &batches {
             service.start(*id, None).await.expect("started");
         }
-        simulator.set_callback(&format!("http://{at}/v1/receipts/web"), "push").expect("an address");
         let over = CancellationToken::new();
         let ids: Arc<Vec<String>> = Arc::new(batches.iter().map(|(id, _)| id.to_string()).collect());
         let readers: Vec<_> =

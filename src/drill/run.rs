@@ -145,7 +145,8 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
     tokio::fs::write(&list, &wish.list).await.map_err(cannot)?;
     ground.start_all().await?;
     let fleet = if ground.namespace().is_some() { "cluster" } else { "embedded" };
-    say(&format!("the fleet works ({fleet}), the simulator is at {:?}", simulator.smpp_addr()));
+    let at = simulator.smpp_addr().map(|at| format!(", the simulator is at {at}")).unwrap_or_default();
+    say(&format!("the fleet works ({fleet}){at}"));
 
     let begun = Instant::now();
     let client = ground.client();
