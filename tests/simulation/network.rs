@@ -81,6 +81,11 @@ impl Known {
     pub fn follow(&mut self, what: u64) {
         self.trace = mix(self.trace ^ what);
     }
+
+    /// The first thing that should never have arrived, as an error.
+    pub fn nothing_wrong(&self) -> Result<(), String> {
+        self.wrong.first().map_or(Ok(()), |wrong| Err(wrong.clone()))
+    }
 }
 
 /// The provider. Shared by all processes.

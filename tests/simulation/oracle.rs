@@ -35,9 +35,7 @@ pub async fn check(
         let sent = !known.restored && known.got.keys().any(|key| key.starts_with(&id.to_string()));
         return if sent { Err(format!("batch {id} was never sealed, yet somebody got it")) } else { Ok(()) };
     }
-    if let Some(wrong) = shared.network.known().wrong.first() {
-        return Err(wrong.clone());
-    }
+    shared.network.known().nothing_wrong()?;
     check_accounts(shared, row).await?;
     check_times(shared, row, canceled).await?;
     let all = records(&batch.table_name);

@@ -167,13 +167,13 @@ async fn run(seed: u64) -> Result<Outcome, String> {
     for n in 0..1 + run.chance.next() % 3 {
         run.create(seed, n).await?;
     }
-    let until = tokio::time::Instant::now() + Duration::from_secs(70);
-    while tokio::time::Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(run.chance.next() % 2_400)).await;
-        run.trouble().await?;
-    }
-    run.heal().await;
-    let verdict = run.finish().await;
+    let verdict = match run.troubles().await {
+        Ok(()) => {
+            run.heal().await;
+            run.finish().await
+        }
+        Err(wrong) => Err(wrong),
+    };
     verdict.map_err(|wrong| format!("{wrong}\n  {}", run.story.join("\n  ")))
 }
 
@@ -220,6 +220,17 @@ impl Run {
         self.service.entry_process(created.batch).await.map_err(|fault| fault.to_string())?;
         self.tell(format!("batch {n} of {records} records, {}", created.batch));
         self.batches.push((created.batch, batch));
+        Ok(())
+    }
+
+    /// Everything goes wrong for a while. What arrives is looked at after every step.
+    async fn troubles(&mut self) -> Result<(), String> {
+        let until = tokio::time::Instant::now() + Duration::from_secs(70);
+        while tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(self.chance.next() % 2_400)).await;
+            self.trouble().await?;
+            self.shared.network.known().nothing_wrong()?;
+        }
         Ok(())
     }
 
@@ -364,6 +375,7 @@ impl Run {
         for (id, batch) in self.batches.clone() {
             let mut again = self.chance.next().is_multiple_of(2);
             let row = loop {
+                self.shared.network.known().nothing_wrong()?;
                 let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
                 if row.step().state == StepState::Paused {
                     self.shared.network.known().operators.goes_on(id);
