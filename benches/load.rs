@@ -21,7 +21,7 @@ use smsfleet::simulator::{Delay, Simulator, SimulatorConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::service::{connect, spread};
-use crate::support::{runtime, wait};
+use crate::support::{People, runtime, wait};
 
 /// Shares of the recipients that the batches have, in thousandths: a few large ones and many small ones.
 const SHARES: [(u64, usize); 4] = [(200, 1), (80, 4), (20, 15), (6, 30)];
@@ -31,8 +31,16 @@ const CALLBACKS: u32 = 200;
 const CALLED: u64 = 100_000;
 /// Milliseconds between a message and its receipt.
 const LATER: u32 = 4_000;
+/// Those who read.
+const READERS: usize = 5;
 /// What is read, the simplest first.
-const READS: [&str; 5] = ["one batch", "its progress", "the list of 50 batches", "a batch's people: first lines", "all of them"];
+const READS: [&str; 5] = [
+    "one batch",
+    "its progress",
+    "the list of 50 batches",
+    "a batch's people: first lines",
+    "all 12,000 of a batch, as an export",
+];
 
 /// Runs it with so many recipients in all.
 pub fn run(total: u64) {
@@ -77,25 +85,22 @@ pub fn run(total: u64) {
         for (id, _) in &batches {
             service.start(*id, None).await.expect("started");
         }
-        let over = CancellationToken::new();
+        let (over, people) = (CancellationToken::new(), People::start());
         let ids: Arc<Vec<String>> = Arc::new(batches.iter().map(|(id, _)| id.to_string()).collect());
-        let readers: Vec<_> =
-            (0..4).map(|reader| tokio::spawn(read(at, made.key.clone(), ids.clone(), reader, over.clone()))).collect();
-        let calling = tokio::spawn(called_back(at, made.key.clone(), called.to_string(), began));
+        let reading = |over: &CancellationToken| {
+            let one = |reader| people.spawn(read(at, made.key.clone(), ids.clone(), reader, over.clone()));
+            (0..READERS).map(one).collect()
+        };
+        let readers = reading(&over);
+        let calling = people.spawn(called_back(at, made.key.clone(), called.to_string(), began));
         for (id, _) in &batches {
             ended(service, *id).await;
         }
         let took = began.elapsed();
         over.cancel();
         println!("  sent in {took:.1?}: {:.0} messages/s", from as f64 / took.as_secs_f64());
-        let mut reads: Vec<Vec<Duration>> = vec![vec![]; READS.len()];
-        for reader in readers {
-            let of = reader.await.expect("it does not panic");
-            reads.iter_mut().zip(of).for_each(|(all, mut more)| all.append(&mut more));
-        }
-        for (what, took) in READS.iter().zip(reads).filter(|(_, took)| !took.is_empty()) {
-            println!("  read while sending, {what} ({} times): {}", took.len(), spread(took));
-        }
+        let reads = of_all(readers).await;
+        print(reads, "while sending");
         let called_in = calling.await.expect("it does not panic");
         println!("  {CALLED} receipts by {CALLBACKS} callbacks at once: {:.0}/s", CALLED as f64 / called_in.as_secs_f64());
 
@@ -109,6 +114,11 @@ pub fn run(total: u64) {
             }
             accepted += size;
         }
+        let over = CancellationToken::new();
+        let readers = reading(&over);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        over.cancel();
+        print(of_all(readers).await, "when nothing is sent");
         holding.stop().await;
         let report = simulator.stop().await;
         assert_eq!((report.numbers, report.repeated_numbers, report.incomplete_messages), (accepted, 0, 0), "{report:?}");
@@ -116,6 +126,24 @@ pub fn run(total: u64) {
         let receipts = report.receipts;
         println!("  {accepted} recipients, each accepted once; {} acknowledgements of {CALLED} receipts", receipts.acknowledged);
     });
+}
+
+type Readers = Vec<tokio::task::JoinHandle<Vec<Vec<Duration>>>>;
+
+/// What all readers measured.
+async fn of_all(readers: Readers) -> Vec<Vec<Duration>> {
+    let mut reads: Vec<Vec<Duration>> = vec![vec![]; READS.len()];
+    for reader in readers {
+        let of = reader.await.expect("it does not panic");
+        reads.iter_mut().zip(of).for_each(|(all, mut more)| all.append(&mut more));
+    }
+    reads
+}
+
+fn print(reads: Vec<Vec<Duration>>, when: &str) {
+    for (what, took) in READS.iter().zip(reads).filter(|(_, took)| !took.is_empty()) {
+        println!("  read {when}, {what} ({} times): {}", took.len(), spread(took));
+    }
 }
 
 /// One account over SMPP whose receipts nobody wants, one over HTTP whose receipts are called back.
@@ -216,42 +244,45 @@ fn request(key: &str, path: &str) -> Request<Full<Bytes>> {
     request.body(Full::default()).expect("a request")
 }
 
-/// Reads a path; how long its first and its last bytes took, and the body.
-async fn get(sender: &mut SendRequest<Full<Bytes>>, key: &str, path: &str) -> (Duration, Duration, Bytes) {
+/// Reads a path; how long that took until the last byte, and the body.
+async fn get(sender: &mut SendRequest<Full<Bytes>>, key: &str, path: &str) -> (Duration, Bytes) {
     let asked = Instant::now();
     let response = sender.send_request(request(key, path)).await.expect("answered");
     assert_eq!(response.status(), 200, "{path}");
-    let mut body = response.into_body();
-    let mut whole = body.frame().await.map(|frame| frame.expect("a frame").into_data().unwrap_or_default()).unwrap_or_default();
-    let first = asked.elapsed();
-    let rest = body.collect().await.expect("a whole body").to_bytes();
-    if !rest.is_empty() {
-        whole = [whole, rest].concat().into();
-    }
-    (first, asked.elapsed(), whole)
+    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+    (asked.elapsed(), body)
 }
 
-/// One reader, at the pace of a page that looks again and again.
+/// One reader, at the pace of a page that looks again and again. Who looks at the people of a batch reads the first of them and
+/// hangs up; the last reader exports, one list after the other.
 async fn read(at: SocketAddr, key: String, ids: Arc<Vec<String>>, reader: usize, over: CancellationToken) -> Vec<Vec<Duration>> {
     let (mut sender, mut took) = (connect(at).await, vec![vec![]; READS.len()]);
     let mut n = reader;
     while !over.is_cancelled() {
         let any = &ids[(n * 7) % ids.len()];
+        // One of the small batches.
+        let people = format!("/v1/batches/{}/recipients?status=accepted", ids[ids.len() - 1 - (n % 20)]);
+        n += 1;
+        if reader == READERS - 1 {
+            took[4].push(get(&mut sender, &key, &people).await.0);
+            continue;
+        }
         let (kind, path) = match n % 4 {
             0 => (0, format!("/v1/batches/{any}")),
             1 => (1, format!("/v1/batches/{any}/progress")),
             2 => (2, "/v1/batches?limit=50".to_owned()),
-            // One of the small ones.
-            _ => (3, format!("/v1/batches/{}/recipients?status=accepted", ids[ids.len() - 1 - (n % 20)])),
+            _ => (3, people),
         };
-        let (first, whole, _) = get(&mut sender, &key, &path).await;
         if kind == 3 {
-            took[3].push(first);
-            took[4].push(whole);
+            let mut another = connect(at).await;
+            let asked = Instant::now();
+            let response = another.send_request(request(&key, &path)).await.expect("answered");
+            // Of a batch that has just begun nobody may be accepted, and nothing comes.
+            let _ = response.into_body().frame().await;
+            took[kind].push(asked.elapsed());
         } else {
-            took[kind].push(whole);
+            took[kind].push(get(&mut sender, &key, &path).await.0);
         }
-        n += 1;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     took
@@ -261,7 +292,7 @@ async fn read(at: SocketAddr, key: String, ids: Arc<Vec<String>>, reader: usize,
 async fn called_back(at: SocketAddr, key: String, id: String, began: Instant) -> Duration {
     let mut sender = connect(at).await;
     loop {
-        let (_, _, body) = get(&mut sender, &key, &format!("/v1/batches/{id}/progress")).await;
+        let (_, body) = get(&mut sender, &key, &format!("/v1/batches/{id}/progress")).await;
         let progress: serde_json::Value = serde_json::from_slice(&body).expect("an object");
         if progress["delivered"].as_u64().is_some_and(|delivered| delivered >= CALLED) {
             return began.elapsed();

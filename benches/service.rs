@@ -10,13 +10,14 @@ use hyper_util::rt::TokioIo;
 use smsfleet::model::access::{ALL_TENANTS, Role};
 use smsfleet::model::account::LongMessage;
 use smsfleet::model::batch::Command;
+use smsfleet::model::time::Timestamp;
 use smsfleet::roles::config::{AccountConfig, Config, Protocol};
 use smsfleet::roles::surface::Holding;
 use smsfleet::simulator::{Faults, Receipts, Simulator, SimulatorConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{batch, config, list, runtime, wait};
+use crate::support::{People, batch, config, list, runtime, wait};
 
 /// Watchers of a batch that does nothing.
 const WATCHERS: usize = 1_000;
@@ -48,7 +49,11 @@ pub fn run(recipients: u64) {
         let at = holding.address.expect("it listens");
         let service = holding.embedded.service.clone();
 
-        let idle = service.create("idle", batch(&list(folder.path(), 1_000))).await.expect("created").batch;
+        // Receipts are believed about a batch of their account, and about recipients that it has: it has as many as are pushed,
+        // in one lane.
+        let mut web = batch(&list(folder.path(), u64::from(PUSHED)));
+        (web.provider_type, web.min_recipients_per_lane) = ("web".into(), PUSHED);
+        let idle = service.create("idle", web).await.expect("created").batch;
         let busy = service.create("busy", batch(&list(folder.path(), recipients))).await.expect("created").batch;
         for id in [idle, busy] {
             service.entry_process(id).await.expect("begun");
@@ -58,7 +63,7 @@ pub fn run(recipients: u64) {
 
         let watching = watch(at, &made.key, &idle.to_string()).await;
         println!("  {} watchers of an idle batch are connected", watching.len());
-        let reads = read(at, &made.key, &busy.to_string(), Duration::from_secs(8)).await;
+        let reads = read(&People::start(), at, &made.key, &busy.to_string(), Duration::from_secs(8)).await;
         let sending = simulator.report().submits;
         println!("  reads while sending ({sending} messages so far, {} reads): {}", reads.len(), spread(reads));
         let still = watching.into_iter().filter(|stream| stream.peer_addr().is_ok()).count();
@@ -84,6 +89,8 @@ pub fn run(recipients: u64) {
         let took = push(at, &idle.to_string()).await;
         let rate = f64::from(PUSHED) / began.elapsed().as_secs_f64();
         println!("  receipts by HTTP, one a request, {PUSHERS} connections: {rate:.0}/s durable; {}", spread(took));
+        let parked = holding.surface.stores.parked.due(Timestamp(i64::MAX), 1).await.expect("read");
+        assert!(parked.is_empty(), "a receipt found nobody");
         holding.stop().await;
         simulator.stop().await;
     });
@@ -124,10 +131,10 @@ async fn watch(at: std::net::SocketAddr, key: &str, batch: &str) -> Vec<TcpStrea
 }
 
 /// Four readers, each at its own pace.
-async fn read(at: std::net::SocketAddr, key: &str, batch: &str, during: Duration) -> Vec<Duration> {
+async fn read(people: &People, at: std::net::SocketAddr, key: &str, batch: &str, during: Duration) -> Vec<Duration> {
     let readers = (0..4).map(|reader| {
         let (key, batch) = (key.to_owned(), batch.to_owned());
-        tokio::spawn(async move {
+        people.spawn(async move {
             let mut sender = connect(at).await;
             let (began, mut took) = (Instant::now(), vec![]);
             while began.elapsed() < during {

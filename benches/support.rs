@@ -16,6 +16,28 @@ pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime starts")
 }
 
+/// A thread for the people who look: they are other programs, and do not wait behind the fleet's tasks themselves.
+pub struct People(Option<tokio::runtime::Runtime>);
+
+impl People {
+    pub fn start() -> People {
+        People(Some(
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime starts"),
+        ))
+    }
+
+    /// Does it on their thread.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+        self.0.as_ref().expect("it is taken when dropped alone").spawn(work)
+    }
+}
+
+impl Drop for People {
+    fn drop(&mut self) {
+        self.0.take().expect("once").shutdown_background();
+    }
+}
+
 /// Writes a list of `recipients` different Chinese mobile numbers with two short columns.
 pub fn list(folder: &Path, recipients: u64) -> PathBuf {
     let path = folder.join(format!("list-{recipients}.csv"));

@@ -14,5 +14,6 @@ mod gauges;
 pub mod opened;
 pub mod reach;
 pub mod selection;
+mod serving;
 pub mod sources;
 pub mod surface;

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +17,7 @@ use super::embedded::Embedded;
 use super::gauges::{self, Gauges};
 use super::opened::Opened;
 use super::selection::Selection;
+use super::serving::{Serving, limits};
 use super::sources::{Lists, uploads_in_use};
 use crate::access::keys::Keys;
 use crate::access::rates;
@@ -31,8 +31,8 @@ use crate::privacy::Eraser;
 use crate::runtime::calm::Calm;
 use crate::runtime::metrics::Exporter;
 use crate::runtime::{pulse, task};
-use crate::serve::fleet::{Callback, CallbackKind, CallbackReply, Defaults, Limits, Live, Surface};
-use crate::serve::{listen, router, socket};
+use crate::serve::fleet::{Callback, CallbackKind, CallbackReply, Defaults, Live, Surface};
+use crate::serve::router;
 use crate::statistics::LiveAccount;
 use crate::webhooks::Webhooks;
 
@@ -54,8 +54,9 @@ pub struct Holding {
     pub surface: Surface,
     /// Where the network is served, when it is.
     pub address: Option<SocketAddr>,
-    stop: CancellationToken,
-    serving: Vec<JoinHandle<()>>,
+    serving: Serving,
+    /// What runs beside it and ends with it.
+    beside: Vec<JoinHandle<()>>,
 }
 
 impl Holding {
@@ -65,8 +66,8 @@ impl Holding {
     /// As for [`Embedded::start`], or an address that cannot be listened on.
     pub async fn start(config: &Config) -> Result<Holding, Fault> {
         let exporter = Exporter::install(COMMIT).map_err(|text| Fault::new(Code::Internal, text))?;
+        let serving = Serving::start()?;
         let embedded = Embedded::start(config).await?;
-        let stop = CancellationToken::new();
         let surface = Surface {
             accounts: Arc::new(embedded.edges.accounts()),
             stores: embedded.edges.stores.clone(),
@@ -85,7 +86,7 @@ impl Holding {
                 embedded.service.clone(),
             )
         };
-        let mut holding = Holding { embedded, surface, address: None, stop, serving: vec![] };
+        let mut holding = Holding { embedded, surface, address: None, serving, beside: vec![] };
         if let Err(fault) = holding.serve(config, exporter).await {
             holding.stop().await;
             return Err(fault);
@@ -94,68 +95,22 @@ impl Holding {
     }
 
     async fn serve(&mut self, config: &Config, exporter: Exporter) -> Result<(), Fault> {
-        let folder = config.data_dir.clone();
-        let listener = socket::listen(&folder)
-            .map_err(|error| Fault::new(Code::StoreUnavailable, format!("no socket in {}: {error}", folder.display())))?;
-        let (local, stop) = (router::local(self.surface.clone()), self.stop.clone());
-        self.serving.push(task::spawn("local socket", async move {
-            if let Err(error) = socket::serve(listener, &folder, local, stop).await {
-                tracing::error!(%error, "the local socket failed");
-            }
-        }));
-        if let Some((address, serving)) = network(config, router::public(self.surface.clone()), self.stop.clone()).await? {
-            self.address = Some(address);
-            self.serving.push(serving);
-        }
-        let (edges, stop) = (self.embedded.edges.clone(), self.stop.clone());
-        self.serving.push(task::spawn("live rates", follow_rates(edges, stop)));
-        self.serving.push(task::spawn("pulse", pulse::keep(config.limits.standstill, self.stop.clone())));
-        self.serving.push(task::spawn("gauges", gauges(&self.embedded, exporter, self.stop.clone())));
+        self.serving.local(config, router::local(self.surface.clone()))?;
+        self.address = self.serving.network(config, router::public(self.surface.clone())).await?;
+        let (edges, stop) = (self.embedded.edges.clone(), self.serving.stopping());
+        self.beside.push(task::spawn("live rates", follow_rates(edges, stop.clone())));
+        self.beside.push(task::spawn("pulse", pulse::keep(config.limits.standstill, stop.clone())));
+        self.beside.push(task::spawn("gauges", gauges(&self.embedded, exporter, stop)));
         Ok(())
     }
 
     /// Drains and closes everything. Who asks on the socket is answered until the folder closes.
     pub async fn stop(self) {
         self.embedded.stop().await;
-        self.stop.cancel();
-        for serving in self.serving {
-            // A client that reads slowly must not keep the process alive.
-            let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
+        self.serving.end().await;
+        for task in self.beside {
+            let _ = tokio::time::timeout(Duration::from_secs(2), task).await;
         }
-    }
-}
-
-/// Serves routes where the configuration says, if it says so; the address, and what serves.
-///
-/// # Errors
-/// An address that cannot be listened on, or a certificate that cannot be used.
-pub async fn network(
-    config: &Config,
-    routes: Router,
-    stop: CancellationToken,
-) -> Result<Option<(SocketAddr, JoinHandle<()>)>, Fault> {
-    let Some(address) = config.serve.listen else { return Ok(None) };
-    let tls = config.serve.tls.as_ref().map(|tls| listen::tls(&tls.certificate, &tls.key)).transpose()?;
-    if tls.is_none() && !address.ip().is_loopback() {
-        tracing::warn!(%address, "HTTP is served to the network without TLS: set serve.tls, or put a proxy in front");
-    }
-    let cannot =
-        |error: std::io::Error| Fault::new(Code::InputInvalid, format!("cannot listen on {address} (serve.listen): {error}"));
-    let listener = TcpListener::bind(address).await.map_err(cannot)?;
-    let bound = listener.local_addr().map_err(cannot)?;
-    Ok(Some((bound, task::spawn("network", listen::serve(listener, routes, tls, limits(config), stop)))))
-}
-
-fn limits(config: &Config) -> Limits {
-    let serve = &config.serve;
-    Limits {
-        body_bytes: (serve.body_kb as usize) << 10,
-        upload_bytes: u64::from(config.uploads.max_mb) << 20,
-        request: serve.request_timeout,
-        requests_per_second: serve.requests_per_second,
-        connections: serve.connections as usize,
-        head: serve.head_timeout,
-        stall: serve.stall_timeout,
     }
 }
 

@@ -30,8 +30,27 @@ pub struct RecipientPages {
     now: Timestamp,
     rejects: VecDeque<(RangeKey, u32, u32)>,
     lanes: VecDeque<u8>,
-    open: Option<(Box<Lane>, VecDeque<ManifestPack>)>,
+    open: Option<OpenLane>,
     clicks: Option<ClickReader>,
+}
+
+/// Recipients of a page at most: whoever waits for the first lines does not wait for a whole pack of them.
+const PAGE: u32 = 256;
+
+/// A lane in the middle of a listing.
+struct OpenLane {
+    lane: Box<Lane>,
+    packs: VecDeque<ManifestPack>,
+    pack: Option<OpenPack>,
+}
+
+/// A pack in the middle of a listing.
+struct OpenPack {
+    content: Option<Arc<SmsDeliveryPack>>,
+    first_seq: u32,
+    reports: HashMap<u32, Vec<MatchedReport>>,
+    /// The places that are still to be shown.
+    places: std::ops::Range<u32>,
 }
 
 impl RecipientPages {
@@ -84,12 +103,19 @@ impl RecipientPages {
             let filter = &self.filter;
             return Ok(Some(rejects.iter().filter(|reject| shows(filter, reject)).map(reject_line).collect()));
         }
-        if let Some((lane, packs)) = &mut self.open {
-            let Some(pack) = packs.pop_front() else {
-                self.open = None;
-                return Ok(Some(vec![]));
+        if let Some(open) = &mut self.open {
+            let mut pack = match open.pack.take() {
+                Some(pack) => pack,
+                None => {
+                    let Some(pack) = open.packs.pop_front() else {
+                        self.open = None;
+                        return Ok(Some(vec![]));
+                    };
+                    OpenPack::read(&self.stores, open.lane.key, &pack, &self.filter).await?
+                }
             };
-            let (mut lines, codes) = pack_lines(&self.stores, &self.accounts, lane, &pack, &self.filter, self.now).await?;
+            let (mut lines, codes) = pack.page(&self.accounts, &mut open.lane, &self.filter, self.now);
+            open.pack = Some(pack).filter(|pack| !pack.places.is_empty());
             if let Some(clicks) = &self.clicks {
                 for (line, (code, delivered)) in lines.iter_mut().zip(codes) {
                     let counts = clicks.of_code(&code, delivered).await?;
@@ -103,7 +129,7 @@ impl RecipientPages {
         let key = LaneKey { batch: self.row.batch.batch_id, lane };
         let lane = Lane::load(&self.stores, &self.accounts, key, true).await?;
         let packs = lane.manifest.iter().flat_map(|manifest| manifest.packs.clone()).collect();
-        self.open = Some((Box::new(lane), packs));
+        self.open = Some(OpenLane { lane: Box::new(lane), packs, pack: None });
         Ok(Some(vec![]))
     }
 }
@@ -140,55 +166,59 @@ fn reject_line(reject: &Reject) -> RecipientLine {
     }
 }
 
-/// The lines of a pack, and for each its code and when the receipt came that says DELIVRD.
-async fn pack_lines(
-    stores: &Stores,
-    accounts: &BTreeMap<String, Account>,
-    lane: &mut Lane,
-    pack: &ManifestPack,
-    filter: &RecipientFilter,
-    now: Timestamp,
-) -> Result<(Vec<RecipientLine>, Vec<(String, Option<Timestamp>)>), StoreError> {
-    let end = pack.first_seq + pack.count;
-    let content = match stores.packs.get(pack_key(lane.key, pack)).await {
-        Ok(content) => content,
-        Err(StoreError::Corrupt(_)) => None,
-        Err(error) => return Err(error),
-    };
-    if let (Some(number), Some(content)) = (filter.number, &content)
+impl OpenPack {
+    async fn read(stores: &Stores, lane: LaneKey, pack: &ManifestPack, filter: &RecipientFilter) -> Result<OpenPack, StoreError> {
+        let (first_seq, end) = (pack.first_seq, pack.first_seq + pack.count);
+        let content = match stores.packs.get(pack_key(lane, pack)).await {
+            Ok(content) => content,
+            Err(StoreError::Corrupt(_)) => None,
+            Err(error) => return Err(error),
+        };
         // Not by bisection: once a number was erased, a pack is not in order any more.
-        && !content.messages.iter().any(|message| message.number == number)
-    {
-        return Ok((vec![], vec![]));
+        let holds = |number| content.as_ref().is_none_or(|content| content.messages.iter().any(|one| one.number == number));
+        if !filter.number.is_none_or(holds) {
+            return Ok(OpenPack { content, first_seq, reports: HashMap::new(), places: 0..0 });
+        }
+        let reports = reports_of(stores, lane, first_seq, end).await?;
+        Ok(OpenPack { content, first_seq, reports, places: first_seq..end })
     }
-    let reports = reports_of(stores, lane.key, pack.first_seq, end).await?;
-    let (mut lines, mut codes) = (Vec::new(), Vec::new());
-    for seq in pack.first_seq..end {
-        let mine = reports.get(&seq).map_or(&[][..], |reports| &reports[..]);
-        let delivery = lane.take_reports(accounts, seq, mine, now);
-        let message = message_at(content.as_deref(), seq - pack.first_seq);
-        if filter.number.is_some_and(|number| message.is_none_or(|message| message.number != number)) {
-            continue;
-        }
-        let (mut outcome, mut code) = lane.outcome(seq);
-        if content.is_none() && lane.is_done() && matches!(outcome, Outcome::Open | Outcome::Canceled) {
-            (outcome, code) = (Outcome::Failed, Some(Code::StoreCorrupt));
-        }
-        if filter.allows(outcome, delivery) {
-            let mut line = line_of(lane, seq, message, mine, filter.text);
-            (line.outcome, line.code, line.delivery) = (outcome, code, delivery);
-            if outcome != Outcome::Failed {
-                line.detail.clear();
+
+    /// The next lines, and for each its code and when the receipt came that says DELIVRD.
+    fn page(
+        &mut self,
+        accounts: &BTreeMap<String, Account>,
+        lane: &mut Lane,
+        filter: &RecipientFilter,
+        now: Timestamp,
+    ) -> (Vec<RecipientLine>, Vec<(String, Option<Timestamp>)>) {
+        let (mut lines, mut codes) = (Vec::new(), Vec::new());
+        for seq in self.places.by_ref().take(PAGE as usize) {
+            let mine = self.reports.get(&seq).map_or(&[][..], |reports| &reports[..]);
+            let delivery = lane.take_reports(accounts, seq, mine, now);
+            let message = message_at(self.content.as_deref(), seq - self.first_seq);
+            if filter.number.is_some_and(|number| message.is_none_or(|message| message.number != number)) {
+                continue;
             }
-            if outcome == Outcome::Suppressed && message.is_some_and(|message| message.number.is_erased()) {
-                line.detail = "its number was erased before it was sent".into();
+            let (mut outcome, mut code) = lane.outcome(seq);
+            if self.content.is_none() && lane.is_done() && matches!(outcome, Outcome::Open | Outcome::Canceled) {
+                (outcome, code) = (Outcome::Failed, Some(Code::StoreCorrupt));
             }
-            lines.push(line);
-            let link = message.and_then(|message| message.link.as_ref());
-            codes.push((link.map(|link| link.code.clone()).unwrap_or_default(), delivered_at(mine)));
+            if filter.allows(outcome, delivery) {
+                let mut line = line_of(lane, seq, message, mine, filter.text);
+                (line.outcome, line.code, line.delivery) = (outcome, code, delivery);
+                if outcome != Outcome::Failed {
+                    line.detail.clear();
+                }
+                if outcome == Outcome::Suppressed && message.is_some_and(|message| message.number.is_erased()) {
+                    line.detail = "its number was erased before it was sent".into();
+                }
+                lines.push(line);
+                let link = message.and_then(|message| message.link.as_ref());
+                codes.push((link.map(|link| link.code.clone()).unwrap_or_default(), delivered_at(mine)));
+            }
         }
+        (lines, codes)
     }
-    Ok((lines, codes))
 }
 
 fn message_at(content: Option<&SmsDeliveryPack>, index: u32) -> Option<&Message> {

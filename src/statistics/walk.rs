@@ -17,8 +17,8 @@ use crate::ports::receipts::{MatchedReport, UNKNOWN_PART};
 use crate::ports::windows::StoredWindow;
 use crate::ports::{StoreError, Stores};
 
-/// Windows read at once: each holds up to 2,000 recipients.
-const WINDOWS_PER_PAGE: usize = 32;
+/// Windows read at once: each holds up to 2,000 recipients, and a store in the process reads them without waiting for anything.
+const WINDOWS_PER_PAGE: usize = 8;
 /// Reports read at once.
 pub const REPORTS_PER_PAGE: usize = 4_096;
 /// Different protocol details kept for a lane; a provider that invents texts must not fill memory.
@@ -111,6 +111,10 @@ impl Lane {
                 lane.fold_window(window, accounts, history);
             }
             from = last + 1;
+            if page.len() == WINDOWS_PER_PAGE {
+                // Others on this thread have a turn before more of a long lane is read.
+                tokio::task::yield_now().await;
+            }
         }
         lane.mark_in_flight(stores).await?;
         lane.read_prepared(stores).await?;

@@ -66,31 +66,35 @@ fn no_template_costs_without_end() {
     is_well(&service);
     let people: Vec<String> = (0..100).map(|row| format!("+86139000000{row:02}")).collect();
     let people: Vec<(&str, &str)> = people.iter().map(|number| (number.as_str(), "aaaaaaaaaa")).collect();
-    let before = peak_mb(&service);
-    let mut made = vec![];
-    for (at, (what, content)) in bombs().into_iter().enumerate() {
-        let created = create(&service, &key, &format!("k{at}"), &batch(&content, &people));
-        if created.status == 200 {
-            made.push((what, id_of(&created)));
-        } else {
-            assert!((400..500).contains(&created.status), "{what}: {created:?}");
+    let mut peaks = vec![peak_mb(&service)];
+    for round in 0..3 {
+        let mut made = vec![];
+        for (at, (what, content)) in bombs().into_iter().enumerate() {
+            let created = create(&service, &key, &format!("k{round}-{at}"), &batch(&content, &people));
+            if created.status == 200 {
+                made.push((what, id_of(&created)));
+            } else {
+                assert!((400..500).contains(&created.status), "{what}: {created:?}");
+            }
+            // Others are served meanwhile.
+            assert_eq!(ask(&service, "", "GET", "/healthz", "", "").status, 200, "{what}");
         }
-        // Others are served meanwhile.
-        assert_eq!(ask(&service, "", "GET", "/healthz", "", "").status, 200, "{what}");
-    }
-    assert!(made.len() > 20, "{made:?}");
-    for (what, id) in made {
-        let seen = wait(&service, &key, &id, is_prepared);
-        let reason = seen["preparation"]["reason"].to_string();
-        assert!(reason.len() < 2_000, "{what}: a reason is no echo: {reason}");
-        assert!(!reason.contains("aaaaaaaaaa"), "{what}: {reason}");
-        assert!(seen["plan"].is_object() || reason.contains("SF-1006") || reason.contains("SF-1005"), "{what}: {seen}");
+        assert!(made.len() > 20, "{made:?}");
+        for (what, id) in made {
+            let seen = wait(&service, &key, &id, is_prepared);
+            let reason = seen["preparation"]["reason"].to_string();
+            assert!(reason.len() < 2_000, "{what}: a reason is no echo: {reason}");
+            assert!(!reason.contains("aaaaaaaaaa"), "{what}: {reason}");
+            assert!(seen["plan"].is_object() || reason.contains("SF-1006") || reason.contains("SF-1005"), "{what}: {seen}");
+        }
+        peaks.push(peak_mb(&service));
     }
     // A good one behind them is prepared like any other.
     let id = id_of(&create(&service, &key, "good", &batch("Hello {{name}}", &people)));
     assert_eq!(wait(&service, &key, &id, is_prepared)["plan"]["recipients"], 100);
-    let grown = peak_mb(&service) - before;
-    assert!(grown < 96, "{grown} MB more");
+    // The first of them warm up threads and caches; what came twice before costs hardly more a third time.
+    println!("peaks: {peaks:?} MB");
+    assert!(peaks[1] - peaks[0] < 160 && peaks[3] - peaks[1] < 48, "{peaks:?} MB");
     assert_ne!(call(&service, &key, "GET", "/v1/batches", &Value::Null).json()["batches"], Value::Null);
     is_well(&service);
     service.stop().ended(0);

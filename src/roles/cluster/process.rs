@@ -34,6 +34,7 @@ use crate::roles::embedded::{self, CLICKS_WITHIN, REPORTS_WAITING};
 use crate::roles::fleet::{Ends, Fleet, Settings};
 use crate::roles::gauges::{self, Gauges};
 use crate::roles::opened;
+use crate::roles::serving::Serving;
 use crate::roles::sources::Lists;
 use crate::roles::surface::{self, COMMIT};
 use crate::runtime::metrics::Exporter;
@@ -67,22 +68,6 @@ pub struct Process {
     grace: Duration,
 }
 
-/// What listens.
-struct Serving {
-    stop: CancellationToken,
-    task: Option<JoinHandle<()>>,
-}
-
-impl Serving {
-    async fn end(self) {
-        self.stop.cancel();
-        if let Some(task) = self.task {
-            // A client that reads slowly must not keep the process alive.
-            let _ = tokio::time::timeout(Duration::from_secs(2), task).await;
-        }
-    }
-}
-
 impl Process {
     /// Starts a process with this role; servers that are away are waited for until `stop`.
     ///
@@ -96,12 +81,9 @@ impl Process {
         let exporter = Exporter::install(COMMIT).map_err(|text| Fault::new(Code::Internal, text))?;
         let health = Health::starting("it starts");
         let front = Front::new(health::routes(health.clone(), exporter.clone()));
-        let stop_serving = CancellationToken::new();
-        let network = surface::network(&config, front.router(), stop_serving.clone()).await?;
-        let (address, task) = network.map_or((None, None), |(address, task)| (Some(address), Some(task)));
-        let serving = Serving { stop: stop_serving.clone(), task };
-        let begun = Begun { config: &config, role, health, front, exporter, address, serving };
-        begun.compose(stop).await.inspect_err(|_| stop_serving.cancel())
+        let mut serving = Serving::start()?;
+        let address = serving.network(&config, front.router()).await?;
+        Begun { config: &config, role, health, front, exporter, address, serving }.compose(stop).await
     }
 
     /// Ends in order, from the source's end: nothing new is handed over, answers are waited for, offsets are committed,
