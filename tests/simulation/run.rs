@@ -103,7 +103,7 @@ impl Outcome {
 
 /// Runs a seed to its verdict; the error is the story of what went wrong.
 pub fn simulate(seed: u64) -> Result<Outcome, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(async {
         // A deadlock in paused time waits for ever: under a simulated deadline it fails at once.
         match tokio::time::timeout(Duration::from_secs(30 * 86_400), run(seed)).await {
