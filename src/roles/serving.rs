@@ -13,10 +13,10 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use super::config::Config;
 use crate::model::code::{Code, Fault};
+use crate::runtime::task;
 use crate::serve::fleet::Limits;
 use crate::serve::{listen, socket};
 
@@ -86,8 +86,8 @@ impl Serving {
     }
 
     fn spawn(&mut self, name: &'static str, serving: impl Future<Output = ()> + Send + 'static) {
-        let Some(runtime) = &self.runtime else { return };
-        self.tasks.push(runtime.spawn(serving.instrument(tracing::info_span!("task", name))));
+        let _entered = self.runtime.as_ref().map(Runtime::enter);
+        self.tasks.push(task::spawn(name, serving));
     }
 
     /// A token that is cancelled when this ends.

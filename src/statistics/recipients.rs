@@ -35,7 +35,7 @@ pub struct RecipientPages {
 }
 
 /// Recipients of a page at most: whoever waits for the first lines does not wait for a whole pack of them.
-const PAGE: u32 = 256;
+const PAGE: usize = 256;
 
 /// A lane in the middle of a listing.
 struct OpenLane {
@@ -192,7 +192,7 @@ impl OpenPack {
         now: Timestamp,
     ) -> (Vec<RecipientLine>, Vec<(String, Option<Timestamp>)>) {
         let (mut lines, mut codes) = (Vec::new(), Vec::new());
-        for seq in self.places.by_ref().take(PAGE as usize) {
+        for seq in self.places.by_ref().take(PAGE) {
             let mine = self.reports.get(&seq).map_or(&[][..], |reports| &reports[..]);
             let delivery = lane.take_reports(accounts, seq, mine, now);
             let message = message_at(self.content.as_deref(), seq - self.first_seq);
