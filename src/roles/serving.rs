@@ -127,3 +127,30 @@ pub(super) fn limits(config: &Config) -> Limits {
         stall: serve.stall_timeout,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use axum::routing::get;
+
+    use super::*;
+
+    /// The one thread of this test's runtime waits for the answer itself: only another thread can give it.
+    #[tokio::test]
+    async fn requests_are_answered_while_the_rest_of_the_process_stands_still() {
+        let mut serving = Serving::start().expect("threads");
+        let mut config = Config::default();
+        config.serve.listen = Some("127.0.0.1:0".parse().expect("an address"));
+        let routes = Router::new().route("/healthz", get(async || "alive"));
+        let address = serving.network(&config, routes).await.expect("it listens").expect("an address");
+
+        let mut client = std::net::TcpStream::connect(address).expect("a connection");
+        client.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        client.write_all(b"GET /healthz HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("alive"), "{answer}");
+        serving.end().await;
+    }
+}
