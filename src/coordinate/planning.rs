@@ -20,6 +20,7 @@ use crate::ports::source::{Source, SourceSpec};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::{change, create, load_row};
 use crate::runtime::job::Job;
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::Schedule;
 use crate::runtime::task::Tasks;
 use crate::runtime::trace::{self, Piece, Span};
@@ -110,7 +111,7 @@ async fn plan(
     row: BatchRow,
 ) -> Result<(), StoreError> {
     let (batch, now) = (row.batch.batch_id, world.clock.now());
-    if row.fingerprint.is_some() {
+    if row.fingerprint.is_some() && !mutation::is_on(Bug::PlanAgain) {
         let started = change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Start, None, now)).await?;
         log_refusal(batch, started.map(|_| ()));
         return Ok(());
@@ -151,6 +152,10 @@ async fn plan(
         if create(&*stores.ranges, key, &*world.chance, &RangeRow::planned(plan.clone())).await? == Cas::Applied {
             continue;
         }
+        if mutation::is_on(Bug::PlanAgain) {
+            let _ = change(&*stores.ranges, key, &*world.chance, |_| Ok::<_, Refusal>(RangeRow::planned(plan.clone()))).await?;
+            continue;
+        }
         // Another leader looked at the list before: what it saw of it, and what was seen now, are one plan or none.
         let stored = load_row(&*stores.ranges, key, &*world.chance).await?;
         if stored.is_some_and(|stored| stored.row.plan != *plan) {
@@ -179,7 +184,7 @@ async fn fail(stores: &Stores, world: &World, batch: BatchId, fault: Fault, span
 /// The row after its first dispatch, with what the plan found. A second leader's plan loses to the first.
 fn start(row: &BatchRow, plan: &SourcePlan, now: Timestamp) -> Result<BatchRow, Refusal> {
     let mut next = row.after(StepEvent::Start, None, now)?;
-    if row.fingerprint.is_none() {
+    if row.fingerprint.is_none() || mutation::is_on(Bug::PlanAgain) {
         next.fingerprint = Some(plan.fingerprint.clone());
         next.columns = plan.columns.clone();
         next.dialect = plan.dialect.clone();

@@ -263,6 +263,9 @@ impl Worker {
     /// Stops serving lanes of these partitions within a second. Windows that are still being answered go on and write their
     /// answers; whoever gets the lane judges them.
     async fn release(&mut self, partitions: BTreeSet<u8>, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>) {
+        if mutation::is_on(Bug::KeepRevoked) {
+            return;
+        }
         let leaving: BTreeSet<LaneKey> =
             self.slots.iter().filter(|(_, slot)| partitions.contains(&slot.partition)).map(|(key, _)| *key).collect();
         self.stop_lanes(&leaving, ends, Instant::now() + RELEASE_WITHIN).await;

@@ -70,6 +70,10 @@ bugs! {
     FinishOpen,
     /// After a restore, what was answered "not now" before the backup is sent again.
     TrustOldAnswers,
+    /// A batch that was planned before is planned again, by the next leader or after a pause.
+    PlanAgain,
+    /// A worker whose partitions are taken away is not told, and goes on with their lanes.
+    KeepRevoked,
     /// After a restore, who was refused before the backup can be sent again.
     RetryRestored,
 }

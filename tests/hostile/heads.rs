@@ -22,7 +22,7 @@ fn floods_of_headers_and_garbage_are_refused_and_cost_nothing() {
         ("the same header again and again", get("Authorization: Bearer x\r\n".repeat(200))),
         ("a value of a megabyte", get(format!("X: {}\r\n", "y".repeat(1 << 20)))),
         ("a name of a megabyte", get(format!("{}: y\r\n", "X".repeat(1 << 20)))),
-        ("a header that never ends", [get(String::new()), vec![b'y'; 4 << 20]].concat()[..4 << 20].to_vec().split_off(40)),
+        ("a header that never ends", [b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ".to_vec(), vec![b'y'; 4 << 20]].concat()),
         ("an address of a megabyte", format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(1 << 20)).into_bytes()),
         ("a query of a megabyte", format!("GET /healthz?{} HTTP/1.1\r\nHost: x\r\n\r\n", "a=b&".repeat(1 << 18)).into_bytes()),
         ("a method of a megabyte", format!("{} / HTTP/1.1\r\nHost: x\r\n\r\n", "G".repeat(1 << 20)).into_bytes()),

@@ -91,7 +91,7 @@ impl Machine {
         let network = Network::new(seed ^ 2, clock.clone(), Arc::default());
         // Receipts early, late and twice, refusals, answers that never come.
         *network.per_mille.lock().expect("not poisoned") = 30;
-        let shared = Shared::new(open(&disk, &outside).await?, network, clock.clone());
+        let shared = Shared::new(&open(&disk, &outside).await?, network, clock.clone());
         let world = World { clock, chance: Arc::new(SeededChance::from_seed(seed ^ 3)) };
         let chance = SeededChance::from_seed(seed);
         Ok(Machine { shared, world, disk, outside, chance, processes: vec![], started: seed << 16 })

@@ -5,20 +5,29 @@
 //! provider that throttles, refuses, answers late or not at all and sends receipts early, late, twice. Then everything heals,
 //! the batches are driven to their end, and an oracle that only watched the provider compares.
 //!
+//! What must hold all the time is looked at all the time: every change of a control row at its write (`laws`), every committed
+//! token at its commit (`queues`), every message as it arrives (`network`), panics where they happen (`panics`). The run ends with
+//! the first of them.
+//!
 //! What it cannot show: the store engine, the file formats, sockets and real time. Conformance and end-to-end tests own
 //! those.
 
 mod faults;
+mod laws;
 #[cfg(debug_assertions)]
 mod mutations;
 pub mod network;
 mod operators;
 pub mod oracle;
+mod panics;
+mod ports;
 pub mod process;
+mod queues;
 mod restore;
 pub mod run;
 mod scenes;
 mod source;
+mod troubles;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,11 +5,8 @@ use std::sync::Mutex;
 
 use smsfleet::runtime::mutation::{Bug, switch_on};
 
-use super::on_all_cores;
 use super::run::simulate;
-
-/// Seeds that are tried for each bug.
-const SEEDS: u64 = 300;
+use super::{SEEDS, on_all_cores};
 
 /// Seeds that found the rarer bugs before: they are tried first, so that this takes seconds and not a quarter of an hour. A
 /// change of the program moves them; then the others are tried.
@@ -31,14 +28,15 @@ const FIRST: [(Bug, u64); 15] = [
     (Bug::RetryRestored, 196),
 ];
 
-/// The first seed that fails with a bug, and what it says.
+/// The first seed that fails with a bug, and what it says. Only seeds that every test run explores without bugs are tried, so it is
+/// the bug that fails. A panic of the test itself is no finding.
 fn found(bug: Bug) -> Option<(u64, String)> {
     let _on = switch_on(bug);
     let first = FIRST.iter().filter(|(of, _)| *of == bug).map(|(_, seed)| *seed);
-    first.chain(0..SEEDS).find_map(|seed| match catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
+    first.chain(SEEDS).find_map(|seed| match catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
         Ok(Ok(_)) => None,
         Ok(Err(story)) => Some((seed, story.lines().next().unwrap_or_default().chars().take(120).collect())),
-        Err(_) => Some((seed, "it panics".into())),
+        Err(_) => None,
     })
 }
 
@@ -56,5 +54,5 @@ fn every_deliberate_bug_is_found() {
     let survivors = survivors.into_inner().expect("not poisoned");
     println!("{} of {} deliberate bugs were found", bugs.len() - survivors.len(), bugs.len());
     assert!(!bugs.is_empty(), "no bug has such a name: {wanted:?}");
-    assert!(survivors.is_empty(), "{survivors:?} survive {SEEDS} seeds: the simulation has to be improved");
+    assert!(survivors.is_empty(), "{survivors:?} survive the seeds {SEEDS:?}: the simulation has to be improved");
 }

@@ -20,7 +20,7 @@ use smsfleet::ports::provider::{Chunk, Health, Provider, ReportSink, Reports, Su
 use smsfleet::runtime::task::Tasks;
 use tokio::sync::oneshot;
 
-use super::faults::{Fired, Trouble};
+use super::faults::{Fired, Trouble, fire};
 use super::operators::Operators;
 
 /// What one number got of one batch.
@@ -36,6 +36,8 @@ pub struct Got {
     pub number: Msisdn,
     /// Accounts that took parts of it.
     pub accounts: BTreeSet<String>,
+    /// What it said.
+    pub text: String,
 }
 
 impl Got {
@@ -64,6 +66,8 @@ pub struct Known {
     pub operators: Operators,
     /// What should never have arrived.
     pub wrong: Vec<String>,
+    /// Parts of messages that were taken or refused.
+    pub arrivals: u64,
     /// Recipients of whom some part was taken without an answer.
     pub silent: BTreeSet<String>,
     /// Workers that crashed, were frozen, or were not through when they had to be: what they were told may never have been written down.
@@ -72,11 +76,34 @@ pub struct Known {
     pub suppressed: BTreeMap<Msisdn, Duration>,
     /// Whether the store was restored from a backup.
     pub restored: bool,
+    /// Partitions that were taken away from workers: since when, and until when they had none of it.
+    pub away: Vec<Away>,
     next_id: u64,
     sinks: Vec<ReportSink>,
 }
 
+/// A partition that a worker was told to let go of.
+#[derive(Clone, Debug)]
+pub struct Away {
+    pub worker: WorkerId,
+    pub partition: u8,
+    pub from: Timestamp,
+    /// When it was given to the worker again.
+    pub until: Option<Timestamp>,
+}
+
 impl Known {
+    /// A worker was told that these partitions are not its own any more.
+    pub fn taken_away(&mut self, worker: WorkerId, partitions: &[u8], from: Timestamp) {
+        self.away.extend(partitions.iter().map(|partition| Away { worker, partition: *partition, from, until: None }));
+    }
+
+    /// A worker was told that these partitions are its own.
+    pub fn given(&mut self, worker: WorkerId, partitions: &[u8], now: Timestamp) {
+        let open = self.away.iter_mut().filter(|away| away.worker == worker && away.until.is_none());
+        open.filter(|away| partitions.contains(&away.partition)).for_each(|away| away.until = Some(now));
+    }
+
     /// Takes something that happened into the trace.
     pub fn follow(&mut self, what: u64) {
         self.trace = mix(self.trace ^ what);
@@ -146,7 +173,7 @@ impl Network {
     }
 
     fn fire(&self, name: &'static str) {
-        *self.fired.lock().expect("not poisoned").entry(name).or_default() += 1;
+        fire(&self.fired, name);
     }
 
     /// One part of a message arrives.
@@ -171,7 +198,8 @@ impl Network {
             Fate::Taken
         };
         let mut known = self.known();
-        let id = if known.next_id > 0 && self.mixed() && self.chance.next().is_multiple_of(4) {
+        let taken = matches!(fate, Fate::Taken | Fate::TakenSilently);
+        let id = if taken && known.next_id > 0 && self.mixed() && self.chance.next().is_multiple_of(4) {
             // The provider's counter stands still: two messages have one id.
             self.fire("colliding id");
             known.next_id
@@ -179,6 +207,7 @@ impl Network {
             known.next_id + 1
         };
         known.next_id = id;
+        known.arrivals += 1;
         let refused = matches!(&fate, Fate::Refused(Answer::Failed { .. }));
         if let Err(wrong) = known.operators.arrives(&recipient, part, refused, self.clock.now()) {
             known.wrong.push(format!("{now:?} {wrong}: {recipient} part {part} at {account}"));
@@ -189,13 +218,14 @@ impl Network {
         if matches!(fate, Fate::TakenSilently) {
             known.silent.insert(recipient.clone());
         }
-        if matches!(fate, Fate::Taken | Fate::TakenSilently) {
+        if taken {
             let got = known.got.entry(recipient.clone()).or_default();
             *got.parts.entry(part).or_default() += 1;
             got.of = of;
             got.last = now;
             got.last_at = self.clock.now();
             got.number = submit.number;
+            got.text.clone_from(&submit.text);
             got.accounts.insert(account.to_owned());
             let (twice, mixed) = (got.repeated(), got.accounts.len() > 1);
             if twice || mixed {

@@ -12,6 +12,7 @@ use smsfleet::model::time::Timestamp;
 
 use super::process::offers;
 use super::run::Run;
+use super::source::VERSIONS;
 
 /// What the operators did, as a witness keeps it.
 #[derive(Default)]
@@ -105,8 +106,11 @@ impl Run {
         let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
         let to = if row.batch.provider_type == "sim" { "alt" } else { "sim" };
         let Ok(plan) = self.service.plan_change(id, to, &offers()).await else { return Ok(()) };
-        if (draw >> 1).is_multiple_of(4) {
-            tokio::time::sleep(Duration::from_millis((draw >> 8) % 3_000)).await;
+        match (draw >> 1) % 8 {
+            0 | 1 => tokio::time::sleep(Duration::from_millis((draw >> 8) % 3_000)).await,
+            // Somebody else lets it go on meanwhile.
+            2 => self.operate(Command::Resume, "resume", which).await,
+            _ => {}
         }
         let (order, from, offers) = (self.order_id(), self.shared.clock.now(), offers());
         let committing = self.shaky.change_provider(id, to, &plan.plan_hash, &offers, &order);
@@ -141,7 +145,7 @@ impl Run {
         let (id, batch) = self.batches[which].clone();
         let (what, word, numbers) = match draw % 4 {
             0 => {
-                let rows = super::source::records(&batch.table_name);
+                let rows = super::source::records(&batch.table_name, VERSIONS[0]);
                 let numbers: Vec<u64> = rows
                     .iter()
                     .skip((draw >> 8) as usize % 3)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use smsfleet::model::batch::{BatchRow, SmsBatch};
 use smsfleet::model::id::{BatchId, LaneKey, Msisdn};
-use smsfleet::model::lane::lane_of;
+use smsfleet::model::lane::{lane_of, partition_of};
 use smsfleet::model::ledger::OpenWindow;
 use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::outcome::Outcome as Ends;
@@ -16,9 +16,13 @@ use smsfleet::model::step::CurrentStep;
 use smsfleet::model::time::Timestamp;
 use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
+use super::network::Away;
 use super::process::{Shared, accounts};
 use super::run::Outcome;
-use super::source::records;
+use super::source::{VERSIONS, records};
+
+/// How long a worker may take to let go of a partition.
+const LET_GO: Duration = Duration::from_secs(1);
 
 /// Checks one batch that has ended. `canceled` is when its cancel was answered.
 pub async fn check(
@@ -38,7 +42,9 @@ pub async fn check(
     shared.network.known().nothing_wrong()?;
     check_accounts(shared, row).await?;
     check_times(shared, row, canceled).await?;
-    let all = records(&batch.table_name);
+    check_releases(shared, row).await?;
+    let version = row.fingerprint.as_ref().map_or(VERSIONS[0], |fingerprint| fingerprint.version.as_str());
+    let all = records(&batch.table_name, version);
     // Counted afresh: a receipt may have settled an uncertain recipient since the batch was settled.
     let accounts = accounts();
     let settlement = recount(&shared.stores, row, &accounts, shared.clock.now()).await.map_err(|error| error.to_string())?;
@@ -60,7 +66,8 @@ pub async fn check(
         if !seen.insert(line.record) {
             return Err(format!("batch {id}: record {} is listed twice", line.record));
         }
-        if let Err(wrong) = check_line(shared, id, line, canceled) {
+        let checked = check_line(shared, id, line, canceled).and_then(|()| check_text(shared, id, line, &all));
+        if let Err(wrong) = checked {
             return Err(format!("{wrong}\n{}", lane_story(shared, row, &line.number).await));
         }
     }
@@ -81,6 +88,50 @@ pub async fn check(
     outcome.failed += of(Ends::Failed);
     outcome.uncertain += of(Ends::Uncertain);
     outcome.canceled += of(Ends::Canceled);
+    Ok(())
+}
+
+/// Whoever got something got their own text: the one of the list that was planned.
+fn check_text(shared: &Shared, id: BatchId, line: &RecipientLine, all: &[(String, String)]) -> Result<(), String> {
+    if matches!(line.outcome, Ends::Duplicate | Ends::Rejected) {
+        return Ok(());
+    }
+    let known = shared.network.known();
+    let (Some(got), Some((_, name))) = (known.got.get(&format!("{id}/{}", line.number)), all.get(line.record as usize)) else {
+        return Ok(());
+    };
+    let own = format!("Hello {name}");
+    if got.text.strip_suffix(own.as_str()).is_some_and(|before| before.is_empty() || before == "【Sim】") {
+        return Ok(());
+    }
+    Err(format!("somebody got another text than {own:?}: {:?} {line:?}", got.text))
+}
+
+/// A worker that was told to let go of a partition declares nothing in its lanes a second later, until it is given to it again.
+async fn check_releases(shared: &Shared, row: &BatchRow) -> Result<(), String> {
+    let (away, lost) = {
+        let known = shared.network.known();
+        (known.away.clone(), known.lost.clone())
+    };
+    let id = row.batch.batch_id;
+    for lane in 0..row.lanes {
+        let key = LaneKey { batch: id, lane: lane as u8 };
+        let mine: Vec<&Away> = away.iter().filter(|away| away.partition == partition_of(id, key.lane)).collect();
+        if mine.is_empty() {
+            continue;
+        }
+        for stored in shared.stores.windows.list(key, 0, 10_000).await.map_err(|error| error.to_string())? {
+            let window = stored.row.map(|row| row.window).or(stored.judgement.map(|judgement| judgement.window));
+            let Some(window) = window.filter(|window| !lost.contains_key(&window.declarer)) else { continue };
+            let late = |away: &&&Away| {
+                let behind = away.until.is_none_or(|until| window.declared_at < until);
+                away.worker == window.declarer && window.declared_at > away.from.plus(LET_GO) && behind
+            };
+            if let Some(away) = mine.iter().find(late) {
+                return Err(format!("declared though the partition was taken away: {window:?} {away:?}"));
+            }
+        }
+    }
     Ok(())
 }
 

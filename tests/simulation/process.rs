@@ -29,8 +29,11 @@ use smsfleet::runtime::task::Tasks;
 use smsfleet::webhooks::Webhooks;
 use tokio::sync::{Notify, mpsc};
 
-use super::faults::{Fired, Gate, Trouble, TroubledLease, TroubledSender};
+use super::faults::{Fired, Gate, Trouble};
+use super::laws::watched;
 use super::network::{Network, Sessions};
+use super::ports::Raised;
+use super::queues::{TroubledLease, TroubledQueue, TroubledSender, WitnessedQueue};
 use super::source::SimSource;
 
 /// What all processes share.
@@ -45,13 +48,14 @@ pub struct Shared {
     pub full: Arc<AtomicBool>,
     /// True once the lists of recipients hold something else than when the batches were made.
     pub changed: Arc<AtomicBool>,
+    pub raised: Raised,
 }
 
 impl Shared {
-    /// Servers without troubles.
-    pub fn new(stores: Stores, network: Arc<Network>, clock: Arc<dyn Clock>) -> Shared {
+    /// Servers without troubles, over a store whose every change is watched.
+    pub fn new(stores: &Stores, network: Arc<Network>, clock: Arc<dyn Clock>) -> Shared {
         Shared {
-            stores,
+            stores: watched(stores, &network),
             broker: MemoryBroker::new(),
             lease: Arc::new(MemoryLease::new()),
             network,
@@ -60,6 +64,7 @@ impl Shared {
             fired: Arc::default(),
             full: Arc::default(),
             changed: Arc::default(),
+            raised: Arc::default(),
         }
     }
 }
@@ -119,7 +124,7 @@ impl Process {
             (name, Route { account, provider })
         };
         let routes = Arc::new(accounts().into_iter().map(route).collect::<BTreeMap<_, _>>());
-        let stores = trouble.stores(&shared.stores);
+        let stores = trouble.stores(&shared.stores, &shared.raised);
         let budget = BudgetedPacks::new(stores.packs.clone());
         let world = World { clock: shared.clock.clone(), chance: Arc::new(SeededChance::from_seed(seed ^ 0xc0ffee)) };
         let stores = Stores { packs: budget.clone(), ..stores };
@@ -128,7 +133,7 @@ impl Process {
             stores,
             rates: Arc::new(LocalRates::new(accounts().into_keys().map(|name| (name, None)), world.clock.boot())),
             world,
-            source: Arc::new(SimSource(shared.changed.clone())),
+            source: Arc::new(SimSource { changed: shared.changed.clone(), fired: shared.fired.clone() }),
             routes,
             tallies: Arc::new(MemoryTallies::new()),
             lease: Arc::new(TroubledLease(shared.lease.clone(), trouble.clone())),
@@ -141,10 +146,27 @@ impl Process {
         let (prepare, delivery) = (shared.broker.join_prepare(), shared.broker.join_delivery());
         let members = [prepare.member(), delivery.member()];
         let worker = WorkerId(edges.world.chance.next());
-        let ends =
-            Ends { lead: Some(Leading::default()), prepare: Some(prepare), delivery: Some(delivery), reports: Some(reports) };
+        let delivery = WitnessedQueue {
+            inner: Arc::new(TroubledQueue(delivery, trouble.clone())),
+            worker,
+            network: shared.network.clone(),
+            stores: shared.stores.clone(),
+            clock: shared.clock.clone(),
+            taken: Mutex::default(),
+        };
+        let ends = Ends {
+            lead: Some(Leading::default()),
+            prepare: Some(Arc::new(TroubledQueue(prepare, trouble.clone()))),
+            delivery: Some(Arc::new(delivery)),
+            reports: Some(reports),
+        };
         let fleet = Fleet::start(edges, ends, settings(), worker);
         Process { fleet, sessions, gate, members, worker, expelled: false }
+    }
+
+    /// Whether a role ended that nobody stopped. One that was thrown out of its groups ends by itself.
+    pub fn died(&self) -> bool {
+        !self.expelled && self.fleet.died.is_cancelled()
     }
 
     /// SIGKILL: everything in it ends where it stands; what the network took stays taken.
@@ -194,7 +216,7 @@ fn settings() -> Settings {
             range_tasks: 4,
             keep,
             bind_slots: BTreeMap::new(),
-            raise_mark: false,
+            raise_mark: true,
         },
         prepare: PrepareSettings { tasks: 2, ..PrepareSettings::default() },
         grace: GRACE,

@@ -1,21 +1,27 @@
 //! A backup of the store, and the day it is needed: whoever may have got a message since is in doubt, and nobody gets it twice.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use smsfleet::adapters::embedded::engine::memory::Snapshot;
 use smsfleet::coordinate::recover::recover;
+use smsfleet::model::code::Code;
 use smsfleet::model::id::BatchId;
 use smsfleet::model::receipt::Rung;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::clock::Chance;
+use smsfleet::roles::opened::check_mark;
 
+use super::laws::watched;
 use super::process::accounts;
 use super::run::{Run, services};
 
 /// What a restore brings back, and what the witness knew then.
 pub struct Backup {
     rows: Snapshot,
+    /// How often the mark had been raised.
+    raised: u64,
     taken: Timestamp,
     acknowledged: BTreeMap<String, Rung>,
     canceled: BTreeMap<BatchId, Duration>,
@@ -34,7 +40,8 @@ impl Run {
         let Some(backup) = self.backup.take() else {
             let acknowledged = self.shared.network.known().acknowledged.clone();
             let (taken, canceled) = (self.shared.clock.now(), self.canceled.clone());
-            self.backup = Some(Backup { rows: self.store.snapshot(), taken, acknowledged, canceled });
+            let raised = self.shared.raised.load(Ordering::Relaxed);
+            self.backup = Some(Backup { rows: self.store.snapshot(), raised, taken, acknowledged, canceled });
             self.tell("a backup".into());
             if draw.is_multiple_of(2) && self.canceled.is_empty() {
                 self.start_process();
@@ -50,6 +57,20 @@ impl Run {
         self.restore(backup).await
     }
 
+    /// Rule 9: whoever starts over a restored store before it is recovered is told so, and starts nothing. The mark beside the store
+    /// tells, if it was raised since the backup.
+    async fn refuses_to_start(&self, raised: u64) -> Result<(), String> {
+        let since = self.shared.raised.load(Ordering::Relaxed) - raised;
+        match check_mark(&self.shared.stores).await {
+            Err(fault) if fault.code == Code::StoreStale => {
+                self.fire("restored store refused");
+                Ok(())
+            }
+            Ok(()) if since == 0 => Ok(()),
+            other => Err(format!("the mark was raised {since} times since the backup, and a start says {other:?}")),
+        }
+    }
+
     async fn restore(&mut self, backup: Backup) -> Result<(), String> {
         // The machine is gone, and all processes with it.
         for process in self.processes.drain(..).chain(self.frozen.drain(..).map(|(_, process)| process)) {
@@ -58,7 +79,8 @@ impl Run {
         // Nothing that is still on its way to the old store reaches the new one.
         tokio::time::sleep(Duration::from_secs(10)).await;
         self.store = self.store.restore(backup.rows).map_err(|error| error.to_string())?;
-        self.shared.stores = self.store.stores();
+        self.shared.stores = watched(&self.store.stores(), &self.shared.network);
+        self.refuses_to_start(backup.raised).await?;
         let types: Vec<(String, String)> =
             accounts().into_values().map(|account| (account.name, account.provider_type)).collect();
         let recovered = recover(&self.shared.stores, &self.world, &types, backup.taken).await;

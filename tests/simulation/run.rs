@@ -9,9 +9,9 @@ use smsfleet::adapters::memory::clock::SimClock;
 use smsfleet::adapters::memory::store::MemoryStore;
 use smsfleet::adapters::system::SeededChance;
 use smsfleet::batch::SmsBatchService;
-use smsfleet::model::batch::{Command, SmsBatch};
+use smsfleet::model::batch::{BatchRow, Command, SmsBatch};
+use smsfleet::model::code::Code;
 use smsfleet::model::id::BatchId;
-use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::state::StepState;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::World;
@@ -19,14 +19,14 @@ use smsfleet::ports::clock::{Chance, Clock};
 use smsfleet::roles::selection::Selection;
 use tokio::sync::Notify;
 
-use super::faults::{Fired, Trouble};
+use super::faults::{Fired, Trouble, fire};
 use super::network::Network;
 use super::oracle;
 use super::process::{Process, Shared, accounts};
 use super::restore::Backup;
 
 /// The kinds of faults that must have fired over all runs.
-const FAULTS: [&str; 41] = [
+const FAULTS: [&str; 48] = [
     "answer late",
     "answer lost",
     "cancel",
@@ -34,6 +34,7 @@ const FAULTS: [&str; 41] = [
     "change of provider interrupted",
     "change of provider in vain",
     "colliding id",
+    "commit lost",
     "crash",
     "disk full",
     "freeze",
@@ -42,14 +43,18 @@ const FAULTS: [&str; 41] = [
     "pause",
     "permanent refusal",
     "provider throttled",
+    "queue away",
     "queue full",
     "queue lost",
+    "read timed out",
     "receipt early",
     "receipt never",
     "receipt out of order",
     "receipt twice",
     "rebalance of some",
     "restore",
+    "restored store refused",
+    "resume",
     "retry of numbers",
     "retry of the failed",
     "retry of the unsent",
@@ -57,6 +62,7 @@ const FAULTS: [&str; 41] = [
     "session dropped",
     "source changed",
     "stale read",
+    "start",
     "stop",
     "store slow",
     "store unavailable",
@@ -65,13 +71,11 @@ const FAULTS: [&str; 41] = [
     "timed out, applied late",
     "timed out, not applied",
     "token late",
+    "token not sent",
     "token sent, with an error",
     "token twice",
     "transient refusal",
 ];
-
-/// What happens in a calm run: processes start and stop, the queue and leases are lost, partitions move.
-const CALM: [u64; 8] = [5, 6, 7, 8, 17, 18, 26, 27];
 
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +108,7 @@ impl Outcome {
 /// Runs a seed to its verdict; the error is the story of what went wrong.
 pub fn simulate(seed: u64) -> Result<Outcome, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    super::panics::begin();
     runtime.block_on(async {
         // A deadlock in paused time waits for ever: under a simulated deadline it fails at once.
         match tokio::time::timeout(Duration::from_secs(30 * 86_400), run(seed)).await {
@@ -125,13 +130,13 @@ pub(super) struct Run {
     pub(super) batches: Vec<(BatchId, SmsBatch)>,
     pub(super) service: SmsBatchService,
     pub(super) world: World,
-    story: Vec<String>,
+    pub(super) story: Vec<String>,
     pub(super) canceled: BTreeMap<BatchId, Duration>,
     /// The commands of an operator whose store has troubles, and who may be interrupted.
     pub(super) shaky: SmsBatchService,
     pub(super) orders: u64,
     /// Nobody dies and nobody commands: whatever goes wrong then has no excuse.
-    is_calm: bool,
+    pub(super) is_calm: bool,
 }
 
 async fn run(seed: u64) -> Result<Outcome, String> {
@@ -141,7 +146,7 @@ async fn run(seed: u64) -> Result<Outcome, String> {
     let chance = SeededChance::from_seed(seed);
     let network = Network::new(seed ^ 2, clock.clone(), fired.clone());
     let per_mille = Arc::new(Mutex::new([0, 5, 30, 80][(seed % 4) as usize]));
-    let shared = Shared { per_mille, fired, ..Shared::new(store.stores(), network, clock.clone()) };
+    let shared = Shared { per_mille, fired, ..Shared::new(&store.stores(), network, clock.clone()) };
     let world = World { clock, chance: Arc::new(SeededChance::from_seed(seed ^ 3)) };
     let [service, shaky] = services(&shared, &world, seed ^ 4);
     let mut run = Run {
@@ -180,7 +185,7 @@ async fn run(seed: u64) -> Result<Outcome, String> {
 /// What operators speak to: one over a healthy store, because what is tested are the workers, and one over a store with troubles.
 pub(super) fn services(shared: &Shared, world: &World, seed: u64) -> [SmsBatchService; 2] {
     let trouble = Trouble::new(seed, Arc::default(), shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
-    [shared.stores.clone(), trouble.stores(&shared.stores)].map(|stores| {
+    [shared.stores.clone(), trouble.stores(&shared.stores, &shared.raised)].map(|stores| {
         let select = Selection::new(stores.clone(), accounts());
         SmsBatchService::new(stores, world.clone(), Arc::new(Notify::new()), select)
     })
@@ -189,6 +194,7 @@ pub(super) fn services(shared: &Shared, world: &World, seed: u64) -> [SmsBatchSe
 impl Run {
     pub(super) fn start_process(&mut self) {
         self.next_process += 1;
+        self.fire("start");
         self.processes.push(Process::start(&self.shared, self.next_process));
     }
 
@@ -201,7 +207,17 @@ impl Run {
     }
 
     pub(super) fn fire(&self, fault: &'static str) {
-        *self.shared.fired.lock().expect("not poisoned").entry(fault).or_default() += 1;
+        fire(&self.shared.fired, fault);
+    }
+
+    /// What must hold after every step: nothing arrived that may not, no control row changed against the laws, and nothing of ours
+    /// panicked or ended by itself.
+    pub(super) fn nothing_wrong(&self) -> Result<(), String> {
+        self.shared.network.known().nothing_wrong()?;
+        if self.processes.iter().any(Process::died) {
+            return Err("a role ended that nobody stopped".into());
+        }
+        super::panics::none()
     }
 
     async fn create(&mut self, seed: u64, n: u64) -> Result<(), String> {
@@ -223,139 +239,6 @@ impl Run {
         Ok(())
     }
 
-    /// Everything goes wrong for a while. What arrives is looked at after every step.
-    async fn troubles(&mut self) -> Result<(), String> {
-        let until = tokio::time::Instant::now() + Duration::from_secs(70);
-        while tokio::time::Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(self.chance.next() % 2_400)).await;
-            self.trouble().await?;
-            self.shared.network.known().nothing_wrong()?;
-        }
-        Ok(())
-    }
-
-    async fn trouble(&mut self) -> Result<(), String> {
-        let now = tokio::time::Instant::now();
-        for (_, process) in self.frozen.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>() {
-            process.thaw();
-            self.story.push(format!("{:>9.3?} a frozen process wakes", self.shared.clock.boot()));
-            self.processes.push(process);
-        }
-        let draw = self.chance.next();
-        let which = |n: usize| (draw >> 32) as usize % n.max(1);
-        let what = draw % 30;
-        if self.is_calm && !CALM.contains(&what) {
-            return Ok(());
-        }
-        match what {
-            0..3 if !self.processes.is_empty() => {
-                let process = self.processes.remove(which(self.processes.len()));
-                self.tell("crash".into());
-                self.fire("crash");
-                process.crash(&self.shared);
-            }
-            3 | 4 if !self.processes.is_empty() => {
-                let mut process = self.processes.remove(which(self.processes.len()));
-                self.tell("freeze".into());
-                self.fire("freeze");
-                process.freeze(&self.shared);
-                self.frozen.push((now + Duration::from_millis(500 + draw % 40_000), process));
-            }
-            5 | 6 if !self.processes.is_empty() => {
-                let process = self.processes.remove(which(self.processes.len()));
-                if (draw >> 8).is_multiple_of(2) {
-                    // A rolling restart: whoever takes its place comes first, and lanes move.
-                    self.tell("start".into());
-                    self.start_process();
-                    tokio::time::sleep(Duration::from_millis(200 + (draw >> 9) % 3_000)).await;
-                }
-                self.tell("stop".into());
-                self.fire("stop");
-                process.stop(&self.shared).await;
-            }
-            7 => {
-                self.tell("queue lost".into());
-                self.fire("queue lost");
-                self.shared.broker.lose_all();
-            }
-            8 => {
-                self.tell("lease flushed".into());
-                self.fire("lease flushed");
-                self.shared.lease.flush();
-            }
-            9 | 10 => self.operate(Command::Pause, "pause", which(self.batches.len())).await,
-            11..14 => self.operate(Command::Resume, "resume", which(self.batches.len())).await,
-            14 if (draw >> 8).is_multiple_of(3) => self.operate(Command::Cancel, "cancel", which(self.batches.len())).await,
-            15 => {
-                let (_, batch) = &self.batches[which(self.batches.len())];
-                let rows = super::source::records(&batch.table_name);
-                let (number, _) = &rows[which(rows.len())];
-                if let Some(digits) = number.strip_prefix('+').and_then(|digits| digits.parse().ok()) {
-                    self.fire("suppressed during the run");
-                    let number = smsfleet::model::id::Msisdn(digits);
-                    self.shared.stores.suppressions.add(&[number]).await.map_err(|error| error.to_string())?;
-                    let now = self.shared.clock.boot();
-                    self.shared.network.known().suppressed.entry(number).or_insert(now);
-                }
-            }
-            16 => {
-                let full = !self.shared.full.load(Ordering::Relaxed);
-                self.shared.full.store(full, Ordering::Relaxed);
-                if full {
-                    self.fire("disk full");
-                }
-                self.tell(if full { "the disk is full" } else { "the disk has room" }.into());
-            }
-            // Whoever knows that a backup may be needed, or was, sends again more often.
-            17..20 if self.backup.is_some() || self.shared.network.known().restored => {
-                self.retry(which(self.batches.len()), draw >> 8).await?;
-            }
-            20 | 21 => self.change_provider(which(self.batches.len()), draw >> 8).await?,
-            22..26 => self.retry(which(self.batches.len()), draw >> 8).await?,
-            26 | 27 => {
-                let (of, bits) = (2 + (draw >> 8) % 4, draw >> 16);
-                self.shared.broker.take_away(|partition| (u64::from(partition) ^ bits).is_multiple_of(of));
-                self.fire("rebalance of some");
-            }
-            28 if (draw >> 8).is_multiple_of(8) => {
-                self.shared.changed.store(true, Ordering::Relaxed);
-                self.tell("the lists of recipients are changed".into());
-                self.fire("source changed");
-            }
-            29 if (draw >> 8).is_multiple_of(2) => self.backup_or_restore(which(self.batches.len()), draw >> 9).await?,
-            _ if self.processes.len() < 3 => {
-                self.tell("start".into());
-                self.start_process();
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    pub(super) async fn operate(&mut self, command: Command, word: &'static str, which: usize) {
-        let (id, _) = self.batches[which];
-        if command != Command::Pause {
-            self.shared.network.known().operators.goes_on(id);
-        }
-        // Refused where the state does not allow it, as for anybody.
-        if let Ok(answer) = self.service.command(id, command).await {
-            if let Some(receipt) = answer.pause.filter(|_| !answer.already) {
-                self.shared.network.known().operators.paused(id, receipt.until, receipt.may_still_go);
-            }
-            if command == Command::Cancel {
-                self.canceled.entry(id).or_insert(self.shared.clock.boot());
-                // What was declared before may still go, and nothing else.
-                let ledgers = self.shared.stores.ledgers.list(id).await.unwrap_or_default();
-                let open = ledgers.iter().map(|(_, ledger)| ledger.row.in_flight()).sum();
-                self.shared.network.known().operators.paused(id, self.shared.clock.now().plus(SEND_BY), open);
-            }
-            if command != Command::Resume {
-                self.fire(word);
-            }
-            self.tell(format!("{word} {id}"));
-        }
-    }
-
     async fn heal(&mut self) {
         self.shared.full.store(false, Ordering::Relaxed);
         *self.shared.per_mille.lock().expect("not poisoned") = 0;
@@ -370,18 +253,38 @@ impl Run {
         self.tell("all is well from here".into());
     }
 
+    /// Preparation ends without a seal when somebody canceled, when the list was changed under it, or when a restore
+    /// took away what was known of it; and says so.
+    fn may_end_unsealed(&self, row: &BatchRow) -> Result<(), String> {
+        let (id, step) = (row.batch.batch_id, &row.preparation);
+        let is_canceled = step.state == StepState::Canceled && self.canceled.contains_key(&id);
+        let failed_with = |code: Code| {
+            step.state == StepState::CompletedFailed && step.reason.as_ref().is_some_and(|(reason, _)| *reason == code)
+        };
+        let is_changed = self.shared.changed.load(Ordering::Relaxed) && failed_with(Code::SourceChanged);
+        let is_restored = self.shared.network.known().restored && failed_with(Code::StoreStale);
+        if is_canceled || is_changed || is_restored {
+            Ok(())
+        } else {
+            Err(format!("batch {id} was not prepared, for no reason: {step:?}"))
+        }
+    }
+
     async fn finish(&mut self) -> Result<Outcome, String> {
         let mut outcome = Outcome { trace: 0, ..Outcome::default() };
         for (id, batch) in self.batches.clone() {
             let mut again = self.chance.next().is_multiple_of(2);
             let row = loop {
-                self.shared.network.known().nothing_wrong()?;
+                self.nothing_wrong()?;
                 let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
                 if row.step().state == StepState::Paused {
                     self.shared.network.known().operators.goes_on(id);
                     let _ = self.service.command(id, Command::Resume).await;
                 }
                 let prepared_in_vain = row.sealed.is_none() && row.preparation.state.is_final();
+                if prepared_in_vain {
+                    self.may_end_unsealed(&row)?;
+                }
                 if prepared_in_vain || row.settlement.as_ref().is_some_and(|settlement| settlement.settled) {
                     // Once more, in peace: whoever was refused gets it, and nobody else.
                     if std::mem::take(&mut again) && self.retry_failed_in_peace(id).await? {
@@ -421,6 +324,7 @@ impl Run {
         for process in self.processes.drain(..) {
             process.stop(&self.shared).await;
         }
+        self.nothing_wrong()?;
         Ok(outcome)
     }
 }

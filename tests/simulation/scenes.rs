@@ -41,7 +41,7 @@ impl Scene {
         let network = Network::new(7, clock.clone(), Arc::default());
         *network.per_mille.lock().expect("not poisoned") = 0;
         let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
-        let shared = Shared::new(stores, network, clock.clone());
+        let shared = Shared::new(&stores, network, clock.clone());
         let world = World { clock, chance: Arc::new(SeededChance::from_seed(3)) };
         let select = Selection::new(shared.stores.clone(), accounts());
         let service = SmsBatchService::new(shared.stores.clone(), world.clone(), Arc::new(Notify::new()), select);

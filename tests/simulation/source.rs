@@ -1,4 +1,4 @@
-//! A list of recipients in memory, with duplicates and rows that cannot be sent.
+//! A list of recipients in memory, with duplicates and rows that cannot be sent, which somebody may change under the batches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +9,21 @@ use smsfleet::model::record::{Fingerprint, RangePlan, Record, SourcePlan};
 use smsfleet::ports::clock::Chance;
 use smsfleet::ports::source::{RangeReader, Source, SourceSpec};
 
-/// Lists by the number that is their address; true once they were changed under the batches.
-pub struct SimSource(pub Arc<AtomicBool>);
+use super::faults::{Fired, fire};
 
-/// The records of the list `seed:records`: a number and a name each.
-pub fn records(table_name: &str) -> Vec<(String, String)> {
+/// Lists by the number that is their address.
+pub struct SimSource {
+    /// True once they were changed.
+    pub changed: Arc<AtomicBool>,
+    pub fired: Fired,
+}
+
+/// The version of all lists before they are changed, and after.
+pub const VERSIONS: [&str; 2] = ["1", "2"];
+
+/// The records of the list `seed:records`: a number and a name each. The changed list has the same people in another order, under
+/// other names: a batch made of both is seen by whoever compares record by record.
+pub fn records(table_name: &str, version: &str) -> Vec<(String, String)> {
     let (seed, records) = table_name.split_once(':').expect("an address of this source");
     let chance = SeededChance::from_seed(seed.parse().expect("a seed"));
     let mut rows: Vec<(String, String)> = Vec::new();
@@ -28,13 +38,18 @@ pub fn records(table_name: &str) -> Vec<(String, String)> {
         let name = if draw >= 95 { "x".repeat(200) } else { format!("n{n}") };
         rows.push((number, name));
     }
+    if version != VERSIONS[0] {
+        rows.reverse();
+        rows.iter_mut().for_each(|(_, name)| name.push_str(version));
+    }
     rows
 }
 
 #[async_trait::async_trait]
 impl Source for SimSource {
     async fn plan(&self, spec: &SourceSpec, range_records: u32) -> Result<SourcePlan, Fault> {
-        let all = records(&spec.table_name).len() as u64;
+        let version = self.version();
+        let all = records(&spec.table_name, version).len() as u64;
         let step = u64::from(range_records);
         let ranges = (0..all.div_ceil(step))
             .map(|n| RangePlan {
@@ -48,7 +63,7 @@ impl Source for SimSource {
                 keys: None,
             })
             .collect();
-        let fingerprint = Fingerprint { size: all, version: self.version(), content: 1 };
+        let fingerprint = Fingerprint { size: all, version: version.into(), content: 1 };
         let columns = vec!["phone".into(), "name".into()];
         Ok(SourcePlan { fingerprint, dialect: String::new(), columns, ranges, records: all })
     }
@@ -56,40 +71,44 @@ impl Source for SimSource {
     async fn open(&self, spec: &SourceSpec, plan: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
         let version = self.version();
         if plan.fingerprint.version != version {
-            return Err(changed());
+            return Err(changed(&self.fired));
         }
-        let rows = records(&spec.table_name);
-        Ok(Box::new(Reader { rows: Arc::new(rows), at: range.from, to: range.to, version, changed: self.0.clone() }))
+        let rows = records(&spec.table_name, version);
+        let (list, fired) = (self.changed.clone(), self.fired.clone());
+        Ok(Box::new(Reader { rows, at: range.from, to: range.to, version, changed: list, fired }))
     }
 }
 
 impl SimSource {
-    fn version(&self) -> String {
-        version(&self.0)
+    fn version(&self) -> &'static str {
+        version(&self.changed)
     }
 }
 
-fn version(changed: &AtomicBool) -> String {
-    if changed.load(Ordering::Relaxed) { "2" } else { "1" }.into()
+fn version(changed: &AtomicBool) -> &'static str {
+    VERSIONS[usize::from(changed.load(Ordering::Relaxed))]
 }
 
-fn changed() -> Fault {
+/// A change that somebody met: only then did it matter.
+fn changed(fired: &Fired) -> Fault {
+    fire(fired, "source changed");
     Fault::new(Code::SourceChanged, "it was changed since it was planned")
 }
 
 struct Reader {
-    rows: Arc<Vec<(String, String)>>,
+    rows: Vec<(String, String)>,
     at: u64,
     to: u64,
-    version: String,
+    version: &'static str,
     changed: Arc<AtomicBool>,
+    fired: Fired,
 }
 
 #[async_trait::async_trait]
 impl RangeReader for Reader {
     async fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
         if version(&self.changed) != self.version {
-            return Err(changed());
+            return Err(changed(&self.fired));
         }
         let end = self.to.min(self.at + limit.min(40) as u64);
         let read = (self.at..end)
