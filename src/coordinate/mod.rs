@@ -7,7 +7,8 @@
 //! composer.
 //!
 //! Architecture invariant: the lease only keeps two leaders from wasting work. Every change a job makes is a compare-and-set
-//! or harmless when done twice, so two leaders at once do no harm.
+//! or harmless when done twice, so two leaders at once do no harm. A job is dropped where it stands when its term ends, which
+//! is no more than a crash does: it is written so that the next run finishes what an earlier one left.
 
 pub mod delivery_tracker;
 pub mod leader;
@@ -32,5 +33,7 @@ pub use slots::BindSlots;
 
 #[cfg(test)]
 mod delivery_tests;
+#[cfg(test)]
+mod leading_tests;
 #[cfg(test)]
 mod planning_tests;

@@ -177,6 +177,12 @@ impl Job for Sweeper {
         "sweeper"
     }
 
+    fn new_term(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // A sweep that was dropped with an earlier term counted as done.
+        (state.last, state.journals) = (None, None);
+    }
+
     async fn run_once(&self) -> Result<bool, StoreError> {
         let now = self.world.clock.now();
         let journals = {

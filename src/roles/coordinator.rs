@@ -91,8 +91,8 @@ pub async fn run(edges: Edges, settings: Settings, tasks: Tasks, stop: Cancellat
         let (scheduler, now_leading) = (&scheduler, &now_leading);
         async move {
             pulse::watch("leader's jobs", Turns::Always, scheduler.term(term)).await;
-            let _ = told.await;
             now_leading(None);
+            let _ = told.await;
         }
     });
     pulse::watch("leadership", Turns::Always, leads).await;

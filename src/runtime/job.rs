@@ -12,7 +12,9 @@ pub trait Job: Send + Sync {
     /// Its name, for logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Does what is due now. Returns whether anything changed, so that the next round comes at once.
+    /// Does what is due now. Returns whether anything changed, so that the next round comes at once. It is dropped where it
+    /// stands when the term ends, and another leader may run it at the same time: it leaves nothing half-done behind that the
+    /// next run, here or there, does not finish.
     async fn run_once(&self) -> Result<bool, StoreError>;
 
     /// Called when this process becomes the leader: what the job remembers of an earlier term is void.

@@ -125,6 +125,8 @@ impl Job for MsgCallbackStatistic {
     }
 
     fn new_term(&self) {
+        // A recount that was dropped with an earlier term counted as done.
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.unaccounted.lock().unwrap_or_else(PoisonError::into_inner).clear();
         metrics::set(&metrics::STATISTICS_DIFFERENCE, &[], 0.0);
     }
