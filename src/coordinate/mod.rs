@@ -3,7 +3,7 @@
 //! A coordinator takes the lease ([`leader`]) and, while it trusts it, runs the leader's jobs in rounds ([`scheduler`]):
 //! planning sources ([`planning`]), following preparation ([`prepare_tracker`]) and delivery ([`delivery_tracker`]), steering
 //! the store's write budget ([`throughput`]), pausing while the disk is full ([`store_guard`]), lending bind slots ([`slots`])
-//! and letting go of old data ([`sweeper`]). Who is in the fleet is in [`members`]. Jobs of other stages are handed in by the
+//! and letting go of old data ([`sweeper`]) and old uploads ([`uploads`]). Who is in the fleet is in [`members`]. Jobs of other stages are handed in by the
 //! composer.
 //!
 //! Architecture invariant: the lease only keeps two leaders from wasting work. Every change a job makes is a compare-and-set
@@ -22,6 +22,7 @@ pub mod slots;
 pub mod store_guard;
 pub mod sweeper;
 pub mod throughput;
+pub mod uploads;
 
 pub use delivery_tracker::DeliveryStatusTracker;
 pub use mark::Mark;
@@ -30,6 +31,7 @@ pub use planning::Planning;
 pub use prepare_tracker::PrepareStatusTracker;
 pub use scheduler::JobScheduler;
 pub use slots::BindSlots;
+pub use uploads::UploadSweeper;
 
 #[cfg(test)]
 mod delivery_tests;

@@ -1,11 +1,12 @@
 //! Planning: splits the source of a batch into ranges and stores the plan once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::task::AbortHandle;
 
 use crate::model::batch::{BatchRow, SmsBatch};
 use crate::model::code::{Code, Fault};
@@ -34,14 +35,16 @@ const PLAN_AGAIN_TIMES: u32 = 6;
 /// Checks a batch against the columns of its source, before anything is prepared.
 pub type Check = Arc<dyn Fn(&SmsBatch, &[String]) -> Result<(), Fault> + Send + Sync>;
 
-/// The job that plans. A large source takes seconds to look at, so each plan is a task of its own.
+/// The job that plans. A large source takes seconds to look at, so each plan is a task of its own, which ends with the term.
 pub struct Planning {
     stores: Stores,
     world: World,
     source: Arc<dyn Source>,
     check: Check,
     range_records: u32,
-    busy: Arc<Mutex<BTreeSet<BatchId>>>,
+    /// The plans of this term.
+    plans: Mutex<BTreeMap<BatchId, AbortHandle>>,
+    /// Their owner, so that they end with the process too.
     tasks: Tasks,
 }
 
@@ -55,7 +58,11 @@ impl Planning {
         range_records: u32,
         tasks: Tasks,
     ) -> Planning {
-        Planning { stores, world, source, check, range_records, busy: Arc::default(), tasks }
+        Planning { stores, world, source, check, range_records, plans: Mutex::default(), tasks }
+    }
+
+    fn plans(&self) -> MutexGuard<'_, BTreeMap<BatchId, AbortHandle>> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -66,19 +73,20 @@ impl Job for Planning {
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {
+        self.plans().retain(|_, plan| !plan.is_finished());
         for batch in self.stores.batch_index.active().await? {
             let Some(row) = self.stores.batches.load(batch).await? else { continue };
             let row = row.row;
             if row.current_step != CurrentStep::Preparation || row.preparation.state != StepState::Ready {
                 continue;
             }
-            if !self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(batch) {
+            if self.plans().contains_key(&batch) {
                 continue;
             }
             let (stores, world, source, check) =
                 (self.stores.clone(), self.world.clone(), self.source.clone(), self.check.clone());
-            let (busy, range_records) = (self.busy.clone(), self.range_records);
-            self.tasks.spawn("plan", async move {
+            let range_records = self.range_records;
+            let planning = self.tasks.spawn("plan", async move {
                 let work = plan(&stores, &world, &*source, &check, range_records, row);
                 let planned = match AssertUnwindSafe(work).catch_unwind().await {
                     Ok(planned) => planned,
@@ -93,10 +101,16 @@ impl Job for Planning {
                 if let Err(error) = planned {
                     tracing::warn!(%batch, code = %error.code(), "a plan could not be stored; it is made again");
                 }
-                busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&batch);
             });
+            self.plans().insert(batch, planning.abort_handle());
         }
         Ok(false)
+    }
+
+    fn end_term(&self) {
+        for (_, plan) in std::mem::take(&mut *self.plans()) {
+            plan.abort();
+        }
     }
 }
 

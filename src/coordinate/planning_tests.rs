@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::Planning;
+use tokio_util::sync::CancellationToken;
+
+use super::{JobScheduler, Planning};
 use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::store::MemoryStore;
 use crate::adapters::system::SeededChance;
@@ -71,6 +73,12 @@ fn leader(stores: &Stores, world: &World, looks: &Arc<Looks>) -> Planning {
     Planning::new(stores.clone(), world.clone(), looks.clone(), Arc::new(|_, _| Ok(())), 10, Tasks::default())
 }
 
+/// The step's state after a minute.
+async fn state_later(stores: &Stores) -> StepState {
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    stores.batches.load(BATCH).await.expect("read").expect("there").row.preparation.state
+}
+
 async fn outcome(stores: &Stores) -> (BatchRow, Vec<RangePlan>) {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let row = stores.batches.load(BATCH).await.expect("read").expect("there").row;
@@ -113,4 +121,42 @@ async fn ranges_of_two_different_looks_at_a_list_never_make_one_plan() {
     let (row, ranges) = outcome(&stores).await;
     assert_eq!((row.preparation.state, row.fingerprint), (StepState::Running, Some(list(35).fingerprint)), "whoever was first");
     assert_eq!(ranges, list(35).ranges);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_under_way_ends_with_its_term_and_is_made_in_the_next() {
+    for dropped in [false, true] {
+        let (stores, world) = ready().await;
+        let looks = Arc::new(Looks(Mutex::new([list(15), list(35)].into())));
+        let planning: Arc<dyn Job> = Arc::new(leader(&stores, &world, &looks));
+        let scheduler = Arc::new(JobScheduler::new(vec![planning], Duration::from_millis(100), Arc::default()));
+        let term = |term: CancellationToken| {
+            let scheduler = scheduler.clone();
+            tokio::spawn(async move { scheduler.term(term).await })
+        };
+        let first = CancellationToken::new();
+        let running = term(first.clone());
+        // The list is looked at for a second.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if dropped {
+            running.abort()
+        } else {
+            first.cancel()
+        }
+        assert_eq!(state_later(&stores).await, StepState::Ready, "nothing is planned between two terms, dropped: {dropped}");
+        term(CancellationToken::new());
+        let (row, ranges) = outcome(&stores).await;
+        assert_eq!((row.preparation.state, row.records), (StepState::Running, 35), "the next term's look, dropped: {dropped}");
+        assert_eq!(ranges, list(35).ranges);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_under_way_ends_with_its_process() {
+    let (stores, world) = ready().await;
+    let (looks, tasks) = (Arc::new(Looks(Mutex::new([list(15), list(35)].into()))), Tasks::default());
+    let planning = Planning::new(stores.clone(), world, looks, Arc::new(|_, _| Ok(())), 10, tasks.clone());
+    planning.run_once().await.expect("a round");
+    tasks.abort_all();
+    assert_eq!(state_later(&stores).await, StepState::Ready);
 }

@@ -31,6 +31,7 @@ impl JobScheduler {
             // See `runtime/zeros`; the jobs are known here.
             metrics::count(&metrics::COORDINATE_TASK_FAILURES, &[job.name()], 0);
         }
+        let _over = Over(&self.jobs);
         tokio::select! {
             biased;
             () = term.cancelled() => {}
@@ -38,6 +39,7 @@ impl JobScheduler {
         }
     }
 
+    /// Rounds without end.
     async fn rounds(&self) {
         let calm: Vec<Calm> = self.jobs.iter().map(|_| Calm::default()).collect();
         loop {
@@ -67,5 +69,14 @@ impl JobScheduler {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+}
+
+/// Tells the jobs that their term is over, however it ends.
+struct Over<'a>(&'a [Arc<dyn Job>]);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|job| job.end_term());
     }
 }

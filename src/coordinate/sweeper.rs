@@ -34,6 +34,8 @@ pub struct Keep {
     pub dead: Duration,
     /// Answers to commands that may be asked for again.
     pub answers: Duration,
+    /// Lists that were handed in, from the last time they were.
+    pub uploads: Duration,
 }
 
 impl Keep {
@@ -49,6 +51,7 @@ impl Keep {
             clicks: time,
             dead: time,
             answers: time,
+            uploads: time,
         }
     }
 }

@@ -13,7 +13,9 @@ use crate::coordinate::leader::{self, Terms};
 use crate::coordinate::store_guard::StoreGuard;
 use crate::coordinate::sweeper::{Keep, Sweeper};
 use crate::coordinate::throughput::StoreThroughput;
-use crate::coordinate::{BindSlots, DeliveryStatusTracker, JobScheduler, Mark, Members, Planning, PrepareStatusTracker};
+use crate::coordinate::{
+    BindSlots, DeliveryStatusTracker, JobScheduler, Mark, Members, Planning, PrepareStatusTracker, UploadSweeper,
+};
 use crate::dispatch::DispatchBatch;
 use crate::model::time::Timestamp;
 use crate::prepare::plan;
@@ -48,7 +50,7 @@ pub struct Settings {
 
 /// The jobs of a leader, in the order of their rounds.
 pub fn jobs(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Arc<dyn Job>> {
-    let Edges { stores, world, source, sender, tallies, budget, .. } = edges.clone();
+    let Edges { stores, world, source, uploads, sender, tallies, budget, .. } = edges.clone();
     let check: crate::coordinate::planning::Check = Arc::new(plan::check);
     let syncer = StatisticsSyncer::new(tallies.clone());
     let mut jobs: Vec<Arc<dyn Job>> = vec![
@@ -64,6 +66,9 @@ pub fn jobs(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Arc<dyn Job>
         Arc::new(Members::new(stores.clone(), world.clone())),
         Arc::new(Sweeper::new(stores.clone(), world.clone(), settings.keep)),
     ];
+    if let Some(uploads) = uploads {
+        jobs.push(Arc::new(UploadSweeper::new(uploads, stores.clone(), world.clone(), settings.keep.uploads)));
+    }
     if settings.raise_mark {
         jobs.push(Arc::new(Mark::new(stores, world)));
     }

@@ -19,6 +19,9 @@ pub trait Job: Send + Sync {
 
     /// Called when this process becomes the leader: what the job remembers of an earlier term is void.
     fn new_term(&self) {}
+
+    /// Called when the term is over, also when it is dropped: what the job has begun beside its rounds ends with it.
+    fn end_term(&self) {}
 }
 
 /// For jobs that have something to do less often than every round.

@@ -129,6 +129,7 @@ impl Process {
             rates: Arc::new(LocalRates::new(accounts().into_keys().map(|name| (name, None)), world.clock.boot())),
             world,
             source: Arc::new(SimSource(shared.changed.clone())),
+            uploads: None,
             routes,
             tallies: Arc::new(MemoryTallies::new()),
             lease: Arc::new(TroubledLease(shared.lease.clone(), trouble.clone())),
