@@ -20,7 +20,7 @@ use crate::ports::control::Cas;
 use crate::ports::source::{Source, SourceSpec};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::{change, create, load_row};
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 use crate::runtime::retry::Schedule;
 use crate::runtime::task::Tasks;
 use crate::runtime::trace::{self, Piece, Span};
@@ -44,6 +44,7 @@ pub struct Planning {
     range_records: u32,
     /// The plans of this term.
     plans: Mutex<BTreeMap<BatchId, AbortHandle>>,
+    unreadable: Unreadable,
     /// Their owner, so that they end with the process too.
     tasks: Tasks,
 }
@@ -58,7 +59,16 @@ impl Planning {
         range_records: u32,
         tasks: Tasks,
     ) -> Planning {
-        Planning { stores, world, source, check, range_records, plans: Mutex::default(), tasks }
+        Planning {
+            stores,
+            world,
+            source,
+            check,
+            range_records,
+            plans: Mutex::default(),
+            unreadable: Unreadable::default(),
+            tasks,
+        }
     }
 
     fn plans(&self) -> MutexGuard<'_, BTreeMap<BatchId, AbortHandle>> {
@@ -75,7 +85,8 @@ impl Job for Planning {
     async fn run_once(&self) -> Result<bool, StoreError> {
         self.plans().retain(|_, plan| !plan.is_finished());
         for batch in self.stores.batch_index.active().await? {
-            let Some(row) = self.stores.batches.load(batch).await? else { continue };
+            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
+            let Some(row) = read.flatten() else { continue };
             let row = row.row;
             if row.current_step != CurrentStep::Preparation || row.preparation.state != StepState::Ready {
                 continue;

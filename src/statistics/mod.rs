@@ -30,4 +30,6 @@ pub use select::select;
 #[cfg(test)]
 pub(crate) mod fakes;
 #[cfg(test)]
+mod settle_tests;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -18,7 +18,7 @@ use crate::model::time::Timestamp;
 use crate::ports::tallies::Tally;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 use crate::runtime::metrics;
 
 /// The first pause between two recounts of a batch, and the longest: a recount reads the batch's whole history.
@@ -42,6 +42,7 @@ pub struct MsgCallbackStatistic {
     next: Mutex<BTreeMap<BatchId, Next>>,
     /// Batches of this term whose latest recount does not add up, and by how much.
     unaccounted: Mutex<BTreeMap<BatchId, u128>>,
+    unreadable: Unreadable,
 }
 
 impl MsgCallbackStatistic {
@@ -52,7 +53,8 @@ impl MsgCallbackStatistic {
         accounts: BTreeMap<String, Account>,
         syncer: StatisticsSyncer,
     ) -> MsgCallbackStatistic {
-        MsgCallbackStatistic { stores, world, accounts, syncer, next: Mutex::default(), unaccounted: Mutex::default() }
+        let (next, unaccounted, unreadable) = (Mutex::default(), Mutex::default(), Unreadable::default());
+        MsgCallbackStatistic { stores, world, accounts, syncer, next, unaccounted, unreadable }
     }
 
     /// Whether a batch is to be recounted now: at growing pauses, and soon after the last receipts came in.
@@ -136,7 +138,8 @@ impl Job for MsgCallbackStatistic {
         let (mut ended, mut steps) = (Vec::new(), BTreeMap::new());
         let active = self.stores.batch_index.active().await?;
         for batch in &active {
-            let Some(row) = self.stores.batches.load(*batch).await? else { continue };
+            let read = self.unreadable.pass_over(self.name(), *batch, self.stores.batches.load(*batch).await)?;
+            let Some(row) = read.flatten() else { continue };
             let row = row.row;
             *steps.entry((row.current_step, row.step().state)).or_insert(0u64) += 1;
             match (row.current_step, row.step().state) {
@@ -156,8 +159,10 @@ impl Job for MsgCallbackStatistic {
         let now = self.world.clock.now();
         for row in ended {
             let accepted = row.settlement.as_ref().map_or(0, |settlement| settlement.of(Outcome::Accepted));
-            if self.is_due(row.batch.batch_id, accepted, now) {
-                changed |= self.settle(row).await?;
+            let batch = row.batch.batch_id;
+            if self.is_due(batch, accepted, now) {
+                let settled = self.settle(row).await;
+                changed |= self.unreadable.pass_over(self.name(), batch, settled)?.unwrap_or(false);
             }
         }
         self.next.lock().unwrap_or_else(PoisonError::into_inner).retain(|batch, _| active.contains(batch));
