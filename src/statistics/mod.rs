@@ -14,6 +14,7 @@ pub mod recipients;
 pub mod recount;
 pub mod select;
 pub mod settle;
+pub mod steps;
 pub mod syncer;
 pub mod walk;
 

@@ -12,7 +12,6 @@ use crate::model::batch::BatchRow;
 use crate::model::id::BatchId;
 use crate::model::outcome::{OUTCOMES, Outcome};
 use crate::model::report::Settlement;
-use crate::model::state::{STATES, StepState};
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
 use crate::ports::tallies::Tally;
@@ -32,7 +31,7 @@ struct Next {
     receipts: u64,
 }
 
-/// The job.
+/// The job. A recount may take minutes, so it has rounds of its own: nothing else of the leader waits for it.
 #[doc(alias = "msg_callback_statistic")]
 pub struct MsgCallbackStatistic {
     stores: Stores,
@@ -134,26 +133,13 @@ impl Job for MsgCallbackStatistic {
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {
-        let (mut preparing, mut delivering, mut changed) = (0, 0, false);
-        let (mut ended, mut steps) = (Vec::new(), BTreeMap::new());
+        let (mut ended, mut changed) = (Vec::new(), false);
         let active = self.stores.batch_index.active().await?;
         for batch in &active {
             let read = self.unreadable.pass_over(self.name(), *batch, self.stores.batches.load(*batch).await)?;
             let Some(row) = read.flatten() else { continue };
-            let row = row.row;
-            *steps.entry((row.current_step, row.step().state)).or_insert(0u64) += 1;
-            match (row.current_step, row.step().state) {
-                (CurrentStep::Preparation, StepState::Running) => preparing += 1,
-                (CurrentStep::Delivery, StepState::Running) => delivering += 1,
-                (CurrentStep::Delivery, state) if state.is_final() => ended.push(row),
-                _ => {}
-            }
-        }
-        self.syncer.sync_running(preparing, delivering);
-        for (step, name) in [(CurrentStep::Preparation, "preparation"), (CurrentStep::Delivery, "delivery")] {
-            for state in STATES {
-                let there = steps.get(&(step, state)).copied().unwrap_or(0);
-                metrics::set(&metrics::COORDINATE_STEPS, &[name, state.name()], there as f64);
+            if row.row.current_step == CurrentStep::Delivery && row.row.delivery.state.is_final() {
+                ended.push(row.row);
             }
         }
         let now = self.world.clock.now();
