@@ -43,6 +43,7 @@ struct Term {
 }
 
 /// The job that follows deliveries. Safe to run twice at once.
+#[doc(alias = "status_tracking")]
 pub struct DeliveryStatusTracker {
     stores: Stores,
     world: World,

@@ -35,6 +35,7 @@ struct Queued {
 }
 
 /// The job that follows preparations. Safe to run twice at once.
+#[doc(alias = "status_tracking")]
 pub struct PrepareStatusTracker {
     stores: Stores,
     world: World,
@@ -53,7 +54,6 @@ impl PrepareStatusTracker {
 
     /// Follows one batch: sends what is due, and closes the step when all is done. Returns the ranges it still wants queued, and
     /// adds the records of ranges that are not done to `unread`.
-    #[doc(alias = "heart_beat")]
     async fn track(&self, row: &BatchRow, unread: &mut u64) -> Result<(Vec<RangeKey>, bool), StoreError> {
         let batch = row.batch.batch_id;
         let ranges = self.stores.ranges.list(batch).await?;
