@@ -58,7 +58,7 @@ type Rounds = (&'static str, Vec<Arc<dyn Job>>);
 /// The loops of a leader, which run side by side. The first keeps batches moving and workers supplied, so that nothing in it may
 /// take long; what reads or removes whole batches, or calls strangers, goes its own way. No job needs that another one ran before
 /// it: each decides on what it reads, and changes it by compare-and-set.
-pub fn loops(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Rounds> {
+fn loops(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Rounds> {
     let Edges { stores, world, source, uploads, sender, tallies, budget, .. } = edges.clone();
     let check: crate::coordinate::planning::Check = Arc::new(plan::check);
     let syncer = StatisticsSyncer::new(tallies.clone());
