@@ -16,7 +16,7 @@ use crate::model::window::RetryPack;
 use crate::ports::StoreError;
 use crate::runtime::control::{change, load_row};
 use crate::runtime::fence::fence;
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::{Schedule, store};
 
@@ -140,12 +140,13 @@ pub(super) fn lanes_of(row: &BatchRow, what: &RetryWhat) -> Vec<LaneKey> {
 /// The leader's job that finishes orders whose command died.
 pub struct OrderCompletion {
     service: SmsBatchService,
+    unreadable: Unreadable,
 }
 
 impl OrderCompletion {
     /// Finishes what `service` could have begun.
     pub fn new(service: SmsBatchService) -> OrderCompletion {
-        OrderCompletion { service }
+        OrderCompletion { service, unreadable: Unreadable::default() }
     }
 }
 
@@ -159,11 +160,12 @@ impl Job for OrderCompletion {
         let (stores, now) = (&self.service.stores, self.service.world.clock.now());
         let mut changed = false;
         for batch in stores.batch_index.active().await? {
-            let Some(row) = stores.batches.load(batch).await? else { continue };
+            let read = self.unreadable.pass_over(self.name(), batch, stores.batches.load(batch).await)?;
+            let Some(row) = read.flatten() else { continue };
             if row.row.orders.pending.as_ref().is_some_and(|order| now.since(order.at) >= LEFT_ALONE) {
                 tracing::warn!(%batch, "an order was left unfinished; it is finished now");
-                self.service.carry_out(batch).await?;
-                changed = true;
+                let carried = self.service.carry_out(batch).await;
+                changed |= self.unreadable.pass_over(self.name(), batch, carried)?.is_some();
             }
         }
         Ok(changed)

@@ -17,7 +17,7 @@ use crate::ports::queue::TaskSender;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
 use crate::runtime::fence::fence;
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{self, Piece};
@@ -43,17 +43,19 @@ struct Term {
 }
 
 /// The job that follows deliveries. Safe to run twice at once.
+#[doc(alias = "status_tracking")]
 pub struct DeliveryStatusTracker {
     stores: Stores,
     world: World,
     sender: Arc<dyn TaskSender>,
     term: Mutex<Term>,
+    unreadable: Unreadable,
 }
 
 impl DeliveryStatusTracker {
     /// A tracker that sends through `sender`.
     pub fn new(stores: Stores, world: World, sender: Arc<dyn TaskSender>) -> DeliveryStatusTracker {
-        DeliveryStatusTracker { stores, world, sender, term: Mutex::default() }
+        DeliveryStatusTracker { stores, world, sender, term: Mutex::default(), unreadable: Unreadable::default() }
     }
 
     /// Follows one batch, and adds its lanes to the backlog. Returns whether its row changed.
@@ -170,9 +172,11 @@ impl Job for DeliveryStatusTracker {
         let mut active: Vec<BatchId> = self.stores.batch_index.active().await?;
         active.sort_unstable();
         for batch in &active {
-            let Some(row) = self.stores.batches.load(*batch).await? else { continue };
+            let read = self.unreadable.pass_over(self.name(), *batch, self.stores.batches.load(*batch).await)?;
+            let Some(row) = read.flatten() else { continue };
             if row.row.current_step == CurrentStep::Delivery {
-                changed |= self.track(&row.row, first_round, &mut backlog).await?;
+                let tracked = self.track(&row.row, first_round, &mut backlog).await;
+                changed |= self.unreadable.pass_over(self.name(), *batch, tracked)?.unwrap_or(false);
             }
         }
         show(&backlog);

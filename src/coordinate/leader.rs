@@ -10,7 +10,7 @@ use crate::ports::lease::Lease;
 use crate::runtime::metrics;
 
 /// The name of the leader's lease.
-const NAME: &str = "smsfleet/leader";
+pub(super) const NAME: &str = "smsfleet/leader";
 
 /// How long a lease lasts, and how much of it is not trusted.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +28,8 @@ impl Default for Terms {
 }
 
 /// Runs `lead` for each term in which this process holds the lease, until `stop`. The token given to `lead` is cancelled
-/// when the lease is not trusted any more; `lead` has then to return. The lease is given up when `stop` comes, so that
-/// another process leads within a second.
+/// when the lease is not trusted any more, and when this is dropped; `lead` has then to return. The lease is given up the
+/// moment `stop` comes, whatever `lead` still waits for, so that another process leads within a second.
 pub async fn run<F, Fut>(lease: Arc<dyn Lease>, token: u64, terms: Terms, stop: CancellationToken, mut lead: F)
 where
     F: FnMut(CancellationToken) -> Fut,
@@ -37,29 +37,50 @@ where
 {
     while !stop.is_cancelled() {
         let began = Instant::now();
-        if !matches!(lease.acquire(NAME, token, terms.ttl).await, Ok(true)) {
+        let taken = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            taken = lease.acquire(NAME, token, terms.ttl) => taken,
+        };
+        if !matches!(taken, Ok(true)) {
             // So that a lease that is given up is taken within half a second.
-            wait(&stop, terms.ttl / 15).await;
+            wait(&stop, Instant::now() + terms.ttl / 15).await;
             continue;
         }
         metrics::count(&metrics::COORDINATE_LEADER, &[], 1);
         let counted = metrics::Term::begin();
         tracing::info!("this process leads");
         let term = stop.child_token();
-        let leading = lead(term.clone());
+        // Dropped where it stands, as by a crash, it leaves nothing behind that goes on in its name.
+        let over = term.clone().drop_guard();
+        let leading = lead(term);
         tokio::pin!(leading);
         let ended = tokio::select! {
             biased;
             () = keep(&*lease, token, terms, began, &stop) => false,
             () = &mut leading => true,
         };
-        term.cancel();
-        if !ended {
-            leading.await;
-        }
+        drop(over);
+        let rest = async {
+            if !ended {
+                leading.await;
+            }
+        };
+        // The next leader need not wait until the last call to somebody's server has ended.
+        let handed_over = async {
+            if stop.is_cancelled() {
+                give_up(&*lease, token).await;
+            }
+        };
+        tokio::join!(rest, handed_over);
         drop(counted);
         tracing::info!("this process does not lead any more");
     }
+    // Again for who led: harmless. An attempt to take or renew it that was under way at the stop may have been carried out.
+    give_up(&*lease, token).await;
+}
+
+async fn give_up(lease: &dyn Lease, token: u64) {
     if let Err(error) = lease.release(NAME, token).await {
         tracing::warn!(%error, "the leader's lease could not be given up; it ends by itself");
     }
@@ -70,12 +91,14 @@ where
 async fn keep(lease: &dyn Lease, token: u64, terms: Terms, began: Instant, stop: &CancellationToken) {
     let mut trusted_until = began + terms.ttl - terms.margin;
     loop {
-        wait(stop, terms.ttl / 3).await;
-        if stop.is_cancelled() {
-            return;
-        }
+        wait(stop, trusted_until.min(Instant::now() + terms.ttl / 3)).await;
         let attempt = Instant::now();
-        match tokio::time::timeout_at(trusted_until, lease.acquire(NAME, token, terms.ttl)).await {
+        let renewed = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            renewed = tokio::time::timeout_at(trusted_until, lease.acquire(NAME, token, terms.ttl)) => renewed,
+        };
+        match renewed {
             Ok(Ok(true)) => trusted_until = attempt + terms.ttl - terms.margin,
             Ok(Ok(false)) | Err(_) => return,
             Ok(Err(error)) => tracing::warn!(%error, "the leader's lease could not be renewed yet"),
@@ -86,10 +109,10 @@ async fn keep(lease: &dyn Lease, token: u64, terms: Terms, began: Instant, stop:
     }
 }
 
-async fn wait(stop: &CancellationToken, most: Duration) {
+async fn wait(stop: &CancellationToken, until: Instant) {
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
-        () = tokio::time::sleep(most) => {}
+        () = tokio::time::sleep_until(until) => {}
     }
 }

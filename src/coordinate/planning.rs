@@ -1,11 +1,12 @@
 //! Planning: splits the source of a batch into ranges and stores the plan once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::task::AbortHandle;
 
 use crate::model::batch::{BatchRow, SmsBatch};
 use crate::model::code::{Code, Fault};
@@ -19,7 +20,7 @@ use crate::ports::control::Cas;
 use crate::ports::source::{Source, SourceSpec};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::{change, create, load_row};
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::retry::Schedule;
 use crate::runtime::task::Tasks;
@@ -35,14 +36,17 @@ const PLAN_AGAIN_TIMES: u32 = 6;
 /// Checks a batch against the columns of its source, before anything is prepared.
 pub type Check = Arc<dyn Fn(&SmsBatch, &[String]) -> Result<(), Fault> + Send + Sync>;
 
-/// The job that plans. A large source takes seconds to look at, so each plan is a task of its own.
+/// The job that plans. A large source takes seconds to look at, so each plan is a task of its own, which ends with the term.
 pub struct Planning {
     stores: Stores,
     world: World,
     source: Arc<dyn Source>,
     check: Check,
     range_records: u32,
-    busy: Arc<Mutex<BTreeSet<BatchId>>>,
+    /// The plans of this term.
+    plans: Mutex<BTreeMap<BatchId, AbortHandle>>,
+    unreadable: Unreadable,
+    /// Their owner, so that they end with the process too.
     tasks: Tasks,
 }
 
@@ -56,7 +60,20 @@ impl Planning {
         range_records: u32,
         tasks: Tasks,
     ) -> Planning {
-        Planning { stores, world, source, check, range_records, busy: Arc::default(), tasks }
+        Planning {
+            stores,
+            world,
+            source,
+            check,
+            range_records,
+            plans: Mutex::default(),
+            unreadable: Unreadable::default(),
+            tasks,
+        }
+    }
+
+    fn plans(&self) -> MutexGuard<'_, BTreeMap<BatchId, AbortHandle>> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -67,19 +84,21 @@ impl Job for Planning {
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {
+        self.plans().retain(|_, plan| !plan.is_finished());
         for batch in self.stores.batch_index.active().await? {
-            let Some(row) = self.stores.batches.load(batch).await? else { continue };
+            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
+            let Some(row) = read.flatten() else { continue };
             let row = row.row;
             if row.current_step != CurrentStep::Preparation || row.preparation.state != StepState::Ready {
                 continue;
             }
-            if !self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(batch) {
+            if self.plans().contains_key(&batch) {
                 continue;
             }
             let (stores, world, source, check) =
                 (self.stores.clone(), self.world.clone(), self.source.clone(), self.check.clone());
-            let (busy, range_records) = (self.busy.clone(), self.range_records);
-            self.tasks.spawn("plan", async move {
+            let range_records = self.range_records;
+            let planning = self.tasks.spawn("plan", async move {
                 let work = plan(&stores, &world, &*source, &check, range_records, row);
                 let planned = match AssertUnwindSafe(work).catch_unwind().await {
                     Ok(planned) => planned,
@@ -94,10 +113,16 @@ impl Job for Planning {
                 if let Err(error) = planned {
                     tracing::warn!(%batch, code = %error.code(), "a plan could not be stored; it is made again");
                 }
-                busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&batch);
             });
+            self.plans().insert(batch, planning.abort_handle());
         }
         Ok(false)
+    }
+
+    fn end_term(&self) {
+        for (_, plan) in std::mem::take(&mut *self.plans()) {
+            plan.abort();
+        }
     }
 }
 

@@ -1,21 +1,27 @@
-//! Two leaders plan one batch, at once or one after the other's death.
+//! Planning, and what follows it: two leaders that plan one batch, terms that end, and batches that cannot be read.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::Planning;
+use tokio_util::sync::CancellationToken;
+
+use super::{JobScheduler, Planning, PrepareStatusTracker};
+use crate::adapters::embedded::engine::Table;
 use crate::adapters::memory::clock::SimClock;
+use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::rows::key;
 use crate::adapters::system::SeededChance;
 use crate::model::batch::{BatchRow, Command, SmsBatch};
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, RangeKey};
-use crate::model::record::{Fingerprint, RangePlan, RangeRow, SourcePlan};
+use crate::model::record::{Fingerprint, RangePlan, RangeRow, RangeState, RowFault, SourcePlan};
 use crate::model::state::StepState;
 use crate::model::time::Timestamp;
 use crate::ports::source::{RangeReader, Source, SourceSpec};
 use crate::ports::{Stores, World};
+use crate::runtime::control::change;
 use crate::runtime::job::Job;
 use crate::runtime::task::Tasks;
 
@@ -58,17 +64,32 @@ fn list(records: u64) -> SourcePlan {
     SourcePlan { fingerprint, columns: vec!["phone".into()], ranges, records, ..SourcePlan::default() }
 }
 
-async fn ready() -> (Stores, World) {
-    let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
-    let asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
+/// A batch that is to be prepared.
+async fn add(stores: &Stores, batch: BatchId) {
+    let asked = SmsBatch { batch_id: batch, ..SmsBatch::new("list", "Hello", "main") };
     let row = BatchRow::created(asked, String::new(), START).command(Command::EntryProcess, START).expect("ready");
-    stores.batches.insert(BATCH, &row, 1).await.expect("inserted");
+    stores.batches.insert(batch, &row, 1).await.expect("inserted");
+}
+
+async fn ready() -> (Stores, World) {
+    ready_in(&MemoryStore::new(Arc::new(SeededChance::from_seed(1)))).await
+}
+
+async fn ready_in(store: &MemoryStore) -> (Stores, World) {
+    let stores = store.stores();
+    add(&stores, BATCH).await;
     let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
     (stores, world)
 }
 
 fn leader(stores: &Stores, world: &World, looks: &Arc<Looks>) -> Planning {
     Planning::new(stores.clone(), world.clone(), looks.clone(), Arc::new(|_, _| Ok(())), 10, Tasks::default())
+}
+
+/// The step's state after a minute.
+async fn state_later(stores: &Stores) -> StepState {
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    stores.batches.load(BATCH).await.expect("read").expect("there").row.preparation.state
 }
 
 async fn outcome(stores: &Stores) -> (BatchRow, Vec<RangePlan>) {
@@ -113,4 +134,76 @@ async fn ranges_of_two_different_looks_at_a_list_never_make_one_plan() {
     let (row, ranges) = outcome(&stores).await;
     assert_eq!((row.preparation.state, row.fingerprint), (StepState::Running, Some(list(35).fingerprint)), "whoever was first");
     assert_eq!(ranges, list(35).ranges);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_under_way_ends_with_its_term_and_is_made_in_the_next() {
+    for dropped in [false, true] {
+        let (stores, world) = ready().await;
+        let looks = Arc::new(Looks(Mutex::new([list(15), list(35)].into())));
+        let planning: Arc<dyn Job> = Arc::new(leader(&stores, &world, &looks));
+        let scheduler = Arc::new(JobScheduler::new(vec![planning], Duration::from_millis(100), Arc::default()));
+        let term = |term: CancellationToken| {
+            let scheduler = scheduler.clone();
+            tokio::spawn(async move { scheduler.term(term).await })
+        };
+        let first = CancellationToken::new();
+        let running = term(first.clone());
+        // The list is looked at for a second.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if dropped {
+            running.abort()
+        } else {
+            first.cancel()
+        }
+        assert_eq!(state_later(&stores).await, StepState::Ready, "nothing is planned between two terms, dropped: {dropped}");
+        term(CancellationToken::new());
+        let (row, ranges) = outcome(&stores).await;
+        assert_eq!((row.preparation.state, row.records), (StepState::Running, 35), "the next term's look, dropped: {dropped}");
+        assert_eq!(ranges, list(35).ranges);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_under_way_ends_with_its_process() {
+    let (stores, world) = ready().await;
+    let (looks, tasks) = (Arc::new(Looks(Mutex::new([list(15), list(35)].into()))), Tasks::default());
+    let planning = Planning::new(stores.clone(), world, looks, Arc::new(|_, _| Ok(())), 10, tasks.clone());
+    planning.run_once().await.expect("a round");
+    tasks.abort_all();
+    assert_eq!(state_later(&stores).await, StepState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_cannot_be_read_keeps_no_other_from_being_planned() {
+    let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
+    let (stores, world) = ready_in(&store).await;
+    // The job comes to it first.
+    let broken = BatchId(BATCH.0 - 1);
+    add(&stores, broken).await;
+    assert!(store.engine().damage(Table::Batch, &key::batch(broken), |row| row.clear()));
+    let looks = Arc::new(Looks(Mutex::new([list(35)].into())));
+    leader(&stores, &world, &looks).run_once().await.expect("a round");
+    assert_eq!(state_later(&stores).await, StepState::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_that_cannot_be_read_keeps_no_other_batch_from_its_end() {
+    let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
+    let (stores, world) = ready_in(&store).await;
+    let broken = BatchId(BATCH.0 - 1);
+    add(&stores, broken).await;
+    let looks = Arc::new(Looks(Mutex::new([list(5), list(5)].into())));
+    leader(&stores, &world, &looks).run_once().await.expect("a round");
+    assert_eq!(state_later(&stores).await, StepState::Running);
+    assert!(store.engine().damage(Table::Range, &key::range(RangeKey { batch: broken, range: 0 }), |row| row.clear()));
+    let fails = RangeKey { batch: BATCH, range: 0 };
+    let fault = RowFault { code: Code::SourceChanged, detail: String::new() };
+    let failed = change(&*stores.ranges, fails, &*world.chance, |read| {
+        Ok::<_, ()>(RangeRow { state: RangeState::Failed(fault.clone()), ..read.row.clone() })
+    });
+    failed.await.expect("stored").expect("failed");
+    let tracker = PrepareStatusTracker::new(stores.clone(), world, MemoryBroker::new().sender(), 4);
+    tracker.run_once().await.expect("a round");
+    assert_eq!(state_later(&stores).await, StepState::CompletedFailed);
 }

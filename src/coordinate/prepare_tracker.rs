@@ -18,7 +18,7 @@ use crate::ports::queue::TaskSender;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
 use crate::runtime::digest::{digest, hex};
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 use crate::runtime::metrics;
 use crate::runtime::trace;
 
@@ -35,6 +35,7 @@ struct Queued {
 }
 
 /// The job that follows preparations. Safe to run twice at once.
+#[doc(alias = "status_tracking")]
 pub struct PrepareStatusTracker {
     stores: Stores,
     world: World,
@@ -42,17 +43,17 @@ pub struct PrepareStatusTracker {
     /// Range tasks queued at once, over all batches.
     at_once: usize,
     queued: Mutex<Queued>,
+    unreadable: Unreadable,
 }
 
 impl PrepareStatusTracker {
     /// A tracker that keeps `at_once` range tasks queued.
     pub fn new(stores: Stores, world: World, sender: Arc<dyn TaskSender>, at_once: usize) -> PrepareStatusTracker {
-        PrepareStatusTracker { stores, world, sender, at_once, queued: Mutex::default() }
+        PrepareStatusTracker { stores, world, sender, at_once, queued: Mutex::default(), unreadable: Unreadable::default() }
     }
 
     /// Follows one batch: sends what is due, and closes the step when all is done. Returns the ranges it still wants queued, and
     /// adds the records of ranges that are not done to `unread`.
-    #[doc(alias = "heart_beat")]
     async fn track(&self, row: &BatchRow, unread: &mut u64) -> Result<(Vec<RangeKey>, bool), StoreError> {
         let batch = row.batch.batch_id;
         let ranges = self.stores.ranges.list(batch).await?;
@@ -225,10 +226,12 @@ impl Job for PrepareStatusTracker {
         let mut wanted: BTreeMap<BatchId, (BatchRow, Vec<RangeKey>)> = BTreeMap::new();
         let (mut changed, mut unread) = (false, 0);
         for batch in self.stores.batch_index.active().await? {
-            let Some(row) = self.stores.batches.load(batch).await? else { continue };
+            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
+            let Some(row) = read.flatten() else { continue };
             let row = row.row;
             if row.current_step == CurrentStep::Preparation && row.preparation.state == StepState::Running {
-                let (ranges, closed) = self.track(&row, &mut unread).await?;
+                let tracked = self.track(&row, &mut unread).await;
+                let Some((ranges, closed)) = self.unreadable.pass_over(self.name(), batch, tracked)? else { continue };
                 changed |= closed;
                 wanted.insert(batch, (row, ranges));
             }

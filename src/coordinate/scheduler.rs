@@ -23,20 +23,28 @@ impl JobScheduler {
         JobScheduler { jobs, every, wake }
     }
 
-    /// Runs rounds until the term ends. A job that fails is tried again in the next round; it never keeps the others.
+    /// Runs rounds until the term ends; a job under way is dropped then, as a crash would drop it. A job that fails is tried
+    /// again in the next round; it never keeps the others.
     pub async fn term(&self, term: CancellationToken) {
         for job in &self.jobs {
             job.new_term();
             // See `runtime/zeros`; the jobs are known here.
             metrics::count(&metrics::COORDINATE_TASK_FAILURES, &[job.name()], 0);
         }
+        let _over = Over(&self.jobs);
+        tokio::select! {
+            biased;
+            () = term.cancelled() => {}
+            () = self.rounds() => {}
+        }
+    }
+
+    /// Rounds without end.
+    async fn rounds(&self) {
         let calm: Vec<Calm> = self.jobs.iter().map(|_| Calm::default()).collect();
-        while !term.is_cancelled() {
+        loop {
             let mut changed = false;
             for (job, calm) in self.jobs.iter().zip(&calm) {
-                if term.is_cancelled() {
-                    return;
-                }
                 let done = job.run_once().await;
                 if done.is_err() {
                     metrics::count(&metrics::COORDINATE_TASK_FAILURES, &[job.name()], 1);
@@ -57,10 +65,18 @@ impl JobScheduler {
             let pause = if changed { Duration::from_millis(5) } else { self.every };
             tokio::select! {
                 biased;
-                () = term.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+}
+
+/// Tells the jobs that their term is over, however it ends.
+struct Over<'a>(&'a [Arc<dyn Job>]);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|job| job.end_term());
     }
 }

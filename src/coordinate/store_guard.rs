@@ -8,7 +8,7 @@ use crate::model::code::Code;
 use crate::model::state::{StepEvent, StepState};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 
 /// How often the room is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -18,19 +18,21 @@ pub struct StoreGuard {
     stores: Stores,
     world: World,
     last: Mutex<Option<Duration>>,
+    unreadable: Unreadable,
 }
 
 impl StoreGuard {
     /// Watches this store.
     pub fn new(stores: Stores, world: World) -> StoreGuard {
-        StoreGuard { stores, world, last: Mutex::new(None) }
+        StoreGuard { stores, world, last: Mutex::new(None), unreadable: Unreadable::default() }
     }
 
     async fn apply(&self, full: Option<String>) -> Result<bool, StoreError> {
         let now = self.world.clock.now();
         let mut changed = false;
         for batch in self.stores.batch_index.active().await? {
-            let Some(row) = self.stores.batches.load(batch).await? else { continue };
+            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
+            let Some(row) = read.flatten() else { continue };
             let Some(event) = event_of(&row.row, full.is_some()) else { continue };
             let reason = full.clone().map(|text| (Code::StoreFull, text));
             let done = change(&*self.stores.batches, batch, &*self.world.chance, |current| {
@@ -40,7 +42,7 @@ impl StoreGuard {
                 }
                 current.row.after(event, reason.clone(), now).map_err(|_| ())
             });
-            if done.await?.is_ok() {
+            if self.unreadable.pass_over(self.name(), batch, done.await)?.is_some_and(|done| done.is_ok()) {
                 changed = true;
                 match &full {
                     Some(text) => tracing::error!(%batch, code = %Code::StoreFull, text, "the disk is full: the batch is paused"),

@@ -34,6 +34,8 @@ pub struct Keep {
     pub dead: Duration,
     /// Answers to commands that may be asked for again.
     pub answers: Duration,
+    /// Lists that were handed in, from the last time they were.
+    pub uploads: Duration,
 }
 
 impl Keep {
@@ -49,6 +51,7 @@ impl Keep {
             clicks: time,
             dead: time,
             answers: time,
+            uploads: time,
         }
     }
 }
@@ -175,6 +178,12 @@ impl Sweeper {
 impl Job for Sweeper {
     fn name(&self) -> &'static str {
         "sweeper"
+    }
+
+    fn new_term(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // A sweep that was dropped with an earlier term counted as done.
+        (state.last, state.journals) = (None, None);
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {

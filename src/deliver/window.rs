@@ -25,7 +25,6 @@ use crate::ports::StoreError;
 use crate::ports::provider::{Chunk, Route, Submit};
 use crate::ports::rates::Grant;
 use crate::ports::receipts::{IndexEntry, PartKey, UncertainEntry};
-use crate::ports::tallies::Tally;
 use crate::runtime::handed;
 use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
@@ -343,6 +342,5 @@ fn count(ctx: &Delivery, key: WindowKey, answers: &[Answered]) {
     let last_part = |answered: &&Answered| answered.part + 1 == answered.parts;
     let accepted = answers.iter().filter(last_part).filter(|a| matches!(a.answer, Answer::Accepted { .. })).count();
     let failed = answers.iter().filter(last_part).filter(|a| matches!(a.answer, Answer::Failed { .. })).count();
-    ctx.tallies.add(key.lane.batch, Tally::Accepted, accepted as u64);
-    ctx.tallies.add(key.lane.batch, Tally::Failed, failed as u64);
+    ctx.tallies.increase_delivery_batch_num(key.lane.batch, accepted as u64, failed as u64);
 }

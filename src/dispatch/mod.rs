@@ -16,7 +16,7 @@ use crate::model::task::tokens_of;
 use crate::ports::queue::TaskSender;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 use crate::runtime::metrics;
 use crate::runtime::trace::{self, Piece, Span};
 
@@ -26,12 +26,13 @@ pub struct DispatchBatch {
     stores: Stores,
     world: World,
     sender: Arc<dyn TaskSender>,
+    unreadable: Unreadable,
 }
 
 impl DispatchBatch {
     /// Dispatches through `sender`.
     pub fn new(stores: Stores, world: World, sender: Arc<dyn TaskSender>) -> DispatchBatch {
-        DispatchBatch { stores, world, sender }
+        DispatchBatch { stores, world, sender, unreadable: Unreadable::default() }
     }
 
     async fn dispatch(&self, row: &BatchRow) -> Result<bool, StoreError> {
@@ -82,7 +83,8 @@ impl Job for DispatchBatch {
     async fn run_once(&self) -> Result<bool, StoreError> {
         let mut due = Vec::new();
         for batch in self.stores.batch_index.active().await? {
-            let Some(row) = self.stores.batches.load(batch).await? else { continue };
+            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
+            let Some(row) = read.flatten() else { continue };
             let ready = row.row.current_step == CurrentStep::Delivery && row.row.delivery.state == StepState::Ready;
             // What an order changes is not whole while it is pending.
             if ready && row.row.orders.pending.is_none() {
@@ -92,7 +94,8 @@ impl Job for DispatchBatch {
         due.sort_by_key(|row| (std::cmp::Reverse(row.batch.priority), row.created));
         let mut changed = false;
         for row in due {
-            changed |= self.dispatch(&row).await?;
+            let dispatched = self.dispatch(&row).await;
+            changed |= self.unreadable.pass_over(self.name(), row.batch.batch_id, dispatched)?.unwrap_or(false);
         }
         Ok(changed)
     }

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::DispatchBatch;
+use crate::adapters::embedded::engine::Table;
 use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::rows::key;
 use crate::adapters::system::SeededChance;
 use crate::coordinate::DeliveryStatusTracker;
 use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
@@ -55,6 +57,7 @@ impl TaskSender for Sender {
 }
 
 struct Bed {
+    store: MemoryStore,
     stores: Stores,
     world: World,
     sender: Arc<Sender>,
@@ -63,17 +66,32 @@ struct Bed {
 impl Bed {
     /// A sealed batch that is to be sent, with a few lanes of ten thousand.
     async fn new() -> Bed {
-        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
-        let asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
+        let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
+        let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
+        let bed = Bed { stores: store.stores(), store, world, sender: Arc::default() };
+        bed.add(BATCH).await;
+        bed
+    }
+
+    /// Such a batch.
+    async fn add(&self, batch: BatchId) {
+        let asked = SmsBatch { batch_id: batch, ..SmsBatch::new("list", "Hello", "main") };
         let mut row = BatchRow::created(asked, String::new(), START);
         (row.current_step, row.delivery.state, row.lanes) = (CurrentStep::Delivery, StepState::Ready, LANES);
         row.sealed = Some(SealedPlan::default());
-        stores.batches.insert(BATCH, &row, 1).await.expect("inserted");
+        self.stores.batches.insert(batch, &row, 1).await.expect("inserted");
         for lane in 0..LANES as u8 {
-            stores.ledgers.insert(LaneKey { batch: BATCH, lane }, &Ledger::sealed(10_000), 1).await.expect("inserted");
+            self.stores.ledgers.insert(LaneKey { batch, lane }, &Ledger::sealed(10_000), 1).await.expect("inserted");
         }
-        let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
-        Bed { stores, world, sender: Arc::default() }
+    }
+
+    /// All recipients of the batch have ended.
+    async fn all_done(&self) {
+        for lane in 0..LANES as u8 {
+            let done = |read: &Ledger| Ok::<_, ()>(Ledger { legs: vec![], ..read.clone() });
+            let key = LaneKey { batch: BATCH, lane };
+            change(&*self.stores.ledgers, key, &*self.world.chance, |read| done(&read.row)).await.expect("stored").expect("done");
+        }
     }
 
     fn leader(&self) -> (DispatchBatch, DeliveryStatusTracker) {
@@ -136,14 +154,32 @@ async fn two_leaders_at_once_begin_one_dispatch_and_one_end() {
     a.and(b).expect("both rounds end");
     assert_eq!(bed.row().await.task_number, 1, "a second dispatch would make the first out of date");
     assert!(bed.sender.take().iter().all(|task| task.task_code.number == 1));
-    for lane in 0..LANES as u8 {
-        let done = |read: &Ledger| Ok::<_, ()>(Ledger { legs: vec![], ..read.clone() });
-        let key = LaneKey { batch: BATCH, lane };
-        change(&*bed.stores.ledgers, key, &*bed.world.chance, |read| done(&read.row)).await.expect("stored").expect("done");
-    }
+    bed.all_done().await;
     let (a, b) = tokio::join!(follows.run_once(), follows_too.run_once());
     a.and(b).expect("both rounds end");
     let row = bed.row().await;
     let ends = row.changes.iter().filter(|change| change.state == StepState::CompletedSucceeded).count();
     assert_eq!((row.delivery.state, ends), (StepState::CompletedSucceeded, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_a_row_that_cannot_be_read_keeps_no_other_from_being_sent_and_ended() {
+    // The jobs come to it first.
+    let broken = BatchId(BATCH.0 - 1);
+    let damages =
+        [(Table::Batch, key::batch(broken)), (Table::Ledger, key::lane(LaneKey { batch: broken, lane: LANES as u8 - 1 }))];
+    for (table, key) in damages {
+        let bed = Bed::new().await;
+        bed.add(broken).await;
+        assert!(bed.store.engine().damage(table, &key, |row| row.clear()));
+        let (dispatch, tracker) = bed.leader();
+        dispatch.run_once().await.expect("a round");
+        assert_eq!(bed.row().await.delivery.state, StepState::Running, "{table:?}");
+        let sent = bed.sender.take();
+        assert_eq!(lanes(&sent), [0, 1, 2, 3], "{table:?}");
+        assert!(sent.iter().all(|task| task.task_code.batch == BATCH), "{table:?}");
+        bed.all_done().await;
+        tracker.run_once().await.expect("a round");
+        assert_eq!(bed.row().await.delivery.state, StepState::CompletedSucceeded, "{table:?}");
+    }
 }

@@ -233,6 +233,7 @@ impl RangeRow {
     }
 
     /// The row after a sign of life, or `None` when `attempt` no longer holds the range.
+    #[doc(alias = "heart_beat")]
     pub fn beat(&self, attempt: u32, progress: u64, now: Timestamp) -> Option<RangeRow> {
         (self.attempt == attempt && self.state == RangeState::Claimed).then(|| RangeRow {
             heart_beat: now,

@@ -20,7 +20,8 @@ pub enum Tally {
 /// All tallies.
 pub const TALLIES: [Tally; 5] = [Tally::Prepared, Tally::Accepted, Tally::Failed, Tally::FinalReceipts, Tally::DeliveredReceipts];
 
-/// Counters by batch. May lose or repeat a little; never decides anything.
+/// Counters by batch. May lose or repeat a little; never decides what is sent.
+#[doc(alias = "StatisticsSyncer")]
 pub trait Tallies: Send + Sync {
     /// Adds.
     fn add(&self, batch: BatchId, tally: Tally, n: u64);
@@ -36,4 +37,28 @@ pub trait Tallies: Send + Sync {
 
     /// Says how many steps run now.
     fn set_running(&self, prepare: u64, delivery: u64);
+}
+
+/// What stages count and ask, under the original system's names.
+impl dyn Tallies {
+    /// Counts prepared records.
+    pub fn increase_prepare_batch_num(&self, batch: BatchId, records: u64) {
+        self.add(batch, Tally::Prepared, records);
+    }
+
+    /// Counts recipients that an account took, and those that it refused.
+    pub fn increase_delivery_batch_num(&self, batch: BatchId, accepted: u64, failed: u64) {
+        self.add(batch, Tally::Accepted, accepted);
+        self.add(batch, Tally::Failed, failed);
+    }
+
+    /// Whether any preparation runs, as the leader last said.
+    pub fn has_running_prepare_step(&self) -> bool {
+        self.running().0 > 0
+    }
+
+    /// Whether any delivery runs, as the leader last said.
+    pub fn has_running_delivery_step(&self) -> bool {
+        self.running().1 > 0
+    }
 }

@@ -16,7 +16,6 @@ use crate::model::record::{RangePlan, RangeTotals, Reject, SourcePlan};
 use crate::model::trace::TraceParent;
 use crate::ports::StoreError;
 use crate::ports::source::{RangeReader, SourceSpec};
-use crate::ports::tallies::Tally;
 use crate::runtime::retry::Schedule;
 use crate::runtime::short_code::Codes;
 
@@ -89,7 +88,7 @@ pub async fn read_range(
         name_file(plan, &mut found.rejects);
         writes.add(&mut full, &mut found.rejects).await?;
         progress.store(counts.records, Ordering::Relaxed);
-        tools.tallies.add(key.batch, Tally::Prepared, read);
+        tools.tallies.increase_prepare_batch_num(key.batch, read);
         tokio::task::yield_now().await;
     }
     if counts.records != plan.records {

@@ -30,6 +30,10 @@ use crate::runtime::zeros;
 /// How often parked reports are looked over.
 const PARKED_EVERY: Duration = Duration::from_millis(200);
 
+/// Waits for a store that is away: the first, the longest, and how many before the provider has to send again.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+const TRIES: u32 = 5;
+
 /// Of reports that are recorded together, the delays of so many are measured: each takes memory until the metrics are read.
 const DELAYS_SAMPLED: usize = 8;
 
@@ -53,6 +57,8 @@ pub struct Intake {
     /// Who hears of new reports.
     pub listener: Option<Arc<dyn ReportListener>>,
     campaigns: Campaigns,
+    /// Of the waits' jitter.
+    seed: u64,
 }
 
 impl Intake {
@@ -65,7 +71,13 @@ impl Intake {
         listener: Option<Arc<dyn ReportListener>>,
     ) -> Arc<Intake> {
         let (known, erased, campaigns) = (Known::default(), Erased::default(), Campaigns::default());
-        Arc::new(Intake { stores, world, routes, tallies, known, erased, listener, campaigns })
+        let seed = world.chance.next();
+        Arc::new(Intake { stores, world, routes, tallies, known, erased, listener, campaigns, seed })
+    }
+
+    /// Waits for a store that is away. Their seed is this process's own, so that not all of them come back together.
+    fn waits(&self) -> Schedule {
+        Schedule::new(WAITS.0, WAITS.1, self.seed).up_to(TRIES)
     }
 
     /// Takes in reports until `stop` is cancelled and nothing more waits.
@@ -140,9 +152,8 @@ impl Intake {
                 }
             }
         }
-        let schedule = || Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
         if !parked.is_empty() && !mutation::is_on(Bug::ForgetUnmatched) {
-            store(schedule(), || self.stores.parked.park(parked.clone())).await?;
+            store(self.waits(), || self.stores.parked.park(parked.clone())).await?;
         }
         self.record(matched).await?;
         let messages: Vec<(&str, &Inbound)> =
@@ -150,7 +161,7 @@ impl Intake {
         if messages.is_empty() {
             return Ok(());
         }
-        store(schedule(), || {
+        store(self.waits(), || {
             inbox::take_in(&self.stores, &self.world, &self.routes, &self.campaigns, self.listener.as_deref(), &messages)
         })
         .await
@@ -165,17 +176,16 @@ impl Intake {
         for report in matched.iter_mut().filter(|report| self.erased.has(report.part.recipient)) {
             (report.report.number, report.report.raw) = (None, String::new());
         }
-        let schedule = || Schedule::new(Duration::from_millis(50), Duration::from_millis(500), 1).up_to(5);
         if let Some(listener) = &self.listener
             && listener.wanted().await?
         {
             // Told first: were it recorded first, a crash between the two would leave an event that nobody ever tells.
             let new = self.unrecorded(&matched).await?;
             if !new.is_empty() {
-                store(schedule(), || listener.reports(&new)).await?;
+                store(self.waits(), || listener.reports(&new)).await?;
             }
         }
-        let new = store(schedule(), || self.stores.receipts.record(matched.clone())).await?;
+        let new = store(self.waits(), || self.stores.receipts.record(matched.clone())).await?;
         let mut samples = DELAYS_SAMPLED;
         for (report, new) in matched.iter().zip(new) {
             if new {
@@ -255,4 +265,31 @@ fn gather(first: Reports, reports: &mut mpsc::Receiver<Reports>) -> Vec<Reports>
         batch.push(next);
     }
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::memory::clock::SimClock;
+    use crate::adapters::memory::store::MemoryStore;
+    use crate::adapters::memory::tallies::MemoryTallies;
+    use crate::adapters::system::SeededChance;
+    use crate::model::time::Timestamp;
+
+    #[tokio::test(start_paused = true)]
+    async fn intakes_of_two_processes_do_not_come_back_to_the_store_together() {
+        let intake = |seed| {
+            let chance = Arc::new(SeededChance::from_seed(seed));
+            let stores = MemoryStore::new(chance.clone()).stores();
+            let world = World { clock: Arc::new(SimClock::new(Timestamp(0))), chance };
+            Intake::new(stores, world, Arc::default(), Arc::new(MemoryTallies::new()), None)
+        };
+        let delays = |seed| {
+            let mut waits = intake(seed).waits();
+            std::iter::from_fn(move || waits.next_delay()).collect::<Vec<_>>()
+        };
+        let (one, other) = (delays(1), delays(2));
+        assert_eq!((one.len(), other.len()), (TRIES as usize, TRIES as usize));
+        assert!(one.iter().zip(&other).all(|(one, other)| one != other), "{one:?} {other:?}");
+    }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::edges::Edges;
@@ -13,7 +16,9 @@ use crate::coordinate::leader::{self, Terms};
 use crate::coordinate::store_guard::StoreGuard;
 use crate::coordinate::sweeper::{Keep, Sweeper};
 use crate::coordinate::throughput::StoreThroughput;
-use crate::coordinate::{BindSlots, DeliveryStatusTracker, JobScheduler, Mark, Members, Planning, PrepareStatusTracker};
+use crate::coordinate::{
+    BindSlots, DeliveryStatusTracker, JobScheduler, Mark, Members, Planning, PrepareStatusTracker, UploadSweeper,
+};
 use crate::dispatch::DispatchBatch;
 use crate::model::time::Timestamp;
 use crate::prepare::plan;
@@ -21,6 +26,7 @@ use crate::runtime::job::Job;
 use crate::runtime::pulse::{self, Turns};
 use crate::runtime::task::Tasks;
 use crate::statistics::settle::MsgCallbackStatistic;
+use crate::statistics::steps::RunningSteps;
 use crate::statistics::syncer::StatisticsSyncer;
 use crate::webhooks::{Changes, Sender};
 
@@ -46,54 +52,93 @@ pub struct Settings {
     pub raise_mark: bool,
 }
 
-/// The jobs of a leader, in the order of their rounds.
-pub fn jobs(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Arc<dyn Job>> {
-    let Edges { stores, world, source, sender, tallies, budget, .. } = edges.clone();
+/// A loop of a leader: its name, and its jobs in the order of their rounds.
+type Rounds = (&'static str, Vec<Arc<dyn Job>>);
+
+/// The loops of a leader, which run side by side. The first keeps batches moving and workers supplied, so that nothing in it may
+/// take long; what reads or removes whole batches, or calls strangers, goes its own way. No job needs that another one ran before
+/// it: each decides on what it reads, and changes it by compare-and-set.
+fn loops(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Rounds> {
+    let Edges { stores, world, source, uploads, sender, tallies, budget, .. } = edges.clone();
     let check: crate::coordinate::planning::Check = Arc::new(plan::check);
     let syncer = StatisticsSyncer::new(tallies.clone());
-    let mut jobs: Vec<Arc<dyn Job>> = vec![
+    let mut moving: Vec<Arc<dyn Job>> = vec![
         Arc::new(Planning::new(stores.clone(), world.clone(), source, check, settings.range_records, tasks)),
         Arc::new(PrepareStatusTracker::new(stores.clone(), world.clone(), sender.clone(), settings.range_tasks)),
-        Arc::new(OrderCompletion::new(edges.service())),
         Arc::new(DispatchBatch::new(stores.clone(), world.clone(), sender.clone())),
         Arc::new(DeliveryStatusTracker::new(stores.clone(), world.clone(), sender)),
-        Arc::new(MsgCallbackStatistic::new(stores.clone(), world.clone(), edges.accounts(), syncer)),
         Arc::new(StoreGuard::new(stores.clone(), world.clone())),
+        Arc::new(RunningSteps::new(stores.clone(), world.clone(), syncer.clone())),
         Arc::new(StoreThroughput::new(budget, tallies, world.clock.clone())),
         Arc::new(BindSlots::new(stores.clone(), world.clone(), settings.bind_slots)),
         Arc::new(Members::new(stores.clone(), world.clone())),
-        Arc::new(Sweeper::new(stores.clone(), world.clone(), settings.keep)),
     ];
     if settings.raise_mark {
-        jobs.push(Arc::new(Mark::new(stores, world)));
+        moving.push(Arc::new(Mark::new(stores.clone(), world.clone())));
     }
-    jobs
+    let mut keeping: Vec<Arc<dyn Job>> = vec![Arc::new(Sweeper::new(stores.clone(), world.clone(), settings.keep))];
+    if let Some(uploads) = uploads {
+        keeping.push(Arc::new(UploadSweeper::new(uploads, stores.clone(), world.clone(), settings.keep.uploads)));
+    }
+    vec![
+        ("leader's jobs", moving),
+        ("leader's orders", vec![Arc::new(OrderCompletion::new(edges.service()))]),
+        ("leader's recounts", vec![Arc::new(MsgCallbackStatistic::new(stores, world, edges.accounts(), syncer))]),
+        ("leader's sweeping", keeping),
+        ("webhooks' changes", vec![Arc::new(Changes::new(edges.webhooks.clone()))]),
+    ]
 }
 
 /// Runs a coordinator until `stop`; it gives its lease up then.
 pub async fn run(edges: Edges, settings: Settings, tasks: Tasks, stop: CancellationToken, leading: Leading) {
     let (terms, every) = (settings.terms, settings.every);
-    let jobs = jobs(&edges, settings, tasks.clone());
-    let scheduler = JobScheduler::new(jobs, every, edges.wake.clone());
-    let webhooks = edges.webhooks.clone();
-    // The webhooks go their own way: calls to strangers never stand in the way of a batch.
-    let changes = Arc::new(JobScheduler::new(vec![Arc::new(Changes::new(webhooks.clone()))], every, Arc::new(Notify::new())));
-    let sender = Sender::new(webhooks);
+    let schedulers: Vec<(&'static str, Arc<JobScheduler>)> = loops(&edges, settings, tasks.clone())
+        .into_iter()
+        .enumerate()
+        .map(|(place, (name, jobs))| {
+            // What wakes the leader wakes what keeps batches moving; all else can wait for its next round.
+            let wake = if place == 0 { edges.wake.clone() } else { Arc::new(Notify::new()) };
+            (name, Arc::new(JobScheduler::new(jobs, every, wake)))
+        })
+        .collect();
+    let sender = Sender::new(edges.webhooks.clone());
     let token = edges.world.chance.next();
     let now_leading = |since: Option<Timestamp>| *leading.lock().unwrap_or_else(PoisonError::into_inner) = since;
     let leads = leader::run(edges.lease.clone(), token, terms, stop, |term| {
         now_leading(Some(edges.world.clock.now()));
-        let (changes, sender, telling) = (changes.clone(), sender.clone(), term.clone());
-        let told = tasks.spawn("webhooks", async move {
-            let changing = pulse::watch("webhooks' changes", Turns::Always, changes.term(telling.clone()));
-            tokio::join!(changing, pulse::watch("webhooks' calls", Turns::WhenWoken, sender.term(telling)));
-        });
-        let (scheduler, now_leading) = (&scheduler, &now_leading);
+        let mut running: FuturesUnordered<JoinHandle<()>> = FuturesUnordered::new();
+        for (name, scheduler) in &schedulers {
+            let (name, scheduler, term) = (*name, scheduler.clone(), term.clone());
+            let rounds = async move { scheduler.term(term).await };
+            running.push(tasks.spawn(name, pulse::watch(name, Turns::Always, rounds)));
+        }
+        let telling = pulse::watch("webhooks' calls", Turns::WhenWoken, sender.clone().term(term.clone()));
+        running.push(tasks.spawn("webhooks' calls", telling));
+        let now_leading = &now_leading;
         async move {
-            pulse::watch("leader's jobs", Turns::Always, scheduler.term(term)).await;
-            let _ = told.await;
+            tokio::select! {
+                biased;
+                () = term.cancelled() => {}
+                () = ended(&mut running) => {}
+            }
             now_leading(None);
+            ended(&mut running).await;
         }
     });
     pulse::watch("leadership", Turns::Always, leads).await;
 }
+
+/// Waits for the loops of a term. One that panics ends the coordinator, as a job of its own would, and so the process.
+async fn ended(running: &mut FuturesUnordered<JoinHandle<()>>) {
+    while let Some(ended) = running.next().await {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "coordinator_tests.rs"]
+mod tests;

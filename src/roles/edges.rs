@@ -16,6 +16,7 @@ use crate::ports::queue::TaskSender;
 use crate::ports::rates::Rates;
 use crate::ports::source::Source;
 use crate::ports::tallies::Tallies;
+use crate::ports::uploads::Uploads;
 use crate::ports::{Stores, World};
 use crate::webhooks::Webhooks;
 
@@ -28,6 +29,8 @@ pub struct Edges {
     pub world: World,
     /// Where records come from.
     pub source: Arc<dyn Source>,
+    /// Where lists that are handed in are kept, if they are.
+    pub uploads: Option<Arc<dyn Uploads>>,
     /// The accounts and the ways to them.
     pub routes: Routes,
     /// The accounts' rates.

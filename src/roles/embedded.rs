@@ -15,7 +15,7 @@ use super::coordinator::{self, Leading};
 use super::edges::Edges;
 use super::fleet::{Ends, Fleet, Settings};
 use super::opened::Opened;
-use super::sources::{self, Lists};
+use super::sources::Lists;
 use crate::adapters::embedded::EmbeddedStore;
 use crate::adapters::memory::budget::BudgetedPacks;
 use crate::adapters::memory::lease::MemoryLease;
@@ -95,6 +95,7 @@ impl Embedded {
             rates: Arc::new(LocalRates::new(limits, world.clock.boot())),
             world,
             source: lists.source.clone(),
+            uploads: Some(lists.uploads.clone()),
             routes,
             tallies: Arc::new(MemoryTallies::new()),
             lease: Arc::new(MemoryLease::new()),
@@ -131,8 +132,6 @@ impl Embedded {
             }
         });
         marks.spawn("spool", keep_spool(store.spool(), settings.coordinator.keep.texts));
-        let (uploads, keep_days) = (lists.uploads.clone(), config.uploads.keep_days);
-        marks.spawn("uploads", sources::keep_uploads(uploads, opened.stores.clone(), opened.world.clone(), keep_days));
         let (log, writer) = ClickLog::new(edges.stores.clone(), edges.world.clone());
         let links = Arc::new(Redirector::new(edges.stores.clone(), edges.world.clone(), link_settings(config), log));
         let stop_clicks = CancellationToken::new();
@@ -235,6 +234,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         clicks: day(config.retention.clicks_days),
         dead: day(config.retention.dead_days),
         answers: day(config.retention.answers_days),
+        uploads: day(config.uploads.keep_days),
     };
     let mut prepare = PrepareSettings::default();
     if config.limits.prepare_tasks > 0 {

@@ -1,20 +1,13 @@
 //! Where lists come from, composed from the configuration: files, folders, object stores, tables, uploads.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::config::Config;
 use crate::adapters::source::{AzureTables, BucketUploads, FolderUploads, ListSource, ObjectStores};
 use crate::model::code::Fault;
-use crate::model::state::StepState;
-use crate::model::step::CurrentStep;
+use crate::ports::World;
 use crate::ports::uploads::Uploads;
-use crate::ports::{StoreError, Stores, World};
-
-/// How often old uploads are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The lists of a fleet.
 #[derive(Clone)]
@@ -58,39 +51,5 @@ impl Lists {
     /// [`crate::model::code::Code::InputInvalid`] and [`crate::model::code::Code::SourceForbidden`].
     pub fn check_address(&self, table_name: &str, from_network: bool) -> Result<String, Fault> {
         self.source.check_address(table_name, from_network, &self.folders)
-    }
-}
-
-/// The uploads that batches may still read: those whose preparation is not over.
-///
-/// # Errors
-/// What the store says.
-pub async fn uploads_in_use(stores: &Stores) -> Result<BTreeSet<String>, StoreError> {
-    let mut in_use = BTreeSet::new();
-    for batch in stores.batch_index.active().await? {
-        let Some(row) = stores.batches.load(batch).await? else { continue };
-        let row = row.row;
-        let is_read = row.current_step == CurrentStep::Preparation
-            && !matches!(row.preparation.state, StepState::Canceled | StepState::CompletedFailed | StepState::CompletedSucceeded);
-        if is_read && let Some(upload) = row.batch.table_name.strip_prefix("upload:") {
-            in_use.insert(upload.to_owned());
-        }
-    }
-    Ok(in_use)
-}
-
-/// Lets go of old uploads that nobody needs, for as long as the process runs.
-pub async fn keep_uploads(uploads: Arc<dyn Uploads>, stores: Stores, world: World, keep_days: u32) {
-    let keep = Duration::from_secs(u64::from(keep_days) * 86_400);
-    loop {
-        match uploads_in_use(&stores).await {
-            Ok(in_use) => match uploads.expire(world.clock.now().minus(keep), &in_use).await {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "old uploads were let go"),
-                Err(fault) => tracing::warn!(%fault, "old uploads could not be removed"),
-            },
-            Err(error) => tracing::warn!(code = %error.code(), "which uploads are in use could not be read"),
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

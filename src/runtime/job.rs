@@ -1,8 +1,12 @@
 //! Leader-only jobs: each is a `run_once` that knows nothing of its loop.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::calm::Calm;
+use super::metrics;
+use crate::model::id::BatchId;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 
@@ -12,11 +16,16 @@ pub trait Job: Send + Sync {
     /// Its name, for logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Does what is due now. Returns whether anything changed, so that the next round comes at once.
+    /// Does what is due now. Returns whether anything changed, so that the next round comes at once. It is dropped where it
+    /// stands when the term ends, and another leader may run it at the same time: it leaves nothing half-done behind that the
+    /// next run, here or there, does not finish.
     async fn run_once(&self) -> Result<bool, StoreError>;
 
     /// Called when this process becomes the leader: what the job remembers of an earlier term is void.
     fn new_term(&self) {}
+
+    /// Called when the term is over, also when it is dropped: what the job has begun beside its rounds ends with it.
+    fn end_term(&self) {}
 }
 
 /// For jobs that have something to do less often than every round.
@@ -41,5 +50,44 @@ impl Every {
             *last = Some(now);
         }
         is_due
+    }
+}
+
+/// The batches that a job passes over: a row that cannot be read must not end the job's round for everybody else.
+#[derive(Debug, Default)]
+pub struct Unreadable(Mutex<BTreeMap<BatchId, Calm>>);
+
+impl Unreadable {
+    /// What a job did for one batch; `None` when a row of the batch cannot be read, which is said and counts as a failure of
+    /// the job.
+    ///
+    /// # Errors
+    /// Those that are about the store and not about this batch: they end the round.
+    pub fn pass_over<T>(&self, job: &'static str, batch: BatchId, done: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        let error = match done {
+            Err(error @ StoreError::Corrupt(_)) => error,
+            done => return done.map(Some),
+        };
+        metrics::count(&metrics::COORDINATE_TASK_FAILURES, &[job], 1);
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(batch).or_default().speaks() {
+            tracing::error!(job, %batch, code = %error.code(), %error, "a batch is passed over: a row of it cannot be read");
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_with_one_batch_is_passed_over() {
+        let unreadable = Unreadable::default();
+        let text = String::new;
+        let pass = |done| unreadable.pass_over("of_a_test", BatchId(1), done);
+        assert_eq!((pass(Ok(5)), pass(Err(StoreError::Corrupt(text())))), (Ok(Some(5)), Ok(None)));
+        for error in [StoreError::Unavailable(text()), StoreError::Unknown(text()), StoreError::Full(text())] {
+            assert_eq!(pass(Err(error.clone())), Err(error));
+        }
     }
 }

@@ -70,7 +70,7 @@ metrics_table! {
     DISPATCH_TOKENS = "smsfleet_dispatch_tokens_total", Counter, ["queue"], "Tokens sent, by queue: prepare, delivery.";
     COORDINATE_LEADER = "smsfleet_coordinate_leader_terms_total", Counter, [], "Terms this process began as leader.";
     COORDINATE_LEADING = "smsfleet_coordinate_leading", Gauge, [], "1 while this process is the leader.";
-    COORDINATE_TASK_FAILURES = "smsfleet_coordinate_task_failures_total", Counter, ["task"], "Rounds of one of the leader's jobs that failed, by job; the next round tries again.";
+    COORDINATE_TASK_FAILURES = "smsfleet_coordinate_task_failures_total", Counter, ["task"], "Rounds of one of the leader's jobs that failed, or had to pass over a batch, by job; the next round tries again.";
     COORDINATE_STEPS = "smsfleet_coordinate_steps", Fleet, ["step", "state"], "Steps of active batches.";
     COORDINATE_LANES = "smsfleet_coordinate_lanes", Fleet, ["state"], "Lanes of active batches that are at their delivery, by state: waiting (nothing open), sending (windows open), done.";
     COORDINATE_RECIPIENTS = "smsfleet_coordinate_recipients", Fleet, ["state"], "Recipients of active batches that are at their delivery, by state: unsent, in_flight (in open windows), accepted, failed, uncertain, suppressed, expired. Whoever is sent again counts as unsent again.";

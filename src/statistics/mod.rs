@@ -14,6 +14,7 @@ pub mod recipients;
 pub mod recount;
 pub mod select;
 pub mod settle;
+pub mod steps;
 pub mod syncer;
 pub mod walk;
 
@@ -29,5 +30,7 @@ pub use select::select;
 
 #[cfg(test)]
 pub(crate) mod fakes;
+#[cfg(test)]
+mod settle_tests;
 #[cfg(test)]
 pub(crate) mod tests;

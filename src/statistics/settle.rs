@@ -12,13 +12,12 @@ use crate::model::batch::BatchRow;
 use crate::model::id::BatchId;
 use crate::model::outcome::{OUTCOMES, Outcome};
 use crate::model::report::Settlement;
-use crate::model::state::{STATES, StepState};
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
 use crate::ports::tallies::Tally;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 use crate::runtime::metrics;
 
 /// The first pause between two recounts of a batch, and the longest: a recount reads the batch's whole history.
@@ -32,7 +31,7 @@ struct Next {
     receipts: u64,
 }
 
-/// The job.
+/// The job. A recount may take minutes, so it has rounds of its own: nothing else of the leader waits for it.
 #[doc(alias = "msg_callback_statistic")]
 pub struct MsgCallbackStatistic {
     stores: Stores,
@@ -42,6 +41,7 @@ pub struct MsgCallbackStatistic {
     next: Mutex<BTreeMap<BatchId, Next>>,
     /// Batches of this term whose latest recount does not add up, and by how much.
     unaccounted: Mutex<BTreeMap<BatchId, u128>>,
+    unreadable: Unreadable,
 }
 
 impl MsgCallbackStatistic {
@@ -52,7 +52,8 @@ impl MsgCallbackStatistic {
         accounts: BTreeMap<String, Account>,
         syncer: StatisticsSyncer,
     ) -> MsgCallbackStatistic {
-        MsgCallbackStatistic { stores, world, accounts, syncer, next: Mutex::default(), unaccounted: Mutex::default() }
+        let (next, unaccounted, unreadable) = (Mutex::default(), Mutex::default(), Unreadable::default());
+        MsgCallbackStatistic { stores, world, accounts, syncer, next, unaccounted, unreadable }
     }
 
     /// Whether a batch is to be recounted now: at growing pauses, and soon after the last receipts came in.
@@ -125,37 +126,29 @@ impl Job for MsgCallbackStatistic {
     }
 
     fn new_term(&self) {
+        // A recount that was dropped with an earlier term counted as done.
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.unaccounted.lock().unwrap_or_else(PoisonError::into_inner).clear();
         metrics::set(&metrics::STATISTICS_DIFFERENCE, &[], 0.0);
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {
-        let (mut preparing, mut delivering, mut changed) = (0, 0, false);
-        let (mut ended, mut steps) = (Vec::new(), BTreeMap::new());
+        let (mut ended, mut changed) = (Vec::new(), false);
         let active = self.stores.batch_index.active().await?;
         for batch in &active {
-            let Some(row) = self.stores.batches.load(*batch).await? else { continue };
-            let row = row.row;
-            *steps.entry((row.current_step, row.step().state)).or_insert(0u64) += 1;
-            match (row.current_step, row.step().state) {
-                (CurrentStep::Preparation, StepState::Running) => preparing += 1,
-                (CurrentStep::Delivery, StepState::Running) => delivering += 1,
-                (CurrentStep::Delivery, state) if state.is_final() => ended.push(row),
-                _ => {}
-            }
-        }
-        self.syncer.sync_running(preparing, delivering);
-        for (step, name) in [(CurrentStep::Preparation, "preparation"), (CurrentStep::Delivery, "delivery")] {
-            for state in STATES {
-                let there = steps.get(&(step, state)).copied().unwrap_or(0);
-                metrics::set(&metrics::COORDINATE_STEPS, &[name, state.name()], there as f64);
+            let read = self.unreadable.pass_over(self.name(), *batch, self.stores.batches.load(*batch).await)?;
+            let Some(row) = read.flatten() else { continue };
+            if row.row.current_step == CurrentStep::Delivery && row.row.delivery.state.is_final() {
+                ended.push(row.row);
             }
         }
         let now = self.world.clock.now();
         for row in ended {
             let accepted = row.settlement.as_ref().map_or(0, |settlement| settlement.of(Outcome::Accepted));
-            if self.is_due(row.batch.batch_id, accepted, now) {
-                changed |= self.settle(row).await?;
+            let batch = row.batch.batch_id;
+            if self.is_due(batch, accepted, now) {
+                let settled = self.settle(row).await;
+                changed |= self.unreadable.pass_over(self.name(), batch, settled)?.unwrap_or(false);
             }
         }
         self.next.lock().unwrap_or_else(PoisonError::into_inner).retain(|batch, _| active.contains(batch));

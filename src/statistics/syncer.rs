@@ -1,11 +1,12 @@
-//! Live counts under the original system's names: a cache for people who watch, rebuilt from nothing at any time.
+//! Live counts, as the statistics read, correct and forget them: a cache for people who watch, rebuilt from nothing at any
+//! time. Who prepares and delivers counts through the port itself, under the original's names.
 
 use std::sync::Arc;
 
 use crate::model::id::BatchId;
 use crate::ports::tallies::{TALLIES, Tallies, Tally};
 
-/// Reads and feeds the live counters.
+/// Keeps the live counters in step with the store.
 #[derive(Clone)]
 pub struct StatisticsSyncer {
     tallies: Arc<dyn Tallies>,
@@ -15,26 +16,6 @@ impl StatisticsSyncer {
     /// Over these counters.
     pub fn new(tallies: Arc<dyn Tallies>) -> StatisticsSyncer {
         StatisticsSyncer { tallies }
-    }
-
-    /// Counts prepared records.
-    pub fn increase_prepare_batch_num(&self, batch: BatchId, records: u64) {
-        self.tallies.add(batch, Tally::Prepared, records);
-    }
-
-    /// Counts accepted recipients.
-    pub fn increase_delivery_batch_num(&self, batch: BatchId, recipients: u64) {
-        self.tallies.add(batch, Tally::Accepted, recipients);
-    }
-
-    /// Whether any preparation runs, as the leader last said.
-    pub fn has_running_prepare_step(&self) -> bool {
-        self.tallies.running().0 > 0
-    }
-
-    /// Whether any delivery runs, as the leader last said.
-    pub fn has_running_delivery_step(&self) -> bool {
-        self.tallies.running().1 > 0
     }
 
     /// Says how many steps run.

@@ -19,7 +19,7 @@ use crate::model::time::Timestamp;
 use crate::model::webhook::EventKind;
 use crate::ports::StoreError;
 use crate::ports::documents::Shelf;
-use crate::runtime::job::Job;
+use crate::runtime::job::{Job, Unreadable};
 
 /// How often rows are looked at.
 const EVERY: Duration = Duration::from_millis(250);
@@ -41,6 +41,7 @@ struct Told {
 pub struct Changes {
     webhooks: Arc<Webhooks>,
     state: Mutex<State>,
+    unreadable: Unreadable,
 }
 
 #[derive(Default)]
@@ -57,7 +58,7 @@ struct State {
 impl Changes {
     /// Follows batches for these webhooks.
     pub fn new(webhooks: Arc<Webhooks>) -> Changes {
-        Changes { webhooks, state: Mutex::default() }
+        Changes { webhooks, state: Mutex::default(), unreadable: Unreadable::default() }
     }
 
     async fn round(&self, search: bool) -> Result<bool, StoreError> {
@@ -83,7 +84,7 @@ impl Changes {
         }
         let mut changed = false;
         for batch in batches {
-            changed |= self.follow(batch).await?;
+            changed |= self.unreadable.pass_over(self.name(), batch, self.follow(batch).await)?.unwrap_or(false);
         }
         Ok(changed)
     }
@@ -114,7 +115,7 @@ impl Changes {
             }
         }
         for batch in &found {
-            self.follow(*batch).await?;
+            self.unreadable.pass_over(self.name(), *batch, self.follow(*batch).await)?;
         }
         put(stores, SEARCHED, Told { stored: now, number: 0 }).await
     }

@@ -166,6 +166,14 @@ fn metrics_are_named_in_one_file() {
 }
 
 #[test]
+fn whoever_tries_again_waits_by_the_one_schedule() {
+    let homes = ["src/runtime/retry.rs", "src/model/schedule.rs"];
+    for (path, text) in files("src").into_iter().filter(|(path, _)| !homes.contains(&path.as_str())) {
+        assert!(!code(&text).contains("backoff_delay"), "{path} has delays of its own");
+    }
+}
+
+#[test]
 fn the_top_level_holds_nothing_else() {
     let allowed = ["Cargo.toml", "Cargo.lock", "src", "deploy", "helm", "benches", "tests", "README.md", "LICENSE", "target"];
     let ignored = std::fs::read_to_string(".gitignore").expect("a list of what git leaves out");

@@ -134,6 +134,7 @@ impl Process {
             rates: Arc::new(LocalRates::new(accounts().into_keys().map(|name| (name, None)), world.clock.boot())),
             world,
             source: Arc::new(SimSource { changed: shared.changed.clone(), fired: shared.fired.clone() }),
+            uploads: None,
             routes,
             tallies: Arc::new(MemoryTallies::new()),
             lease: Arc::new(TroubledLease(shared.lease.clone(), trouble.clone())),

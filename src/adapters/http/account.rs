@@ -21,10 +21,10 @@ use crate::model::answer::Answer;
 use crate::model::code::{Code, Fault};
 use crate::model::inbound::Inbound;
 use crate::model::receipt::Report;
-use crate::model::schedule::backoff_delay;
 use crate::model::window::Answered;
 use crate::ports::clock::{Chance, Clock};
 use crate::ports::provider::{Chunk, Health, Provider, Submit};
+use crate::runtime::retry::Schedule;
 use crate::runtime::task;
 
 /// Repeats of one request under its idempotency key at most.
@@ -192,7 +192,7 @@ impl Core {
     async fn serve(&self, seed: u64) {
         let mut put = self.queue.watch();
         let mut closing = self.closing.subscribe();
-        let mut failures = 0;
+        let mut waits = self.waits(seed);
         loop {
             put.borrow_and_update();
             let mut flight = Flight::new(self);
@@ -207,15 +207,14 @@ impl Core {
             }
             match self.hand_over(&mut flight, seed).await {
                 Outcome::Answers(answers) => {
-                    failures = 0;
+                    waits.begin_again();
                     flight.settle(answers);
                 }
                 Outcome::NotConnected(fault) => {
                     self.unreachable.store(true, Ordering::Relaxed);
                     self.failed(&fault);
                     self.queue.put_back(std::mem::take(&mut flight.messages).into_iter());
-                    let delay = backoff_delay(failures, self.config.retry_min, self.config.retry_max, seed);
-                    failures = failures.saturating_add(1);
+                    let delay = waits.next_delay().unwrap_or(self.config.retry_max);
                     tokio::select! {
                         biased;
                         _ = closing.wait_for(Option::is_some) => return,
@@ -236,6 +235,7 @@ impl Core {
         };
         let started = Instant::now();
         let mut closing = self.closing.subscribe();
+        let mut waits = self.waits(seed).up_to(REPEATS_MAX);
         for repeat in 0.. {
             let Some(again) = request.try_clone() else { return all(Answer::NoAnswer) };
             flight.handed_over = true;
@@ -257,11 +257,11 @@ impl Core {
                     }
                 }
             }
-            let delay = backoff_delay(repeat, self.config.retry_min, self.config.retry_max, seed);
+            let Some(delay) = waits.next_delay() else { return all(Answer::NoAnswer) };
             let lifetime = self.config.idempotency.as_ref().map_or(Duration::ZERO, |key| key.lifetime);
             let in_time = started.elapsed() + delay < lifetime
                 && flight.messages.iter().all(|(ticket, _)| ticket.in_time(self.clock.boot() + delay));
-            if repeat >= REPEATS_MAX || !in_time {
+            if !in_time {
                 return all(Answer::NoAnswer);
             }
             tokio::select! {
@@ -271,6 +271,11 @@ impl Core {
             }
         }
         all(Answer::NoAnswer)
+    }
+
+    /// Waits between tries.
+    fn waits(&self, seed: u64) -> Schedule {
+        Schedule::new(self.config.retry_min, self.config.retry_max, seed)
     }
 
     fn failed(&self, fault: &Fault) {

@@ -63,7 +63,10 @@ impl Packs for BudgetedPacks {
         state.load.slowest = state.load.slowest.max(began.elapsed());
         match &written {
             Ok(()) => state.load.packs += count as u64,
-            Err(_) => state.load.overloads += 1,
+            // A store with too much to do refuses, or does not answer in time.
+            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => state.load.overloads += 1,
+            // A full disk, or a row that cannot be read, gets no better by writing less.
+            Err(StoreError::Full(_) | StoreError::Corrupt(_)) => {}
         }
         written
     }
@@ -92,5 +95,42 @@ impl Budget for BudgetedPacks {
 
     fn current(&self) -> WriteBudget {
         self.state().budget
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store that answers every write the same.
+    struct Answers(StoreError);
+
+    #[async_trait::async_trait]
+    impl Packs for Answers {
+        async fn put(&self, _: Vec<(PackKey, SmsDeliveryPack)>) -> Result<(), StoreError> {
+            Err(self.0.clone())
+        }
+        async fn head(&self, _: PackKey) -> Result<Option<PackHead>, StoreError> {
+            Ok(None)
+        }
+        async fn get(&self, _: PackKey) -> Result<Option<Arc<SmsDeliveryPack>>, StoreError> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_store_that_has_too_much_to_do_is_overloaded() {
+        let text = String::new;
+        for (error, overloads) in [
+            (StoreError::Unavailable(text()), 1),
+            (StoreError::Unknown(text()), 1),
+            (StoreError::Full(text()), 0),
+            (StoreError::Corrupt(text()), 0),
+        ] {
+            let packs = BudgetedPacks::new(Arc::new(Answers(error.clone())));
+            assert_eq!(packs.put(vec![]).await, Err(error.clone()));
+            let load = packs.load();
+            assert_eq!((load.overloads, load.packs), (overloads, 0), "{error}");
+        }
     }
 }

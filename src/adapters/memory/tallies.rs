@@ -50,3 +50,28 @@ impl Tallies for MemoryTallies {
         self.lock().running = (prepare, delivery);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn stages_count_and_ask_under_the_originals_names() {
+        let tallies: Arc<dyn Tallies> = Arc::new(MemoryTallies::new());
+        let (batch, other) = (BatchId(1), BatchId(2));
+        tallies.increase_prepare_batch_num(batch, 3);
+        tallies.increase_prepare_batch_num(batch, 4);
+        tallies.increase_delivery_batch_num(batch, 5, 2);
+        tallies.increase_delivery_batch_num(other, 1, 0);
+        let read = |tally| tallies.read(batch, tally);
+        assert_eq!((read(Tally::Prepared), read(Tally::Accepted), read(Tally::Failed)), (7, 5, 2));
+        for (running, has) in [((0, 0), (false, false)), ((2, 0), (true, false)), ((0, 1), (false, true))] {
+            tallies.set_running(running.0, running.1);
+            assert_eq!((tallies.has_running_prepare_step(), tallies.has_running_delivery_step()), has);
+        }
+        tallies.clear(batch);
+        assert_eq!((tallies.read(batch, Tally::Accepted), tallies.read(other, Tally::Accepted)), (0, 1));
+    }
+}

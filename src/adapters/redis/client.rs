@@ -18,8 +18,8 @@ use super::config::{RedisConfig, RedisMode, RedisTls, host_and_port};
 use super::trouble::{Door, breaks, fault, store_error};
 use crate::adapters::secure;
 use crate::model::code::{Code, Fault};
-use crate::model::schedule::backoff_delay;
 use crate::ports::StoreError;
+use crate::runtime::retry::Schedule;
 
 /// Waits between attempts to connect again: the first and the longest.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -40,8 +40,8 @@ struct Held {
     connection: Option<Connection>,
     /// Grows with each connection, so that an error of an old one does not end a new one.
     generation: u64,
-    /// Attempts that failed in a row, and when the next may begin.
-    failed: u32,
+    /// Waits between attempts that fail, and when the next may begin.
+    waits: Schedule,
     next_attempt: Instant,
 }
 
@@ -82,12 +82,13 @@ impl ConnectionLike for Connection {
 }
 
 impl Redis {
-    /// Connects, once: whoever waits for a server that is away calls again.
+    /// Connects, once: whoever waits for a server that is away calls again. `seed` is of this process's chance: processes that
+    /// lose Redis together do not come back together.
     ///
     /// # Errors
     /// What is wrong, with the address and the setting: [`Code::ServerUnavailable`], [`Code::ServerLogin`] or
     /// [`Code::ServerTls`].
-    pub async fn connect(config: &RedisConfig) -> Result<Redis, Fault> {
+    pub async fn connect(config: &RedisConfig, seed: u64) -> Result<Redis, Fault> {
         let certificates = certificates(&config.tls)?;
         knock(config, certificates.as_ref()).await?;
         let all = config.nodes.join(", ");
@@ -102,7 +103,8 @@ impl Redis {
         }
         .await;
         probe.map_err(explain)?;
-        let held = Held { connection: Some(connection), generation: 1, failed: 0, next_attempt: Instant::now() };
+        let waits = Schedule::new(RECONNECT.0, RECONNECT.1, seed);
+        let held = Held { connection: Some(connection), generation: 1, waits, next_attempt: Instant::now() };
         let (held, trouble) = (tokio::sync::Mutex::new(held), Mutex::new(None));
         Ok(Redis(Arc::new(Inner { config: config.clone(), connector, held, trouble })))
     }
@@ -157,13 +159,12 @@ impl Redis {
         match open(&self.0.config, &self.0.connector).await {
             Ok(connection) => {
                 held.generation += 1;
-                held.failed = 0;
+                held.waits.begin_again();
                 held.connection = Some(connection.clone());
                 Ok((connection, held.generation))
             }
             Err(error) => {
-                held.next_attempt = Instant::now() + backoff_delay(held.failed, RECONNECT.0, RECONNECT.1, held.generation);
-                held.failed = held.failed.saturating_add(1);
+                held.next_attempt = Instant::now() + held.waits.next_delay().unwrap_or(RECONNECT.1);
                 let fault = fault(&error, &self.0.config.nodes.join(", "), Door::Server);
                 self.note(Some(fault.clone()));
                 Err(fault)

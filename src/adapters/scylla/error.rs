@@ -65,14 +65,15 @@ fn refused(asked: Asked, answer: &DbError) -> bool {
     }
 }
 
-/// Whether another node may do what this one did not.
+/// Whether another node may do at once what this one did not. A node that is overloaded says so for all that is sent: its caller
+/// hears of it and waits, and so does whoever steers the write budget.
 pub(super) fn is_worth_another_try(error: &ExecutionError) -> bool {
     match error {
         ExecutionError::LastAttemptError(attempt) => matches!(
             attempt,
             RequestAttemptError::BrokenConnectionError(_)
                 | RequestAttemptError::UnableToAllocStreamId
-                | RequestAttemptError::DbError(DbError::Overloaded | DbError::IsBootstrapping | DbError::ServerError, _)
+                | RequestAttemptError::DbError(DbError::IsBootstrapping | DbError::ServerError, _)
         ),
         _ => false,
     }

@@ -198,7 +198,7 @@ impl Cql {
         }
     }
 
-    /// Writes, durably. Sent again where another node may do it.
+    /// Writes, durably. Sent again where another node may do it; an overload is the caller's to wait out.
     pub async fn write<V>(&self, statement: &'static Statement, values: V) -> Result<(), StoreError>
     where
         V: SerializeRow + Send + Sync,
@@ -406,7 +406,13 @@ mod tests {
         assert_eq!(tries.goes_on(&answer(DbError::IsBootstrapping)), Ok(()));
         assert!(matches!(tries.goes_on(&ExecutionError::EmptyPlan), Err(StoreError::Unavailable(_))));
         let mut tries = Tries::new();
-        let ends = (0..TRIES).map(|_| tries.goes_on(&answer(DbError::Overloaded)).is_err()).collect::<Vec<_>>();
+        let ends = (0..TRIES).map(|_| tries.goes_on(&answer(DbError::ServerError)).is_err()).collect::<Vec<_>>();
         assert_eq!(ends, [false, false, true]);
+    }
+
+    #[test]
+    fn an_overload_is_told_to_the_caller_and_never_sent_again_at_once() {
+        let overloaded = ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Overloaded, String::new()));
+        assert!(matches!(Tries::new().goes_on(&overloaded), Err(StoreError::Unknown(_))));
     }
 }

@@ -16,8 +16,8 @@ use super::lenient::next_frame;
 use super::pdu::{self, ANSWER, GENERIC_NACK};
 use super::session::{self, End};
 use crate::model::code::{Code, Fault};
-use crate::model::schedule::backoff_delay;
 use crate::runtime::pulse::{self, Turns};
+use crate::runtime::retry::Schedule;
 
 /// A connection, plain or encrypted.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -36,8 +36,7 @@ const STEADY: Duration = Duration::from_secs(5);
 /// Keeps session `index` alive until the account closes.
 pub async fn keep(core: Arc<Core>, index: usize, role: Role) {
     let mut closing = core.closing.subscribe();
-    let seed = core.chance.next();
-    let mut attempt = 0;
+    let mut waits = Schedule::new(core.config.reconnect_min, core.config.reconnect_max, core.chance.next());
     loop {
         let connected = tokio::select! {
             biased;
@@ -52,7 +51,7 @@ pub async fn keep(core: Arc<Core>, index: usize, role: Role) {
                 drop(bound);
                 core.outstanding[index].store(0, Ordering::Relaxed);
                 if since.elapsed() >= STEADY {
-                    attempt = 0;
+                    waits.begin_again();
                 }
                 match end {
                     End::Closed => return,
@@ -65,8 +64,7 @@ pub async fn keep(core: Arc<Core>, index: usize, role: Role) {
             Err(fault) => fault,
         };
         core.failed(&fault);
-        let delay = backoff_delay(attempt, core.config.reconnect_min, core.config.reconnect_max, seed);
-        attempt = attempt.saturating_add(1);
+        let delay = waits.next_delay().unwrap_or(core.config.reconnect_max);
         tokio::select! {
             biased;
             _ = closing.wait_for(Option::is_some) => return,

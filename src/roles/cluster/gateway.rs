@@ -18,7 +18,7 @@ use crate::roles::config::Config;
 use crate::roles::edges::Edges;
 use crate::roles::embedded::link_settings;
 use crate::roles::opened::eraser;
-use crate::roles::sources::{self, Lists};
+use crate::roles::sources::Lists;
 use crate::roles::surface::{self, Base};
 use crate::runtime::metrics::Exporter;
 use crate::runtime::task::Tasks;
@@ -60,8 +60,6 @@ impl Gateway {
             accounts: Mutex::default(),
         });
         tasks.spawn("sheets", watch(live.clone(), stop));
-        let (uploads, keep_days) = (lists.uploads.clone(), config.uploads.keep_days);
-        tasks.spawn("uploads", sources::keep_uploads(uploads, edges.stores.clone(), edges.world.clone(), keep_days));
         let spool = crate::roles::opened::spool(config);
         let base = Base {
             stores: edges.stores.clone(),

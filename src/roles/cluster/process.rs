@@ -217,6 +217,7 @@ fn edges(
         stores,
         world: world.clone(),
         source: lists.source.clone(),
+        uploads: Some(lists.uploads.clone()),
         routes: accounts.routes.clone(),
         rates,
         tallies,

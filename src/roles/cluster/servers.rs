@@ -51,7 +51,8 @@ impl Servers {
         let kafka = Arc::new(kafka);
         let mark: Arc<dyn crate::ports::meta::Outside> = Arc::from(kafka.mark(config.scylla.keyspace.clone()));
         let store = reach("ScyllaDB", wait, || opened::store(config, world, mark.clone())).await?;
-        let redis = reach("Redis", wait, || Redis::connect(&config.redis)).await?;
+        let seed = world.chance.next();
+        let redis = reach("Redis", wait, || Redis::connect(&config.redis, seed)).await?;
         Ok(Servers { store, kafka, redis })
     }
 }

@@ -17,7 +17,7 @@ use super::{config, connect};
 const TTL: Duration = Duration::from_secs(60);
 
 async fn refused(config: &RedisConfig) -> Fault {
-    Redis::connect(config).await.err().expect("it is refused")
+    Redis::connect(config, 1).await.err().expect("it is refused")
 }
 
 fn names(fault: &Fault, code: Code, words: &[&str]) {

@@ -45,7 +45,7 @@ async fn every_adapter_works_over_many_slots() {
     let nodes = tokio::task::spawn_blocking(cluster).await.expect("it comes up");
     let single = config(&nodes[0].address());
     let cluster = RedisConfig { mode: RedisMode::Cluster, ..single.clone() };
-    let redis = Redis::connect(&cluster).await.expect("the Cluster is there");
+    let redis = Redis::connect(&cluster, 1).await.expect("the Cluster is there");
     let tasks = Tasks::default();
 
     let lease = RedisLease::new(redis.clone());
@@ -80,11 +80,11 @@ async fn every_adapter_works_over_many_slots() {
     let mut told = Vec::new();
     for node in &nodes {
         let single = RedisConfig { nodes: vec![node.address()], ..single.clone() };
-        told.extend(Redis::connect(&single).await.err());
+        told.extend(Redis::connect(&single, 1).await.err());
     }
     assert_eq!(told.len(), 2, "the probe's key lies on one of three");
     assert!(told.iter().all(|fault| fault.context.contains("redis.mode")), "{told:?}");
     let lone = Server::start(&[]);
-    let fault = Redis::connect(&RedisConfig { nodes: vec![lone.address()], ..cluster }).await.err().expect("it is no Cluster");
+    let fault = Redis::connect(&RedisConfig { nodes: vec![lone.address()], ..cluster }, 1).await.err().expect("it is no Cluster");
     assert!(fault.context.contains("redis.mode"), "{fault}");
 }

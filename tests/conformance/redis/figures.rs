@@ -25,9 +25,11 @@ use crate::conformance::packs::pack;
 async fn counts_of_all_processes_add_up_and_are_forgotten_together() {
     let config = config(&crate::servers::redis());
     let tasks = Tasks::default();
-    let (here, there) = (RedisTallies::new(connect(&config).await, &tasks), RedisTallies::new(connect(&config).await, &tasks));
+    let here: Arc<dyn Tallies> = RedisTallies::new(connect(&config).await, &tasks);
+    let there: Arc<dyn Tallies> = RedisTallies::new(connect(&config).await, &tasks);
     let (batch, other) = (BatchId(7), BatchId(8));
-    here.add(batch, Tally::Accepted, 5);
+    here.increase_delivery_batch_num(batch, 5, 0);
+    here.increase_prepare_batch_num(other, 9);
     assert_eq!(here.read(batch, Tally::Accepted), 5, "its own are seen at once");
     there.add(batch, Tally::Accepted, 6);
     there.add(batch, Tally::DeliveredReceipts, 1);
@@ -46,12 +48,15 @@ async fn counts_of_all_processes_add_up_and_are_forgotten_together() {
     here.clear(batch);
     until("it is forgotten", || there.read(batch, Tally::Accepted) == 0 && here.read(batch, Tally::Accepted) == 0).await;
     until("the other is not", || here.read(other, Tally::Accepted) == 100).await;
+    until("prepared records are seen", || there.read(other, Tally::Prepared) == 9).await;
 
     here.set_running(3, 2);
     assert_eq!(here.running(), (3, 2));
     until("what the leader says", || there.running() == (3, 2)).await;
+    assert!(there.has_running_prepare_step() && there.has_running_delivery_step());
     here.set_running(0, 1);
     until("what it says next", || there.running() == (0, 1)).await;
+    assert!(!there.has_running_prepare_step() && there.has_running_delivery_step());
     tasks.abort_all();
 }
 

@@ -37,7 +37,7 @@ pub fn config(address: &str) -> RedisConfig {
 }
 
 pub async fn connect(config: &RedisConfig) -> Redis {
-    Redis::connect(config).await.expect("Redis is there")
+    Redis::connect(config, 1).await.expect("Redis is there")
 }
 
 /// The server that tests share, under a prefix of its own.

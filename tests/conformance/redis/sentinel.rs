@@ -19,10 +19,10 @@ async fn the_primary_is_followed() {
     let replica = Server::start(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
     let sentinel = Server::sentinel(primary.port);
     let config = RedisConfig { mode: RedisMode::Sentinel, ..config(&sentinel.address()) };
-    let lease = RedisLease::new(Redis::connect(&config).await.expect("the Sentinel knows the primary"));
+    let lease = RedisLease::new(Redis::connect(&config, 1).await.expect("the Sentinel knows the primary"));
     assert_eq!(lease.acquire("leader", 1, TTL).await, Ok(true));
 
-    let refused = async |config: RedisConfig| Redis::connect(&config).await.err().expect("it is refused");
+    let refused = async |config: RedisConfig| Redis::connect(&config, 1).await.err().expect("it is refused");
     let fault = refused(RedisConfig { master_name: "another".into(), ..config.clone() }).await;
     assert!(fault.code == Code::ServerUnavailable && fault.context.contains("redis.master_name"), "{fault}");
     let fault = refused(RedisConfig { nodes: vec![primary.address()], ..config.clone() }).await;

@@ -41,10 +41,10 @@ async fn only_a_trusted_server_is_spoken_to() {
         tls: RedisTls { enabled: true, ca_file: Some(ca.to_owned()), ..RedisTls::default() },
         ..config(address)
     };
-    let redis = Redis::connect(&with(&address, &ours.0)).await.expect("its certificate is trusted");
+    let redis = Redis::connect(&with(&address, &ours.0), 1).await.expect("its certificate is trusted");
     assert_eq!(RedisLease::new(redis).acquire("leader", 1, std::time::Duration::from_secs(9)).await, Ok(true));
 
-    let refused = async |config: RedisConfig| Redis::connect(&config).await.err().expect("it is refused");
+    let refused = async |config: RedisConfig| Redis::connect(&config, 1).await.err().expect("it is refused");
     let fault = refused(with(&address, &other)).await;
     assert!(fault.code == Code::ServerTls && fault.context.contains("redis.tls.ca_file"), "{fault}");
     // A server without TLS waits for the end of what it takes for a command.
@@ -62,5 +62,5 @@ async fn only_a_trusted_server_is_spoken_to() {
     assert!(fault.context.contains("redis.tls."), "{fault}");
     let mut mutual = with(&address, &ours.0);
     (mutual.tls.certificate, mutual.tls.key) = (Some(client.0), Some(client.1));
-    Redis::connect(&mutual).await.expect("both know each other");
+    Redis::connect(&mutual, 1).await.expect("both know each other");
 }
