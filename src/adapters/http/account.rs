@@ -46,6 +46,8 @@ struct Core {
     clock: Arc<dyn Clock>,
     closing: watch::Sender<Option<Instant>>,
     outstanding: AtomicU64,
+    /// The last try found no connection, and its back-off is not over. Whoever declares for this account asks for it, so it may
+    /// not stay set while nothing waits that could find out: then nothing would ever be tried again.
     unreachable: AtomicBool,
     last_error: Mutex<Option<(Code, String)>>,
 }
@@ -192,13 +194,18 @@ impl Core {
     async fn serve(&self, seed: u64) {
         let mut put = self.queue.watch();
         let mut closing = self.closing.subscribe();
-        let mut failures = 0;
+        let mut failures = 0u32;
         loop {
             put.borrow_and_update();
             let mut flight = Flight::new(self);
             self.queue.take(self.config.batch as usize, self.clock.boot(), &mut flight.messages);
             flight.answer_unfit();
             if flight.messages.is_empty() {
+                if failures > 0 && self.outstanding.load(Ordering::Relaxed) == 0 {
+                    // What waited is gone, and the last back-off is over: the next that comes is the probe. While another
+                    // has a request under way, or waits, it is for that one to say.
+                    self.unreachable.store(false, Ordering::Relaxed);
+                }
                 tokio::select! {
                     biased;
                     _ = closing.wait_for(Option::is_some) => return,
@@ -208,6 +215,7 @@ impl Core {
             match self.hand_over(&mut flight, seed).await {
                 Outcome::Answers(answers) => {
                     failures = 0;
+                    self.unreachable.store(false, Ordering::Relaxed);
                     flight.settle(answers);
                 }
                 Outcome::NotConnected(fault) => {
