@@ -59,8 +59,7 @@ struct Worker {
 /// are committed, and the group is left. Ends early only when the queue is closed.
 pub async fn run(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, stop: CancellationToken, grace: Duration) {
     let (ended, mut ends) = mpsc::unbounded_channel();
-    let mut worker =
-        Worker { ctx: ctx.clone(), queue: queue.clone(), slots: BTreeMap::new(), partitions: BTreeMap::new(), ended };
+    let mut worker = Worker::new(ctx.clone(), queue.clone(), ended);
     pulse::watch("deliverer", Turns::Always, worker.work(&mut ends, &stop)).await;
     let until = Instant::now() + grace;
     worker.drain(&mut ends, until).await;
@@ -73,6 +72,10 @@ pub async fn run(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, stop: Cancellati
 }
 
 impl Worker {
+    fn new(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, ended: mpsc::UnboundedSender<(LaneKey, LaneEnd)>) -> Worker {
+        Worker { ctx, queue, slots: BTreeMap::new(), partitions: BTreeMap::new(), ended }
+    }
+
     /// Works until it is told to stop, or the queue is closed.
     async fn work(&mut self, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>, stop: &CancellationToken) {
         let queue = self.queue.clone();
@@ -119,8 +122,14 @@ impl Worker {
                     not_before: Timestamp(0),
                     trace: None,
                 });
-                slot.tokens.insert(offset, task);
                 slot.trace = trace.or(slot.trace);
+                let same = |held: &SmsBatchPartitionTask| (held.task_code, held.slice) == (task.task_code, task.slice);
+                if slot.tokens.iter().any(|(at, held)| *at != offset && same(held)) {
+                    // Sent again for a lane that waits here: the one that is held says it all.
+                    self.partitions.entry(partition).and_modify(|offsets| offsets.ended(offset));
+                    return;
+                }
+                slot.tokens.insert(offset, task);
                 self.start_lanes();
             }
         }
@@ -309,3 +318,7 @@ impl Worker {
         self.commit().await;
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;
