@@ -175,8 +175,6 @@ pub struct BatchRow {
     pub lanes: u16,
     /// What the seal came to; `None` before.
     pub sealed: Option<SealedPlan>,
-    /// The plan hash an operator approved, when the batch waits for one.
-    pub approved: Option<String>,
     /// The last recount; `None` before the first. `settled` in it ends the batch's story.
     #[doc(alias = "delivery_num")]
     pub settlement: Option<Settlement>,
@@ -256,7 +254,6 @@ impl BatchRow {
             ranges: 0,
             lanes: 0,
             sealed: None,
-            approved: None,
             settlement: None,
             changes: vec![],
             orders: Orders::default(),
