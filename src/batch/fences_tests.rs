@@ -1,6 +1,7 @@
 //! Commands that race with workers: they are answered behind the fence of every lane. And a creation that comes twice.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -18,7 +19,7 @@ use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
 use crate::model::window::RetryEntry;
-use crate::ports::batches::Ledgers;
+use crate::ports::batches::{BatchRows, Ledgers};
 use crate::ports::control::{Cas, ControlRows, Versioned};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
@@ -154,4 +155,48 @@ async fn a_creation_that_comes_twice_is_one_batch() {
     let elsewhere = one.create("key", SmsBatch { tenant: "other".into(), ..asked() }).await.expect("another tenant");
     assert!(!elsewhere.existed && elsewhere.batch != a.batch);
     assert_eq!(one.create("", asked()).await.expect_err("no key").code, Code::InputInvalid);
+}
+
+/// Batches whose plan becomes another as soon as somebody has read it once.
+struct Replanned(Arc<dyn BatchRows>, AtomicBool);
+
+#[async_trait::async_trait]
+impl ControlRows<BatchId, BatchRow> for Replanned {
+    async fn load(&self, key: BatchId) -> Result<Option<Versioned<BatchRow>>, StoreError> {
+        let read = self.0.load(key).await?;
+        if let Some(current) = read.as_ref().filter(|_| !self.1.swap(true, Ordering::Relaxed)) {
+            let sealed = Some(SealedPlan { plan_hash: "second".into(), ..SealedPlan::default() });
+            let next = BatchRow { sealed, task_number: current.row.task_number + 1, ..current.row.clone() };
+            assert_eq!(self.0.replace(key, current.version, &next, 99).await?, Cas::Applied);
+        }
+        Ok(read)
+    }
+    async fn insert(&self, key: BatchId, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.0.insert(key, row, nonce).await
+    }
+    async fn replace(&self, key: BatchId, expected: u64, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.0.replace(key, expected, row, nonce).await
+    }
+    async fn list(&self, batch: BatchId) -> Result<Vec<(BatchId, Versioned<BatchRow>)>, StoreError> {
+        self.0.list(batch).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_was_approved_is_not_started_once_another_has_taken_its_place() {
+    let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+    let asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
+    let mut row = BatchRow::created(asked, String::new(), NOW);
+    row.current_step = CurrentStep::Delivery;
+    row.sealed = Some(SealedPlan { plan_hash: "first".into(), ..SealedPlan::default() });
+    stores.batches.insert(BATCH, &row, 1).await.expect("inserted");
+    let stores = Stores { batches: Arc::new(Replanned(stores.batches.clone(), AtomicBool::new(false))), ..stores };
+    let world = World { clock: Arc::new(SimClock::new(NOW)), chance: Arc::new(SeededChance::from_seed(2)) };
+    let service = SmsBatchService::new(stores.clone(), world, Arc::new(Notify::new()), Arc::new(Nobody));
+    let refused = service.start(BATCH, Some("first")).await.expect_err("the provider was changed meanwhile");
+    assert_eq!(refused.code, Code::PlanChanged);
+    let state = async || stores.batches.load(BATCH).await.expect("read").expect("there").row.delivery.state;
+    assert_eq!(state().await, StepState::Initial);
+    service.start(BATCH, Some("second")).await.expect("this is the plan");
+    assert_eq!(state().await, StepState::Ready);
 }

@@ -164,20 +164,7 @@ impl SmsBatchService {
     /// # Errors
     /// [`Code::PlanChanged`] when the sealed plan has another hash; else as for [`command`](SmsBatchService::command).
     pub async fn start(&self, batch: BatchId, approve: Option<&str>) -> Result<Answer, Fault> {
-        if let Some(hash) = approve {
-            let row = self.load(batch).await?.row;
-            let Some(sealed) = row.sealed else {
-                return Err(Fault::new(
-                    Code::NotAllowed,
-                    format!("batch {batch} is not sealed yet: there is no plan to approve"),
-                ));
-            };
-            if sealed.plan_hash != hash {
-                let context = format!("{hash} was approved, the plan of batch {batch} is {}", sealed.plan_hash);
-                return Err(Fault::new(Code::PlanChanged, context));
-            }
-        }
-        self.command(batch, Command::Start).await
+        self.carry(batch, Command::Start, approve).await
     }
 
     /// Carries out a command that is one event of the batch's step. Done before is no error.
@@ -188,15 +175,24 @@ impl SmsBatchService {
         if matches!(command, Command::ChangeProvider | Command::Retry) {
             return Err(Fault::new(Code::NotAllowed, "this command needs more than the batch's name"));
         }
+        self.carry(batch, command, None).await
+    }
+
+    async fn carry(&self, batch: BatchId, command: Command, approve: Option<&str>) -> Result<Answer, Fault> {
         self.load(batch).await?;
         let now = self.world.clock.now();
-        let changed = change(&*self.stores.batches, batch, &*self.world.chance, |row| row.row.command(command, now));
+        // The plan is compared in the same change: another one may take its place at any moment.
+        let changed = change(&*self.stores.batches, batch, &*self.world.chance, |row| {
+            check_approved(&row.row, approve).map_err(No::OtherPlan)?;
+            row.row.command(command, now).map_err(No::State)
+        });
         let (row, already) = match changed.await? {
             Ok(row) => (row.row, false),
-            Err(Refusal::Already) => (self.load(batch).await?.row, true),
-            Err(refusal) => {
+            Err(No::State(Refusal::Already)) => (self.load(batch).await?.row, true),
+            Err(No::State(refusal)) => {
                 return Err(not_allowed(&self.load(batch).await?.row, refusal));
             }
+            Err(No::OtherPlan(fault)) => return Err(fault),
         };
         self.wake.notify_one();
         let mut lanes = self.stores.ledgers.list(batch).await?;
@@ -230,6 +226,26 @@ impl SmsBatchService {
         answer.ordered = row.orders.carried.iter().find(|carried| carried.id == order).and_then(|carried| carried.recipients);
         Ok(answer)
     }
+}
+
+/// Why a command is not carried out.
+enum No {
+    State(Refusal),
+    OtherPlan(Fault),
+}
+
+/// Checks that the plan that is approved, if one is, is what would be sent.
+fn check_approved(row: &BatchRow, approve: Option<&str>) -> Result<(), Fault> {
+    let (Some(hash), batch) = (approve, row.batch.batch_id) else { return Ok(()) };
+    let Some(sealed) = &row.sealed else {
+        let context = format!("batch {batch} is not sealed yet: there is no plan to approve");
+        return Err(Fault::new(Code::NotAllowed, context));
+    };
+    if sealed.plan_hash != hash {
+        let context = format!("{hash} was approved, the plan of batch {batch} is {}", sealed.plan_hash);
+        return Err(Fault::new(Code::PlanChanged, context));
+    }
+    Ok(())
 }
 
 /// Checks the key of an order.

@@ -1,7 +1,8 @@
-//! The end of a delivery: behind the fence of every lane, or not yet.
+//! Following a delivery: what stands still is sent again, and it ends behind the fence of every lane, or not yet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::DeliveryStatusTracker;
 use crate::adapters::memory::clock::SimClock;
@@ -83,4 +84,30 @@ async fn a_batch_ends_only_behind_the_fence_of_every_lane() {
         };
         assert_eq!(ledger.declare(window, 1, START), Err(LedgerRefusal::Closed), "lane {lane}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_waits_for_hours_gets_one_token_again_now_and_then() {
+    let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+    let asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
+    let mut row = BatchRow::created(asked, String::new(), START);
+    (row.current_step, row.delivery.state, row.lanes, row.task_number) = (CurrentStep::Delivery, StepState::Running, 1, 1);
+    stores.batches.insert(BATCH, &row, 1).await.expect("inserted");
+    let lane = LaneKey { batch: BATCH, lane: 0 };
+    stores.ledgers.insert(lane, &Ledger::sealed(781_250), 1).await.expect("inserted");
+    let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
+    let broker = MemoryBroker::new();
+    let tracker = DeliveryStatusTracker::new(stores, world, broker.sender());
+    let rounds = async |rounds: u64, every: u64| {
+        for _ in 0..rounds {
+            tracker.run_once().await.expect("a round");
+            tokio::time::sleep(Duration::from_secs(every)).await;
+        }
+        broker.lag().1
+    };
+    assert_eq!(rounds(29, 1).await, 1, "what ran before this term began is sent at once");
+    assert_eq!(rounds(3, 1).await, 2, "and within half a minute again, should that have been lost");
+    // As long as a hundred million take at a thousand a second.
+    let sent = rounds(28 * 60, 60).await;
+    assert!((150..200).contains(&sent), "{sent} tokens");
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::model::backlog::Backlog;
 use crate::model::batch::BatchRow;
@@ -10,8 +9,7 @@ use crate::model::id::{BatchId, LaneKey};
 use crate::model::ledger::Ledger;
 use crate::model::state::{StepEvent, StepState};
 use crate::model::step::CurrentStep;
-use crate::model::task::tokens_of;
-use crate::model::time::Timestamp;
+use crate::model::task::{Standing, last_token_of};
 use crate::ports::control::Versioned;
 use crate::ports::queue::TaskSender;
 use crate::ports::{StoreError, Stores, World};
@@ -22,23 +20,14 @@ use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{self, Piece};
 
-/// A lane that is not done and whose ledger did not move for so long gets its tokens again.
-const STILL: Duration = Duration::from_secs(30);
-
 /// The ledgers of a batch as they were read.
 type Lanes = Vec<(LaneKey, Versioned<Ledger>)>;
 
-/// What this term has seen of a lane.
-#[derive(Clone, Copy)]
-struct Seen {
-    version: u64,
-    since: Timestamp,
-}
-
+/// What this term has seen.
 #[derive(Default)]
 struct Term {
-    lanes: BTreeMap<LaneKey, Seen>,
-    /// Whether the first round of the term is over: what was running before it began gets its tokens at once.
+    lanes: BTreeMap<LaneKey, Standing>,
+    /// Whether the first round of the term is over: what was running before it began gets a token at once.
     began: bool,
 }
 
@@ -126,17 +115,13 @@ impl DeliveryStatusTracker {
                     term.lanes.remove(key);
                     continue;
                 }
-                let known = term.lanes.get(key).copied();
-                let still = match known {
-                    Some(seen) if seen.version == ledger.version => now.since(seen.since) >= STILL,
-                    Some(_) => false,
-                    None => first_round,
+                let (standing, still) = match term.lanes.get(key) {
+                    Some(known) => known.look(ledger.version, row.task_number, now),
+                    None => (Standing::new(ledger.version, row.task_number, now), first_round),
                 };
-                if still || known.is_none_or(|seen| seen.version != ledger.version) {
-                    term.lanes.insert(*key, Seen { version: ledger.version, since: now });
-                }
+                term.lanes.insert(*key, standing);
                 if still {
-                    tokens.extend(tokens_of(row.task_code(), *key, &ledger.row));
+                    tokens.push(last_token_of(row.task_code(), *key, &ledger.row));
                 }
             }
         }

@@ -54,7 +54,7 @@ pub async fn recover(
         let (page, next) = stores.batch_index.list(behind, PAGE).await?;
         for listed in page {
             recovered.batches += 1;
-            if may_have_been_sent(&listed.row, since, world.clock.now()) {
+            if may_have_been_sent(&listed.row, world.clock.now()) {
                 batch(stores, world, accounts, &listed.row, since, &mut recovered).await?;
             }
         }
@@ -67,11 +67,10 @@ pub async fn recover(
     Ok(recovered)
 }
 
-/// Whether anything of a batch may have been handed over between the backup and now.
-fn may_have_been_sent(row: &BatchRow, since: Timestamp, now: Timestamp) -> bool {
-    let not_yet = row.batch.schedule_time.is_some_and(|at| at > now);
-    let too_late_then = row.batch.not_after.is_some_and(|limit| limit < since);
-    !not_yet && !too_late_then
+/// Whether anything of a batch may have been handed over between the backup and now. A `not_after` that had passed at the backup
+/// says nothing: the batch may send all the same, a person may have resumed it since, and a retry brings a limit of its own.
+fn may_have_been_sent(row: &BatchRow, now: Timestamp) -> bool {
+    row.batch.schedule_time.is_none_or(|at| at <= now)
 }
 
 async fn batch(
@@ -225,10 +224,16 @@ async fn index(stores: &Stores, accounts: &[&str], key: LaneKey, people: &[u32],
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapters::memory::clock::SimClock;
     use crate::adapters::memory::store::MemoryStore;
     use crate::adapters::system::SeededChance;
     use crate::model::answer::NotNow;
+    use crate::model::batch::SealedPlan;
     use crate::model::batch::tests::batch as asked;
+    use crate::model::pack::Manifest;
+    use crate::model::schedule::LateStart;
+    use crate::model::state::StepState;
+    use crate::model::step::CurrentStep;
     use crate::model::window::{Answered, WindowRow};
 
     #[tokio::test]
@@ -259,22 +264,50 @@ mod tests {
         assert_eq!(doubt_open(&stores, lane, &ledger, Timestamp(100)).await.expect("it works"), 0, "once is enough");
     }
 
+    /// A sealed batch with one lane of three, which nobody has declared, and whose limit was over before the backup.
+    async fn restored(state: StepState, late_start: LateStart) -> (Stores, World, LaneKey) {
+        let stores = MemoryStore::new(std::sync::Arc::new(SeededChance::from_seed(1))).stores();
+        let clock = std::sync::Arc::new(SimClock::new(Timestamp(200)));
+        let world = World { clock, chance: std::sync::Arc::new(SeededChance::from_seed(2)) };
+        let mut row = BatchRow::created(asked(), String::new(), Timestamp(0));
+        (row.batch.not_after, row.batch.late_start) = (Some(Timestamp(50)), late_start);
+        (row.current_step, row.delivery.state, row.lanes) = (CurrentStep::Delivery, state, 1);
+        row.sealed = Some(SealedPlan::default());
+        let lane = LaneKey { batch: row.batch.batch_id, lane: 0 };
+        let ledger = Ledger::sealed(if state.is_final() { 0 } else { 3 });
+        stores.batches.insert(lane.batch, &row, 1).await.expect("inserted");
+        stores.manifests.put(lane, &Manifest::default()).await.expect("stored");
+        stores.ledgers.insert(lane, &ledger, 1).await.expect("inserted");
+        (stores, world, lane)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_may_have_been_sent_behind_not_after_is_in_doubt() {
+        // One goes on whatever the time, the other may have been resumed since.
+        for (state, late_start) in [(StepState::Running, LateStart::Send), (StepState::Paused, LateStart::Hold)] {
+            let (stores, world, lane) = restored(state, late_start).await;
+            let recovered = recover(&stores, &world, &[], Timestamp(100)).await.expect("it works");
+            assert_eq!(recovered.uncertain, 3, "{state:?} {late_start:?}");
+            let ledger = stores.ledgers.load(lane).await.expect("read").expect("there").row;
+            assert_eq!((ledger.undeclared(), ledger.totals.uncertain), (0, 3), "{state:?} {late_start:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_ended_before_its_not_after_is_marked_for_a_retry_may_be_lost() {
+        let (stores, world, lane) = restored(StepState::CompletedSucceeded, LateStart::Hold).await;
+        recover(&stores, &world, &[], Timestamp(100)).await.expect("it works");
+        let row = stores.batches.load(lane.batch).await.expect("read").expect("there").row;
+        assert_eq!(row.restored_to, Some(Timestamp(100)));
+    }
+
     #[test]
     fn only_what_cannot_have_been_sent_is_left_alone() {
-        let row = |schedule: Option<i64>, not_after: Option<i64>| {
+        for (schedule, may) in [(None, true), (Some(150), true), (Some(200), true), (Some(201), false)] {
             let mut batch = asked();
-            (batch.schedule_time, batch.not_after) = (schedule.map(Timestamp), not_after.map(Timestamp));
-            BatchRow::created(batch, String::new(), Timestamp(0))
-        };
-        let (since, now) = (Timestamp(100), Timestamp(200));
-        for (schedule, not_after, may) in [
-            (None, None, true),
-            (Some(150), None, true),
-            (Some(201), None, false),
-            (None, Some(99), false),
-            (None, Some(100), true),
-        ] {
-            assert_eq!(may_have_been_sent(&row(schedule, not_after), since, now), may, "{schedule:?} {not_after:?}");
+            batch.schedule_time = schedule.map(Timestamp);
+            let row = BatchRow::created(batch, String::new(), Timestamp(0));
+            assert_eq!(may_have_been_sent(&row, Timestamp(200)), may, "{schedule:?}");
         }
     }
 }

@@ -56,11 +56,9 @@ impl StoreGuard {
 
 /// What a full or a roomy store means for a batch: only what the guard itself paused goes on by itself.
 fn event_of(row: &BatchRow, full: bool) -> Option<StepEvent> {
-    let step = row.step();
-    let mine = step.reason.as_ref().is_some_and(|(code, _)| *code == Code::StoreFull);
-    match (step.state, full) {
+    match (row.step().state, full) {
         (StepState::Running, true) => Some(StepEvent::Pause),
-        (StepState::Paused, false) if mine => Some(StepEvent::Resume),
+        (StepState::Paused, false) if row.waits_for_room() => Some(StepEvent::Resume),
         _ => None,
     }
 }
@@ -93,6 +91,7 @@ mod tests {
     use super::*;
     use crate::model::batch::Command;
     use crate::model::batch::tests::batch;
+    use crate::model::state::Refusal;
     use crate::model::time::Timestamp;
 
     #[test]
@@ -107,5 +106,11 @@ mod tests {
         assert_eq!((event_of(&by_guard, true), event_of(&by_guard, false)), (None, Some(StepEvent::Resume)));
         let by_hand = running.command(Command::Pause, now).expect("paused");
         assert_eq!(event_of(&by_hand, false), None);
+        // An operator who pauses what the guard has paused already wants it to stay so.
+        assert!(by_guard.can_pause() && !by_hand.can_pause());
+        let taken_over = by_guard.command(Command::Pause, now).expect("it is a pause of its own");
+        assert_eq!((taken_over.step().state, &taken_over.step().reason), (StepState::Paused, &None));
+        assert_eq!((event_of(&taken_over, false), taken_over.changes.len()), (None, by_guard.changes.len() + 1));
+        assert_eq!(taken_over.command(Command::Pause, now), Err(Refusal::Already));
     }
 }

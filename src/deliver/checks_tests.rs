@@ -1,6 +1,7 @@
 //! What is looked at when a window is declared: the law, the suppression list, the account's session, damaged packs.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::fakes::{BATCH, Bed, START, WINDOW, not_now, number, taken};
@@ -24,6 +25,33 @@ async fn who_said_stop_after_the_seal_gets_nothing() {
     assert_eq!((ledger.totals.suppressed, ledger.totals.accepted), (2, u64::from(3 * WINDOW - 2)));
     let times = bed.times();
     assert!(!times.contains_key(&number(3)) && !times.contains_key(&number(3 * WINDOW - 1)));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whether_numbers_were_erased_is_read_now_and_then_for_all_lanes() {
+    let bed = Bed::with(&[10 * WINDOW; 4], |_, _| {}).await;
+    let worker = bed.worker(1).await;
+    for lane in 0..4 {
+        bed.until_lane(lane, "it is done", Ledger::is_done).await;
+    }
+    let took = bed.world.clock.boot().as_millis() as u32;
+    let (asked, windows) = (bed.documents.times.load(Ordering::Relaxed), bed.windows().await.len());
+    assert!(asked <= took / 300 + 1 && asked > 1 && windows > 8, "{asked} times in {took} ms");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_store_is_away_for_a_moment_goes_on_in_a_moment() {
+    let bed = Bed::new(WINDOW).await;
+    bed.documents.is_away.store(true, Ordering::Relaxed);
+    let worker = bed.worker(1).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((bed.got().len(), bed.ledger().await.first_pass()), (0, 0), "nobody knows whom it may send to");
+    bed.documents.is_away.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bed.ledger().await.totals.accepted, u64::from(WINDOW));
+    bed.once_each(0..WINDOW);
     worker.stop().await;
 }
 

@@ -13,6 +13,7 @@ use crate::ports::provider::Routes;
 use crate::ports::rates::Rates;
 use crate::ports::tallies::Tallies;
 use crate::ports::{Stores, World};
+use crate::runtime::erased::Mark;
 use crate::runtime::task::Tasks;
 
 /// One delivery worker.
@@ -31,6 +32,8 @@ pub struct Delivery {
     pub tallies: Arc<dyn Tallies>,
     /// Recent readings of batch rows.
     pub readings: Readings,
+    /// Whether numbers were erased since.
+    pub erasures: Mark,
     /// Whose turn it is.
     pub turns: Arc<Turns>,
     /// Everything that runs for this worker.
@@ -65,6 +68,7 @@ impl Delivery {
         Arc::new(Delivery {
             worker,
             readings: Readings::new(stores.batches.clone(), world.clock.clone()),
+            erasures: Mark::new(world.clock.clone()),
             turns: Turns::new(routes.clone(), rates.clone(), world.clock.clone()),
             stores,
             world,

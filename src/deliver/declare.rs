@@ -1,6 +1,8 @@
 //! Declaring a window: loads its recipients, checks what the law and the operator ask for, and begins the
 //! declare, behind which the window runs (`declaring`).
 
+use std::time::Duration;
+
 use super::declaring::Declaring;
 use super::followed::Followed;
 use super::lane::{Changed, Lane};
@@ -23,8 +25,10 @@ use crate::model::window::{Answered, RetryEntry};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::provider::Submit;
-use crate::runtime::erased;
 use crate::runtime::mutation::{self, Bug};
+
+/// How long a lane is left alone whose recipients could not be read just now.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What came of a turn.
 pub(super) enum Declared {
@@ -50,8 +54,20 @@ pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Re
     }
     let Ok(leg) = lane.held.row.next_leg(declared_at).cloned() else { return Ok(Declared::Nothing) };
     let (from, to) = (leg.declared, leg.len.min(leg.declared.saturating_add(turn.size)));
-    let entries = lane.loader.entries(leg.id, from, to).await?;
-    let mut prepared = prepare(lane, &reading.row.batch, &route.account, &entries, leg.foreign).await?;
+    let loaded = match lane.loader.entries(leg.id, from, to).await {
+        Ok(entries) => prepare(lane, &reading.row.batch, &route.account, &entries, leg.foreign).await.map(|it| (entries, it)),
+        Err(error) => Err(error),
+    };
+    let (entries, mut prepared) = match loaded {
+        Ok(loaded) => loaded,
+        // Nothing was declared. Others declare meanwhile, and this lane in a moment: nothing is wrong with it.
+        Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
+            drop(turn);
+            tokio::time::sleep(LOOK_AGAIN).await;
+            return Ok(Declared::Nothing);
+        }
+        Err(error) => return Err(error),
+    };
     let window = OpenWindow {
         window: 0,
         leg: leg.id,
@@ -62,7 +78,7 @@ pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Re
         declared_at,
         send_by: declared_at.plus(SEND_BY),
     };
-    let send_by = if mutation::is_on(Bug::NoSendBy) { std::time::Duration::MAX } else { declared + SEND_BY };
+    let send_by = if mutation::is_on(Bug::NoSendBy) { Duration::MAX } else { declared + SEND_BY };
     if mutation::is_on(Bug::SendBeforeDeclare) {
         send_before(lane, &window, &entries, &mut prepared, declared).await?;
     }
@@ -101,14 +117,14 @@ async fn send_before(
     window: &OpenWindow,
     entries: &[RetryEntry],
     prepared: &mut Prepared,
-    declared: std::time::Duration,
+    declared: Duration,
 ) -> Result<(), StoreError> {
     let Some(route) = lane.ctx.routes.get(&window.account).cloned() else { return Ok(()) };
     let window = OpenWindow { window: lane.held.version + 1, ..window.clone() };
     let key = WindowKey { lane: lane.key, window: window.window };
     let job = Job {
         key,
-        followed: Followed::begin(key, &window, entries, Default::default(), None, std::time::Duration::ZERO),
+        followed: Followed::begin(key, &window, entries, Default::default(), None, Duration::ZERO),
         window,
         entries: entries.to_vec(),
         submits: std::mem::take(&mut prepared.submits),
@@ -154,8 +170,9 @@ async fn prepare(
         return Ok(prepared);
     }
     let mut messages = Vec::with_capacity(entries.len());
-    // Read after the batch was: whatever is declared more than a reading's age after an erasure knows of it.
-    lane.loader.believe(erased::mark(&lane.ctx.stores).await?);
+    // Asked for after the batch was read: whatever is declared later after an erasure than both readings may be old knows of it.
+    let erasures = lane.ctx.erasures.get(&lane.ctx.stores).await?;
+    lane.loader.believe(erasures);
     for entry in entries {
         if foreign && entry.parts != 0 {
             // The handset could not put the parts of two providers together.

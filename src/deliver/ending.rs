@@ -10,6 +10,8 @@ use crate::model::answer::Answer;
 use crate::model::id::{LaneKey, WorkerId};
 use crate::model::ledger::{Closing, Ledger, LedgerRefusal};
 use crate::model::limits::LEGS_MAX;
+use crate::model::schedule::groups;
+use crate::model::time::Timestamp;
 use crate::model::window::{RetryEntry, RetryPack, sort_out};
 use crate::ports::StoreError;
 use crate::runtime::mutation::{self, Bug};
@@ -62,17 +64,19 @@ pub async fn plan(
     if again.is_empty() || plan.is_empty() {
         return Ok(plan);
     }
-    let mut merged = Vec::new();
-    if after.legs.len() + again.len() > LEGS_MAX {
-        again = merge(&after, loader, again, &mut merged).await?;
-    }
     let now = ctx.world.clock.now();
+    let mut legs: Vec<(Timestamp, Vec<RetryEntry>)> =
+        again.into_iter().map(|(delay, entries)| (now.plus(delay), entries)).collect();
+    let mut merged = Vec::new();
+    if after.legs.len() + legs.len() > LEGS_MAX {
+        legs = merge(&after, loader, legs, now, &mut merged).await?;
+    }
     let mut retries = Vec::new();
-    for (delay, mut entries) in again {
+    for (due, mut entries) in legs {
         entries.sort_by_key(|entry| entry.seq);
         let (name, pack) = (ctx.world.chance.next().max(1), RetryPack { entries });
         store(forever(ctx), || ctx.stores.windows.put_retry(lane, name, &pack)).await?;
-        retries.push((name, pack.entries.len() as u32, now.plus(delay)));
+        retries.push((name, pack.entries.len() as u32, due));
     }
     if let Some((_, closing)) = plan.last_mut() {
         closing.retries = retries;
@@ -106,18 +110,45 @@ fn untouched_tail(end: &Ended) -> Option<(u32, u32)> {
     Some((place, first))
 }
 
-/// Puts all waiting retry packs and the new ones into one, due when the last of them is.
+/// What waits for its time: a leg that the ledger has, or people who just got there.
+enum Waits {
+    Leg(u64, bool),
+    New(Vec<RetryEntry>),
+}
+
+/// Puts waiting retry packs and new ones together until the ledger has few enough legs. Each is due when the last of those
+/// in it is; what lies far from the others stays as it is.
 async fn merge(
     ledger: &Ledger,
     loader: &mut Loader,
-    again: BTreeMap<Duration, Vec<RetryEntry>>,
+    new: Vec<(Timestamp, Vec<RetryEntry>)>,
+    now: Timestamp,
     merged: &mut Vec<u64>,
-) -> Result<BTreeMap<Duration, Vec<RetryEntry>>, StoreError> {
-    let delay = again.keys().next_back().copied().unwrap_or_default();
-    let mut all: Vec<RetryEntry> = again.into_values().flatten().collect();
-    for leg in ledger.legs.iter().filter(|leg| leg.id != 0 && leg.declared == 0) {
-        all.extend(loader.retry(leg.id).await?.entries.iter().filter(|entry| !leg.foreign || entry.parts == 0).copied());
-        merged.push(leg.id);
+) -> Result<Vec<(Timestamp, Vec<RetryEntry>)>, StoreError> {
+    let mut waits: Vec<(Timestamp, Waits)> = new.into_iter().map(|(due, entries)| (due, Waits::New(entries))).collect();
+    let waiting = ledger.legs.iter().filter(|leg| leg.id != 0 && leg.declared == 0);
+    waits.extend(waiting.clone().map(|leg| (leg.due, Waits::Leg(leg.id, leg.foreign))));
+    waits.sort_by_key(|(due, _)| *due);
+    let dues: Vec<Timestamp> = waits.iter().map(|(due, _)| *due).collect();
+    let most = (LEGS_MAX + waiting.count()).saturating_sub(ledger.legs.len());
+    let (mut waits, mut legs) = (waits.into_iter().map(|(_, waits)| waits), Vec::new());
+    for group in groups(&dues, now, most) {
+        let mut entries = Vec::new();
+        let alone = group.len() == 1;
+        for one in waits.by_ref().take(group.len()) {
+            match one {
+                Waits::New(people) => entries.extend(people),
+                Waits::Leg(..) if alone => {}
+                Waits::Leg(leg, foreign) => {
+                    let pack = loader.retry(leg).await?;
+                    entries.extend(pack.entries.iter().filter(|entry| !foreign || entry.parts == 0).copied());
+                    merged.push(leg);
+                }
+            }
+        }
+        if !entries.is_empty() {
+            legs.push((dues[group.end - 1], entries));
+        }
     }
-    Ok(BTreeMap::from([(delay, all)]))
+    Ok(legs)
 }

@@ -17,6 +17,7 @@ use crate::ports::StoreError;
 use crate::ports::batches::Ledgers;
 use crate::ports::clock::Clock;
 use crate::ports::control::{Cas, ControlRows, Versioned};
+use crate::ports::documents::{Document, Documents, Shelf};
 use crate::ports::packs::Packs;
 use crate::ports::provider::{Chunk, Health, Provider, Submit};
 use crate::ports::rates::{Grant, RateView, Rates};
@@ -119,6 +120,45 @@ impl Packs for SlowPacks {
             return Err(StoreError::Corrupt("on purpose".into()));
         }
         self.inner.get(key).await
+    }
+}
+
+/// Documents that count how often they are asked for, and do not answer while a test says so.
+pub struct Asked {
+    pub inner: Arc<dyn Documents>,
+    pub times: AtomicU32,
+    pub is_away: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Documents for Asked {
+    async fn get(&self, shelf: Shelf, name: &str) -> Result<Option<String>, StoreError> {
+        self.times.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(STORE_TAKES).await;
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("on purpose".into()));
+        }
+        self.inner.get(shelf, name).await
+    }
+
+    async fn insert(&self, shelf: Shelf, name: &str, body: &str) -> Result<Cas, StoreError> {
+        self.inner.insert(shelf, name, body).await
+    }
+
+    async fn replace(&self, shelf: Shelf, name: &str, expected: &str, body: &str) -> Result<Cas, StoreError> {
+        self.inner.replace(shelf, name, expected, body).await
+    }
+
+    async fn put(&self, shelf: Shelf, name: &str, body: &str) -> Result<(), StoreError> {
+        self.inner.put(shelf, name, body).await
+    }
+
+    async fn delete(&self, shelf: Shelf, name: &str) -> Result<(), StoreError> {
+        self.inner.delete(shelf, name).await
+    }
+
+    async fn list(&self, shelf: Shelf, prefix: &str, behind: Option<&str>, limit: usize) -> Result<Vec<Document>, StoreError> {
+        self.inner.list(shelf, prefix, behind, limit).await
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
-use super::fake_ports::{Declares, Desk, Manner, Pace, SlowPacks};
+use super::fake_ports::{Asked, Declares, Desk, Manner, Pace, SlowPacks};
 pub use super::fake_ports::{Fate, Got, not_now, taken};
 use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::queue::filled::FilledQueue;
@@ -104,6 +104,7 @@ pub struct Bed {
     pub world: World,
     pub declares: Arc<Declares>,
     pub packs: Arc<SlowPacks>,
+    pub documents: Arc<Asked>,
     pub pace: Arc<Pace>,
     pub service: SmsBatchService,
     desks: [Arc<Desk>; 2],
@@ -124,7 +125,9 @@ impl Bed {
         let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
         let declares = Arc::new(Declares { inner: stores.ledgers.clone(), fates: Mutex::default(), late: Arc::default() });
         let packs = Arc::new(SlowPacks { inner: stores.packs.clone(), time: Mutex::default(), damaged: Mutex::default() });
-        let stores = Stores { ledgers: declares.clone(), packs: packs.clone(), ..stores };
+        let documents =
+            Arc::new(Asked { inner: stores.documents.clone(), times: AtomicU32::new(0), is_away: AtomicBool::new(false) });
+        let stores = Stores { ledgers: declares.clone(), packs: packs.clone(), documents: documents.clone(), ..stores };
         let world = World { clock: clock.clone(), chance: Arc::new(SeededChance::from_seed(2)) };
         let mut asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
         let account = |name: &str| {
@@ -147,7 +150,7 @@ impl Bed {
         let routes: Routes = Arc::new(routes.collect());
         let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), Arc::new(NobodyNamed));
         let pace = Arc::new(Pace(AtomicU32::new(u32::MAX / 2)));
-        let bed = Bed { stores, world, declares, packs, pace, service, desks, routes, got };
+        let bed = Bed { stores, world, declares, packs, documents, pace, service, desks, routes, got };
         bed.batch(asked, lanes).await;
         bed
     }

@@ -1,6 +1,7 @@
 //! "Not now", pauses, cancels and stops: what was not handed over goes back, what was is answered, and who serves few lanes at a
 //! time leaves few people in doubt.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::fakes::{BATCH, Bed, Fate, LANE, WINDOW, not_now, number, taken};
@@ -32,6 +33,62 @@ async fn a_full_handset_holds_nobody_up_and_a_crash_does_not_leave_it_in_doubt()
     let times = bed.times();
     assert!(times.iter().all(|(number, times)| *times == if *number == full { 2 } else { 1 }), "{times:?}");
     second.stop().await;
+}
+
+/// When each person was taken, in order.
+fn tries(bed: &Bed) -> BTreeMap<u64, Vec<Duration>> {
+    let mut tries: BTreeMap<u64, Vec<Duration>> = BTreeMap::new();
+    bed.got().into_iter().for_each(|got| tries.entry(got.submit.number.0).or_default().push(got.at));
+    tries
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_handset_is_not_tried_earlier_because_others_are_told_not_now() {
+    let bed = Bed::new(40 * WINDOW).await;
+    let mut told = BTreeSet::new();
+    bed.answers(move |submit| {
+        // One of each window; of the first windows' so many that their legs fill the ledger.
+        let (seq, number) = (submit.seq, submit.number.0);
+        let full = seq < 11 * WINDOW && (seq == 5 || told.insert(number));
+        let answer = match (seq % WINDOW == 5, full) {
+            (true, true) => not_now(NotNow::QueueFull),
+            (true, false) if told.insert(number) => not_now(NotNow::Throttled),
+            _ => taken(submit),
+        };
+        (Duration::from_millis(20), answer)
+    });
+    let worker = bed.worker(1).await;
+    let ledger = bed.until_done().await;
+    assert_eq!((ledger.totals.accepted, ledger.totals.failed), (u64::from(40 * WINDOW - 1), 1));
+    for (person, times) in tries(&bed) {
+        let waited: Vec<u64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+        match (person - number(0)) as u32 {
+            5 => assert!(waited.len() == 3 && waited[0] >= 20 && waited[1] >= 60 && waited[2] >= 180, "{waited:?}"),
+            seq if seq % WINDOW != 5 => assert!(waited.is_empty(), "{seq} {waited:?}"),
+            seq if seq < 11 * WINDOW => assert!(waited.len() == 1 && waited[0] >= 20, "{seq} {waited:?}"),
+            seq => assert!(waited.len() == 1 && waited[0] < 5, "{seq} {waited:?}"),
+        }
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_not_put_off_again_and_again_by_those_who_come_later() {
+    let bed = Bed::new(60 * WINDOW).await;
+    let mut told = BTreeSet::new();
+    bed.answers(move |submit| {
+        let full = submit.seq % WINDOW == 5 && told.insert(submit.seq);
+        (Duration::from_millis(20), if full { not_now(NotNow::QueueFull) } else { taken(submit) })
+    });
+    let worker = bed.worker(1).await;
+    let ledger = bed.until_done().await;
+    assert_eq!(ledger.totals.accepted, u64::from(60 * WINDOW));
+    let waited: Vec<Duration> = tries(&bed).values().filter(|times| times.len() == 2).map(|times| times[1] - times[0]).collect();
+    assert_eq!(waited.len(), 60);
+    // Sixty windows in twelve seconds share ten legs or so.
+    let all = Duration::from_secs(20)..Duration::from_secs(25);
+    assert!(waited.iter().all(|waited| all.contains(waited)), "{waited:?}");
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

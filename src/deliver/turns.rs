@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::model::id::BatchId;
 use crate::model::turn::{Claim, Served, lanes_at_once, open_bound, window_size};
 use crate::ports::clock::Clock;
 use crate::ports::provider::{Route, Routes};
@@ -108,6 +109,11 @@ impl Turns {
         self.state().lanes.values().map(|(_, provider_type)| provider_type.clone()).collect()
     }
 
+    /// Whose the batches are of which lanes are served.
+    pub fn tenants(&self) -> BTreeMap<BatchId, String> {
+        self.state().lanes.values().map(|(claim, _)| (claim.batch, claim.tenant.clone())).collect()
+    }
+
     /// Whether an account of this provider type is up and may send now.
     pub fn is_open(&self, provider_type: &str) -> bool {
         let mut of_type = self.routes.values().filter(|route| route.account.provider_type == provider_type);
@@ -121,18 +127,15 @@ impl Turns {
     /// The turn of `ticket`, if it is its turn and an account has room.
     fn try_take(self: &Arc<Self>, ticket: u64, most: u32) -> Option<Turn> {
         let mut state = self.state();
-        let (claim, provider_type) = state.lanes.get(&ticket)?.clone();
-        let rivals: Vec<(u64, Claim)> = state
-            .waiting
-            .keys()
-            .filter_map(|rival| state.lanes.get(rival).map(|lane| (*rival, lane)))
-            .filter(|(_, (_, other_type))| *other_type == provider_type)
-            .map(|(rival, (claim, _))| (rival, claim.clone()))
-            .collect();
-        let next = state.served.next(rivals.iter().map(|(_, claim)| claim))?;
-        if rivals[next].0 != ticket {
+        let (_, provider_type) = state.lanes.get(&ticket)?;
+        // Everybody who waits looks at everybody who waits, at each change: it is for the worker to serve few at once.
+        let lane = |rival: &u64| state.lanes.get(rival).map(|lane| (*rival, lane));
+        let rivals = || state.waiting.keys().filter_map(lane).filter(|(_, (_, other))| other == provider_type);
+        let next = state.served.next(rivals().map(|(_, (claim, _))| claim))?;
+        if rivals().nth(next).is_none_or(|(rival, _)| rival != ticket) {
             return None;
         }
+        let (claim, provider_type) = state.lanes.get(&ticket)?.clone();
         let sharing = state.lanes.values().filter(|(_, other)| *other == provider_type).count();
         let (account, size) = self.room(&state, &provider_type, sharing, most)?;
         *state.open.entry(account.clone()).or_default() += size;

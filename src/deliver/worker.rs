@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::Delivery;
 use super::lane::{LaneEnd, LaneView, serve};
 use crate::model::id::{BatchId, LaneKey};
+use crate::model::seat::{Candidate, seats};
 use crate::model::task::{SmsBatchPartitionTask, TaskStatus};
 use crate::model::time::Timestamp;
 use crate::model::trace::TraceParent;
@@ -20,10 +21,6 @@ use crate::runtime::mutation::{self, Bug};
 use crate::runtime::offsets::Offsets;
 use crate::runtime::pulse::{self, Turns};
 
-/// Lanes served at once, over all batches.
-const LANES_AT_ONCE: usize = 16;
-/// Lanes of one batch served at once, when others have work too.
-const LANES_PER_BATCH: usize = 4;
 /// How long revoked lanes may take to stop before they are given up.
 const RELEASE_WITHIN: Duration = Duration::from_millis(800);
 /// A lane that moved less long ago than this counts as moving.
@@ -45,6 +42,8 @@ struct Slot {
 struct Running {
     task: JoinHandle<()>,
     stop: CancellationToken,
+    /// Since when, on the boot clock.
+    since: Duration,
 }
 
 struct Worker {
@@ -52,6 +51,10 @@ struct Worker {
     queue: Arc<DeliveryQueue>,
     slots: BTreeMap<LaneKey, Slot>,
     partitions: BTreeMap<u8, Offsets>,
+    /// When a lane of a batch was started last, on the boot clock.
+    last: BTreeMap<BatchId, Duration>,
+    /// Whose batches were served.
+    tenants: BTreeMap<BatchId, String>,
     ended: mpsc::UnboundedSender<(LaneKey, LaneEnd)>,
 }
 
@@ -59,8 +62,7 @@ struct Worker {
 /// are committed, and the group is left. Ends early only when the queue is closed.
 pub async fn run(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, stop: CancellationToken, grace: Duration) {
     let (ended, mut ends) = mpsc::unbounded_channel();
-    let mut worker =
-        Worker { ctx: ctx.clone(), queue: queue.clone(), slots: BTreeMap::new(), partitions: BTreeMap::new(), ended };
+    let mut worker = Worker::new(ctx.clone(), queue.clone(), ended);
     pulse::watch("deliverer", Turns::Always, worker.work(&mut ends, &stop)).await;
     let until = Instant::now() + grace;
     worker.drain(&mut ends, until).await;
@@ -73,6 +75,11 @@ pub async fn run(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, stop: Cancellati
 }
 
 impl Worker {
+    fn new(ctx: Arc<Delivery>, queue: Arc<DeliveryQueue>, ended: mpsc::UnboundedSender<(LaneKey, LaneEnd)>) -> Worker {
+        let (slots, partitions, last, tenants) = Default::default();
+        Worker { ctx, queue, slots, partitions, last, tenants, ended }
+    }
+
     /// Works until it is told to stop, or the queue is closed.
     async fn work(&mut self, ends: &mut mpsc::UnboundedReceiver<(LaneKey, LaneEnd)>, stop: &CancellationToken) {
         let queue = self.queue.clone();
@@ -119,33 +126,48 @@ impl Worker {
                     not_before: Timestamp(0),
                     trace: None,
                 });
-                slot.tokens.insert(offset, task);
                 slot.trace = trace.or(slot.trace);
-                self.start_lanes();
+                let same = |held: &SmsBatchPartitionTask| (held.task_code, held.slice) == (task.task_code, task.slice);
+                if slot.tokens.iter().any(|(at, held)| *at != offset && same(held)) {
+                    // Sent again for a lane that waits here: the one that is held says it all.
+                    self.partitions.entry(partition).and_modify(|offsets| offsets.ended(offset));
+                    return;
+                }
+                let is_news = slot.tokens.is_empty() && slot.running.is_none();
+                slot.tokens.insert(offset, task);
+                // The others find their lane served, or waiting already: it is looked at when its time has come.
+                if is_news {
+                    self.start_lanes();
+                }
             }
         }
     }
 
-    /// Starts lanes, at most a few of each batch and of all, in the order of their keys within what is fair.
+    /// Starts lanes, a few at once, and stops some whose time is over when others wait.
     fn start_lanes(&mut self) {
-        let now = self.ctx.world.clock.now();
-        let mut running: BTreeMap<BatchId, usize> = BTreeMap::new();
-        let mut waiting: BTreeMap<BatchId, Vec<LaneKey>> = BTreeMap::new();
-        for (key, slot) in &self.slots {
-            if slot.running.is_some() {
-                *running.entry(key.batch).or_default() += 1;
-            } else if !slot.tokens.is_empty() && slot.not_before <= now {
-                waiting.entry(key.batch).or_default().push(*key);
+        let (now, boot) = (self.ctx.world.clock.now(), self.ctx.world.clock.boot());
+        let may_run = |slot: &&Slot| slot.running.is_some() || !slot.tokens.is_empty() && slot.not_before <= now;
+        let lanes: Vec<Candidate> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| may_run(slot))
+            .map(|(key, slot)| Candidate {
+                lane: *key,
+                tenant: self.tenants.get(&key.batch).map_or("", String::as_str),
+                since: slot.running.as_ref().map(|running| running.since),
+                is_leaving: slot.running.as_ref().is_some_and(|running| running.stop.is_cancelled()),
+                last: self.last.get(&key.batch).copied(),
+            })
+            .collect();
+        let seating = seats(&lanes, self.ctx.turns.lanes_at_once(), boot);
+        for key in seating.stop {
+            if let Some(running) = self.slots.get(&key).and_then(|slot| slot.running.as_ref()) {
+                running.stop.cancel();
             }
         }
-        let batches: BTreeSet<BatchId> = running.keys().chain(waiting.keys()).copied().collect();
-        let alone = if batches.len() == 1 { self.ctx.turns.lanes_at_once() } else { LANES_PER_BATCH };
-        let per_batch = (LANES_AT_ONCE / batches.len().max(1)).clamp(1, alone);
-        for (batch, lanes) in waiting {
-            let free = per_batch.saturating_sub(running.get(&batch).copied().unwrap_or(0));
-            for key in lanes.into_iter().take(free) {
-                self.start(key);
-            }
+        for key in seating.start {
+            self.last.insert(key.batch, boot);
+            self.start(key);
         }
     }
 
@@ -153,7 +175,7 @@ impl Worker {
         let Some(slot) = self.slots.get_mut(&key) else { return };
         let Some(task) = slot.tokens.values().map(|token| token.task_code).max() else { return };
         let (ctx, view, stop, ended) = (self.ctx.clone(), slot.view.clone(), CancellationToken::new(), self.ended.clone());
-        let trace = slot.trace;
+        let (trace, since) = (slot.trace, self.ctx.world.clock.boot());
         let lane_stop = stop.clone();
         self.ctx.note(|holds| {
             holds.lanes.insert(key);
@@ -162,7 +184,7 @@ impl Worker {
             let end = pulse::watch("lane", Turns::WhenWoken, serve(ctx, key, task, view, trace, lane_stop)).await;
             let _ = ended.send((key, end));
         });
-        slot.running = Some(Running { task, stop });
+        slot.running = Some(Running { task, stop, since });
     }
 
     async fn lane_ended(&mut self, key: LaneKey, end: LaneEnd) {
@@ -230,6 +252,10 @@ impl Worker {
                 self.end_tokens(key, |token| token.judge(&ledger) == TaskStatus::Done);
             }
         }
+        let held: BTreeSet<BatchId> = self.slots.keys().map(|key| key.batch).collect();
+        self.last.retain(|batch, _| held.contains(batch));
+        self.tenants.extend(self.ctx.turns.tenants());
+        self.tenants.retain(|batch, _| held.contains(batch));
         self.note_still();
         self.commit().await;
         self.start_lanes();
@@ -312,3 +338,7 @@ impl Worker {
         self.commit().await;
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -139,7 +139,8 @@ async fn tokens_of_a_leader_that_died_behind_the_row_are_sent_by_the_next() {
     tracker.run_once().await.expect("a round");
     let again = bed.sender.take();
     assert_eq!(lanes(&again), [0, 2, 3], "a lane that moves has somebody");
-    assert!(again.len() == 6 && again.iter().all(|task| task.task_code == again[0].task_code && task.task_code.number == 1));
+    // One of each lane: it may be that all are still there and only wait for their turn.
+    assert!(again.len() == 3 && again.iter().all(|task| task.task_code == again[0].task_code && task.task_code.number == 1));
     // Another leader's first round sends at once what nobody is known to have.
     let (_, next) = bed.leader();
     next.run_once().await.expect("a round");

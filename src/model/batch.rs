@@ -175,8 +175,6 @@ pub struct BatchRow {
     pub lanes: u16,
     /// What the seal came to; `None` before.
     pub sealed: Option<SealedPlan>,
-    /// The plan hash an operator approved, when the batch waits for one.
-    pub approved: Option<String>,
     /// The last recount; `None` before the first. `settled` in it ends the batch's story.
     #[doc(alias = "delivery_num")]
     pub settlement: Option<Settlement>,
@@ -256,7 +254,6 @@ impl BatchRow {
             ranges: 0,
             lanes: 0,
             sealed: None,
-            approved: None,
             settlement: None,
             changes: vec![],
             orders: Orders::default(),
@@ -302,15 +299,8 @@ impl BatchRow {
     /// one too, so that every token in the queue is out of date at once.
     pub fn after(&self, event: StepEvent, reason: Option<(Code, String)>, now: Timestamp) -> Result<BatchRow, Refusal> {
         let transition = decide(self.step().state, event)?;
-        let mut next = self.clone();
-        let number = self.changes.last().map_or(0, |change| change.number) + 1;
-        let (step, state) = (self.current_step, transition.to);
-        next.changes.push(Change { number, at: now, step, state, reason: reason.clone() });
-        let too_many = next.changes.len().saturating_sub(CHANGES_KEPT);
-        next.changes.drain(..too_many);
+        let mut next = self.with_change(transition.to, reason, now);
         let step = next.step_mut();
-        step.state = transition.to;
-        step.reason = reason;
         match transition.to {
             StepState::Running => step.started = step.started.or(Some(now)),
             StepState::Canceled | StepState::CompletedSucceeded | StepState::CompletedFailed => step.ended = Some(now),
@@ -323,6 +313,23 @@ impl BatchRow {
             next.settlement = None;
         }
         Ok(next)
+    }
+
+    fn with_change(&self, state: StepState, reason: Option<(Code, String)>, now: Timestamp) -> BatchRow {
+        let mut next = self.clone();
+        let number = self.changes.last().map_or(0, |change| change.number) + 1;
+        next.changes.push(Change { number, at: now, step: self.current_step, state, reason: reason.clone() });
+        let too_many = next.changes.len().saturating_sub(CHANGES_KEPT);
+        next.changes.drain(..too_many);
+        let step = next.step_mut();
+        (step.state, step.reason) = (state, reason);
+        next
+    }
+
+    /// Whether it is paused because the disk is full, and goes on by itself once there is room.
+    pub fn waits_for_room(&self) -> bool {
+        let step = self.step();
+        step.state == StepState::Paused && step.reason.as_ref().is_some_and(|(code, _)| *code == Code::StoreFull)
     }
 
     /// The row after the seal: preparation has succeeded and the batch is at its delivery step, armed when it triggers
@@ -369,7 +376,7 @@ impl BatchRow {
     /// Whether `command` is possible now.
     pub fn can(&self, command: Command) -> Result<(), Refusal> {
         let event = self.event_of(command)?;
-        if command == Command::ChangeProvider {
+        if command == Command::ChangeProvider || command == Command::Pause && self.waits_for_room() {
             return Ok(());
         }
         decide(self.step().state, event).map(|_| ())
@@ -377,6 +384,10 @@ impl BatchRow {
 
     /// The row after `command`, for the commands that are one event of the current step.
     pub fn command(&self, command: Command, now: Timestamp) -> Result<BatchRow, Refusal> {
+        if command == Command::Pause && self.waits_for_room() {
+            // From now on it is a person's pause: it does not go on by itself when there is room.
+            return Ok(self.with_change(StepState::Paused, None, now));
+        }
         let mut next = self.after(self.event_of(command)?, None, now)?;
         let missed = self.step().reason.as_ref().is_some_and(|(code, _)| *code == Code::StartMissed);
         if command == Command::Resume && missed {

@@ -62,7 +62,7 @@ codes! {
     BatchUnsent = "SF-3007", 500, false, "recipients were left unsent", "retry the batch";
     StartMissed = "SF-3008", 409, false, "the start was missed, and not_after has passed", "resume the batch to send it all the same, or cancel it";
     FolderInUse = "SF-4001", 423, true, "another process holds the data folder", "use that process, or wait until it ends";
-    StoreFull = "SF-4002", 507, true, "the disk is full", "free some space; the batch goes on by itself";
+    StoreFull = "SF-4002", 507, true, "the disk is full", "free some space; the batch goes on by itself, unless you pause it too";
     StoreFormat = "SF-4003", 500, false, "the data folder was written by another version", "use the version that wrote it";
     StoreCorrupt = "SF-4004", 500, false, "a stored row cannot be read", "keep the folder and report this";
     StoreStale = "SF-4005", 503, false, "the store is older than what this fleet has already done", "run `smsfleet recover --since TIME`";

@@ -30,6 +30,8 @@ pub const ANSWER_FLUSH: Duration = Duration::from_millis(200);
 pub const BATCH_READING_MAX: Duration = Duration::from_millis(900);
 /// How often a worker reads the batch again while it sends.
 pub const BATCH_READING_EVERY: Duration = Duration::from_millis(300);
+/// How old a reading may be of what says that numbers were erased.
+pub const ERASURE_READING_MAX: Duration = Duration::from_millis(300);
 /// Segments (parts) of one message at most; a longer text is rejected when it is prepared.
 pub const PARTS_MAX: usize = 16;
 /// Characters of one rendered text at most.

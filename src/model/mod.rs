@@ -31,6 +31,7 @@ pub mod receipt;
 pub mod record;
 pub mod report;
 pub mod schedule;
+pub mod seat;
 pub mod slot;
 pub mod state;
 pub mod step;

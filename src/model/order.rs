@@ -8,6 +8,7 @@ use super::code::Code;
 use super::id::Msisdn;
 use super::limits::ORDERS_KEPT;
 use super::outcome::Outcome;
+use super::schedule::LateStart;
 use super::state::{Refusal, StepEvent};
 use super::step::CurrentStep;
 use super::time::Timestamp;
@@ -202,7 +203,13 @@ impl BatchRow {
         self.can(Command::Retry).map_err(OrderRefusal::State)?;
         let round = self.orders.retries.checked_add(1).ok_or(OrderRefusal::TooMany)?;
         let mut next = self.after(StepEvent::Retry, None, now).map_err(OrderRefusal::State)?;
-        next.batch.not_after = not_after.or(next.batch.not_after);
+        if not_after.is_some() {
+            next.batch.not_after = not_after;
+            if next.batch.late_start == LateStart::Send {
+                // Said of the limit before, by whoever created or resumed the batch. This one counts.
+                next.batch.late_start = LateStart::Hold;
+            }
+        }
         next.orders.retries = round;
         let work = Work::Retry { what, round, not_after };
         let (id, digest, task_number) = (id.to_owned(), digest.to_owned(), next.task_number);
@@ -248,6 +255,20 @@ mod tests {
         assert_eq!(carried.order_carried("k", Some(3)), None);
         assert_eq!(retry(&carried, "k", "d"), Err(OrderRefusal::Already));
         assert_eq!(retry(&carried, "l", "d"), Err(OrderRefusal::State(Refusal::NotFrom)), "it is READY now");
+    }
+
+    #[test]
+    fn a_limit_that_a_retry_brings_counts_whatever_was_said_of_the_one_before() {
+        let retried = |late_start, not_after| {
+            let mut row = row(StepState::CompletedSucceeded);
+            (row.batch.not_after, row.batch.late_start) = (Some(Timestamp(2)), late_start);
+            let row = row.order_retry("k", "d", RetryWhat::Unsent, not_after, NOW).expect("ordered");
+            (row.batch.not_after, row.batch.late_start)
+        };
+        use LateStart::{Cancel, Hold, Send};
+        assert_eq!(retried(Send, Some(Timestamp(9))), (Some(Timestamp(9)), Hold));
+        assert_eq!(retried(Send, None), (Some(Timestamp(2)), Send));
+        assert_eq!(retried(Cancel, Some(Timestamp(9))), (Some(Timestamp(9)), Cancel));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Time as policy: late starts, sending hours, and the delays between tries.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -107,6 +108,33 @@ pub fn backoff_delay(attempt: u32, first: Duration, most: Duration, seed: u64) -
     half + half.mul_f64(share as f64 / 1_000.0)
 }
 
+/// Puts what waits together into at most `most` groups, as ranges of `dues`, which are in order. A group is due when its last is,
+/// so nobody is tried earlier than was asked for, and what is due now waits for nothing that is not.
+///
+/// Time ahead is cut into cells that grow with their distance, at first a sixteenth of it, and what shares one goes together. The
+/// cells' ends are multiples of powers of two, so as time goes on they are only ever cut finer: whoever was put off to the end of
+/// one is not put off beyond it by those who come later, however many they are.
+pub fn groups(dues: &[Timestamp], now: Timestamp, most: usize) -> Vec<Range<usize>> {
+    const FARTHEST: u64 = 1 << 36;
+    for coarse in 0..24 {
+        let end = |due: &Timestamp| {
+            let wait = u64::try_from(due.0.saturating_sub(now.0)).unwrap_or(0).min(FARTHEST);
+            let cell = (wait.next_power_of_two() << coarse >> 4).max(1) as i64;
+            let cells = due.0.div_euclid(cell) + i64::from(due.0.rem_euclid(cell) > 0);
+            if wait == 0 { i64::MIN } else { cells.saturating_mul(cell) }
+        };
+        let mut groups: Vec<Range<usize>> = vec![];
+        for group in dues.chunk_by(|one, next| end(one) == end(next)) {
+            let from = groups.last().map_or(0, |before| before.end);
+            groups.push(from..from + group.len());
+        }
+        if groups.len() <= most {
+            return groups;
+        }
+    }
+    vec![0..dues.len()]
+}
+
 /// Durations in configuration and stored rows, as seconds with a fraction.
 pub mod seconds {
     use std::time::Duration;
@@ -164,6 +192,50 @@ mod tests {
         assert_eq!([479, 480, 1319, 1320].map(|m| day.allow(m)), [false, true, true, false]);
         let night = hours(22 * 60, 6 * 60);
         assert_eq!([1319, 1320, 0, 359, 360].map(|m| night.allow(m)), [false, true, true, true, false]);
+    }
+
+    #[test]
+    fn what_is_due_at_about_the_same_time_waits_together() {
+        let grouped = |dues: &[i64], most| {
+            let dues: Vec<Timestamp> = dues.iter().copied().map(Timestamp).collect();
+            let groups = groups(&dues, Timestamp(1_000), most);
+            groups.into_iter().map(|group| dues[group].iter().map(|due| due.0).collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        assert_eq!(grouped(&[1_500, 1_501, 21_000], 9), [vec![1_500, 1_501], vec![21_000]]);
+        assert_eq!(grouped(&[1_500, 1_530, 21_000, 22_000], 4), [vec![1_500], vec![1_530], vec![21_000, 22_000]]);
+        assert_eq!(grouped(&[1_500, 1_530, 21_000, 22_000], 2), [vec![1_500, 1_530], vec![21_000, 22_000]]);
+        assert_eq!(grouped(&[10, 1_000, 1_001], 2), [vec![10, 1_000], vec![1_001]], "what is due waits for nobody");
+        assert_eq!(grouped(&[10, 1_001, i64::MAX], 1), [vec![10, 1_001, i64::MAX]], "when there is no other way, all together");
+        assert_eq!(grouped(&[], 1), Vec::<Vec<i64>>::new());
+    }
+
+    #[test]
+    fn nobody_is_put_off_again_and_again_by_those_who_come_later() {
+        // What each group is due, and when and how late its people asked for it.
+        let mut waiting: Vec<(Timestamp, Vec<(Timestamp, i64)>)> = vec![];
+        let (mut served, mut most_late) = (0, 0.0f64);
+        for round in 0..6_000 {
+            let now = Timestamp(1_800_000_000_000 + 200 * round);
+            waiting.retain(|(due, people)| {
+                for (asked, delay) in people.iter().filter(|_| *due <= now) {
+                    assert!(asked <= due);
+                    most_late = most_late.max((due.0 - asked.0) as f64 / *delay as f64);
+                    served += 1;
+                }
+                *due > now
+            });
+            let delay = [500, 180_000, 20_000, 1_000, 60_000, 5_000, 45_000][mix(round as u64) as usize % 7];
+            let due = Timestamp(now.0 + delay);
+            waiting.push((due, vec![(due, delay)]));
+            waiting.sort_by_key(|(due, _)| *due);
+            let dues: Vec<Timestamp> = waiting.iter().map(|(due, _)| *due).collect();
+            let together = |group: Range<usize>| {
+                (dues[group.end - 1], waiting[group].iter().flat_map(|(_, people)| people.clone()).collect())
+            };
+            waiting = groups(&dues, now, 10).into_iter().map(together).collect();
+            assert!(waiting.len() <= 10);
+        }
+        assert!(served > 5_000 && most_late < 2.5, "{served} served, one late by {most_late} of what was asked for");
     }
 
     #[test]

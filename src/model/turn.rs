@@ -32,12 +32,12 @@ pub struct Served {
 impl Served {
     /// Which of the waiting goes next, as an index; `None` when none waits. The first of equals wins.
     pub fn next<'a>(&self, waiting: impl Iterator<Item = &'a Claim>) -> Option<usize> {
-        let key = |claim: &Claim| {
+        let key = |claim: &'a Claim| {
             let tenant = self.tenants.get(&claim.tenant).copied().unwrap_or(0);
             let batch = self.batches.get(&claim.batch).copied().unwrap_or(0);
-            (tenant, claim.tenant.clone(), std::cmp::Reverse(claim.priority), batch)
+            (tenant, claim.tenant.as_str(), std::cmp::Reverse(claim.priority), batch)
         };
-        waiting.enumerate().min_by_key(|(index, claim)| (key(claim), *index)).map(|(index, _)| index)
+        waiting.enumerate().map(|(index, claim)| (key(claim), index)).min().map(|(_, index)| index)
     }
 
     /// Counts that a claim was served.

@@ -14,7 +14,7 @@ use crate::model::click::scope_of;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::lane::lane_of;
-use crate::model::limits::BATCH_READING_MAX;
+use crate::model::limits::{BATCH_READING_MAX, ERASURE_READING_MAX};
 use crate::model::record::{RangeState, Sample};
 use crate::model::time::Timestamp;
 use crate::ports::documents::Shelf;
@@ -99,8 +99,8 @@ impl Eraser {
     }
 
     /// Erases a number everywhere. Repeating it is harmless, and finishes what an earlier call did not. When it answers,
-    /// nobody is sent anything any more whose number was erased before it was handed over. Takes a second longer when a batch
-    /// that is being sent has the number.
+    /// nobody is sent anything any more whose number was erased before it was handed over. Takes a second or two longer when a
+    /// batch has the number.
     ///
     /// # Errors
     /// [`Code::InputInvalid`] for no number; what the store says: then call again.
@@ -114,7 +114,6 @@ impl Eraser {
     async fn all(&self, number: Msisdn) -> Result<ErasureReport, StoreError> {
         let stores = &self.stores;
         let mut report = ErasureReport::default();
-        let mut sending = false;
         let (mut behind, mut needed) = (None, vec![]);
         loop {
             let (batches, next) = stores.batch_index.list(behind, BATCHES_AT_ONCE).await?;
@@ -126,18 +125,19 @@ impl Eraser {
                     report.left.push(Left { what: "batch".into(), why });
                     continue;
                 }
-                sending |= self.batch(&listed.row, number, &mut report).await?;
+                self.batch(&listed.row, number, &mut report).await?;
             }
             match next {
                 Some(next) => behind = Some(next),
                 None => break,
             }
         }
-        if sending {
-            // A declare rests on a reading no older than this; whoever reads now knows of the erasure.
-            tokio::time::sleep(BATCH_READING_MAX + Duration::from_millis(100)).await;
-        }
         let (noted, codes) = self.noted().await?;
+        if !noted.is_empty() {
+            // A declare rests on a reading of the batch no older than the first, behind which the mark was asked for, which may
+            // be as old as the second. Reports that come in are compared with a mark as old as the second at most.
+            tokio::time::sleep(BATCH_READING_MAX + ERASURE_READING_MAX + Duration::from_millis(100)).await;
+        }
         report.clicks = self.clicks(&codes).await?;
         let codes = codes.into_iter().map(|(_, code)| code).collect();
         for recipient in &noted {
@@ -165,8 +165,8 @@ impl Eraser {
         Ok(report)
     }
 
-    /// Erases from a batch that was prepared. Answers whether it may be being sent.
-    async fn batch(&self, row: &BatchRow, number: Msisdn, report: &mut ErasureReport) -> Result<bool, StoreError> {
+    /// Erases from a batch that was prepared.
+    async fn batch(&self, row: &BatchRow, number: Msisdn, report: &mut ErasureReport) -> Result<(), StoreError> {
         let (stores, batch) = (&self.stores, row.batch.batch_id);
         let mut found = vec![];
         if row.lanes.is_power_of_two() {
@@ -198,7 +198,7 @@ impl Eraser {
             let why = format!("the list {} of batch {batch} is not ours (line {lines})", row.batch.table_name);
             report.left.push(Left { what: "list".into(), why });
         }
-        Ok(!found.is_empty() && !row.delivery.state.is_final())
+        Ok(())
     }
 
     /// Empties the samples of these lines, in the plan and in the ranges it was made of.

@@ -70,7 +70,7 @@ impl Intake {
         tallies: Arc<dyn Tallies>,
         listener: Option<Arc<dyn ReportListener>>,
     ) -> Arc<Intake> {
-        let (known, erased, campaigns) = (Known::default(), Erased::default(), Campaigns::default());
+        let (known, erased, campaigns) = (Known::default(), Erased::new(world.clock.clone()), Campaigns::default());
         let seed = world.chance.next();
         Arc::new(Intake { stores, world, routes, tallies, known, erased, listener, campaigns, seed })
     }

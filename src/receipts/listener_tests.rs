@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -14,6 +15,7 @@ use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::system::SeededChance;
 use crate::model::batch::BatchRow;
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
+use crate::model::limits::ERASURE_READING_MAX;
 use crate::model::receipt::{Report, Rung};
 use crate::model::time::Timestamp;
 use crate::ports::documents::Shelf;
@@ -112,6 +114,8 @@ async fn reports_about_erased_recipients_are_kept_without_naming_them() {
     let name = erased::name_of(RecipientKey { lane: LANE, seq: 2 });
     stores.documents.put(Shelf::Erased, &name, "{}").await.expect("it is stored");
     erased::raise(&stores, "1").await.expect("it is stored");
+    // As long as whoever erases waits for readings to be over.
+    tokio::time::sleep(ERASURE_READING_MAX + Duration::from_millis(1)).await;
     assert!(take(&intake, vec![report(2, "to 8613900000001"), report(1, "after")]).await);
     let kept = stores.receipts.list(LANE, 2, 9).await.expect("they are read");
     assert_eq!(kept.len(), 1, "it counts");

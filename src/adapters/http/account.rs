@@ -46,6 +46,8 @@ struct Core {
     clock: Arc<dyn Clock>,
     closing: watch::Sender<Option<Instant>>,
     outstanding: AtomicU64,
+    /// The last try found no connection, and its back-off is not over. Whoever declares for this account asks for it, so it may
+    /// not stay set while nothing waits that could find out: then nothing would ever be tried again.
     unreachable: AtomicBool,
     last_error: Mutex<Option<(Code, String)>>,
 }
@@ -193,12 +195,18 @@ impl Core {
         let mut put = self.queue.watch();
         let mut closing = self.closing.subscribe();
         let mut waits = self.waits(seed);
+        let mut has_failed = false;
         loop {
             put.borrow_and_update();
             let mut flight = Flight::new(self);
             self.queue.take(self.config.batch as usize, self.clock.boot(), &mut flight.messages);
             flight.answer_unfit();
             if flight.messages.is_empty() {
+                if has_failed && self.outstanding.load(Ordering::Relaxed) == 0 {
+                    // What waited is gone, and the last back-off is over: the next that comes is the probe. While another
+                    // has a request under way, or waits, it is for that one to say.
+                    self.unreachable.store(false, Ordering::Relaxed);
+                }
                 tokio::select! {
                     biased;
                     _ = closing.wait_for(Option::is_some) => return,
@@ -208,9 +216,12 @@ impl Core {
             match self.hand_over(&mut flight, seed).await {
                 Outcome::Answers(answers) => {
                     waits.begin_again();
+                    has_failed = false;
+                    self.unreachable.store(false, Ordering::Relaxed);
                     flight.settle(answers);
                 }
                 Outcome::NotConnected(fault) => {
+                    has_failed = true;
                     self.unreachable.store(true, Ordering::Relaxed);
                     self.failed(&fault);
                     self.queue.put_back(std::mem::take(&mut flight.messages).into_iter());

@@ -272,6 +272,33 @@ async fn without_a_connection_messages_wait_until_their_time_is_over() {
 }
 
 #[tokio::test]
+async fn an_account_that_could_not_be_reached_is_tried_again_when_nothing_waits_for_it_any_more() {
+    let Rig { listener, account, clock } = rig(|config| config.concurrency = 2).await;
+    let port = listener.local_addr().expect("it is bound").port();
+    drop(listener);
+    let (first, given) = chunk(0..1);
+    account.submit(first).await.expect("it is open");
+    while account.health().up {
+        tokio::task::yield_now().await;
+    }
+    clock.0.store(11, Ordering::SeqCst);
+    assert_eq!(all_answers(given).await, [Answer::NotSent]);
+    // Nobody declares for an account that is not up, so it has to come up by itself.
+    within(async {
+        while !account.health().up {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    let rig = Rig { listener: TcpListener::bind(("127.0.0.1", port)).await.expect("the port is still free"), account, clock };
+    let (mut second, given) = chunk(1..2);
+    second.send_by = Duration::from_secs(21);
+    rig.account.submit(second).await.expect("it is open");
+    rig.request().await.answer(200, "", &json!({"id": "x"})).await;
+    assert_eq!(all_answers(given).await, [accepted("x")]);
+}
+
+#[tokio::test]
 async fn several_messages_share_a_request() {
     let rig = rig(|config| {
         idempotent(config);

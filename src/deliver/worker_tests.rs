@@ -1,0 +1,88 @@
+//! What a worker holds, and whom it serves when there is too much for it at once.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::deliver::fakes::{BATCH, Bed, LANE, WINDOW};
+use crate::model::batch::SmsBatch;
+use crate::model::id::TaskCode;
+use crate::model::ledger::Ledger;
+use crate::model::seat::SEATS;
+use crate::model::task::tokens_of;
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_sent_again_for_a_lane_that_waits_is_not_kept() {
+    let bed = Bed::new(12_000).await;
+    bed.is_up(false);
+    let process = bed.idle(1);
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let mut worker = Worker::new(process.ctx.clone(), process.queue.clone(), ended);
+    let tokens = tokens_of(TaskCode { batch: BATCH, number: 1 }, LANE, &Ledger::sealed(12_000));
+    for round in 0..100 {
+        for (at, (partition, task)) in tokens.iter().enumerate() {
+            let offset = (round * tokens.len() + at) as u64;
+            worker.event(QueueEvent::Task { partition: *partition, offset, task: *task, trace: None }, &mut ends).await;
+        }
+    }
+    let held: Vec<u64> = worker.slots[&LANE].tokens.keys().copied().collect();
+    assert_eq!(held, [0, 1, 2], "of each slice the first");
+    // The same one again, as after a fetch that was begun anew, does not end itself.
+    let (partition, task) = tokens[1];
+    worker.event(QueueEvent::Task { partition, offset: 1, task, trace: None }, &mut ends).await;
+    assert_eq!(worker.slots[&LANE].tokens.len(), 3);
+    worker.end_tokens(LANE, |_| true);
+    let committed = worker.partitions.get_mut(&partition).and_then(Offsets::to_commit);
+    assert_eq!(committed, Some(300), "all of them are over with the lane");
+    process.kill();
+}
+
+/// A worker that is given the tokens of many batches with one lane each.
+async fn crowd(bed: &Bed, batches: usize, people: u32) -> (crate::deliver::fakes::Worker, Vec<LaneKey>) {
+    let worker = bed.worker(1).await;
+    let mut lanes = vec![LANE];
+    for number in 1..batches {
+        let batch = BatchId(BATCH.0 + number as u128);
+        let lane = LaneKey { batch, lane: 0 };
+        bed.batch(SmsBatch { batch_id: batch, ..SmsBatch::new("list", "Hello", "main") }, &[people]).await;
+        for (partition, token) in tokens_of(TaskCode { batch, number: 1 }, lane, &Ledger::sealed(people)) {
+            worker.give(partition, token);
+        }
+        lanes.push(lane);
+    }
+    (worker, lanes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_batches_are_served_a_few_at_once_and_none_waits_for_the_end_of_others() {
+    let bed = Bed::new(WINDOW).await;
+    // No lane comes to its end.
+    bed.is_up(false);
+    let (worker, lanes) = crowd(&bed, 50, WINDOW).await;
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let served = worker.ctx.holds().lanes.len();
+        assert!(served <= 2 * SEATS, "{served} lanes at once");
+    }
+    for lane in lanes {
+        let ledger = bed.stores.ledgers.load(lane).await.expect("read").expect("there").row;
+        assert_eq!(ledger.owner, worker.ctx.worker, "{lane} was never served");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lanes_that_make_room_for_others_are_worked_through_and_nobody_is_sent_twice() {
+    let bed = Bed::new(5 * WINDOW).await;
+    let (worker, lanes) = crowd(&bed, 30, 5 * WINDOW).await;
+    for lane in &lanes {
+        let done = async || bed.stores.ledgers.load(*lane).await.expect("read").expect("there").row;
+        while !done().await.is_done() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let totals = done().await.totals;
+        assert_eq!((totals.accepted, totals.uncertain), (u64::from(5 * WINDOW), 0), "{lane}");
+    }
+    let got: BTreeSet<_> = bed.got().iter().map(|got| (got.batch, got.submit.number)).collect();
+    assert_eq!((got.len(), bed.got().len()), (30 * 5 * WINDOW as usize, 30 * 5 * WINDOW as usize));
+    worker.stop().await;
+}
