@@ -44,7 +44,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    async fn sheet(&self) -> Sheet {
+    async fn sheet(&self, commit: Option<Duration>) -> Sheet {
         let leads_since = self.leading.as_ref().and_then(|since| *since.lock().unwrap_or_else(PoisonError::into_inner));
         let holds = self.delivery.as_ref().map(|delivery| delivery.holds()).unwrap_or_default();
         let wanted = self.delivery.as_ref().map(|delivery| gauges::wanted(&self.edges, delivery)).unwrap_or_default();
@@ -63,6 +63,7 @@ impl Facts {
             lanes: holds.lanes.into_iter().collect(),
             accounts: if sends { self.edges.live_accounts() } else { vec![] },
             wanted: wanted.into_iter().collect(),
+            commit_ms: commit.map(|took| took.as_secs_f64() * 1_000.0),
         }
     }
 
@@ -83,16 +84,18 @@ impl Facts {
 
 /// Writes sheets until `stop`, then takes the last one away.
 pub async fn keep(facts: Facts, health: Health, stop: CancellationToken) {
-    let mut missed = 0;
+    let (mut missed, mut commit) = (0, None);
     loop {
-        let sheet = facts.sheet().await;
+        let sheet = facts.sheet(commit).await;
         let began = Instant::now();
         match members::write(&facts.edges.stores, &sheet).await {
             Ok(()) => {
                 missed = 0;
                 health.works("store");
                 // One conditional write among the others: a fair sample of what they take here.
-                metrics::observe(&metrics::STORE_COMMIT, &[], began.elapsed());
+                let took = began.elapsed();
+                metrics::observe(&metrics::STORE_COMMIT, &[], took);
+                commit = Some(took);
             }
             Err(error) => {
                 missed += 1;
