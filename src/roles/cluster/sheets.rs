@@ -11,6 +11,7 @@ use crate::deliver::Delivery;
 use crate::model::fleet::{FleetRole, Lag, SHEET_EVERY, Sheet};
 use crate::model::id::WorkerId;
 use crate::model::time::Timestamp;
+use crate::prepare::worker::Partitions;
 use crate::roles::coordinator::Leading;
 use crate::roles::edges::Edges;
 use crate::roles::gauges;
@@ -41,6 +42,8 @@ pub struct Facts {
     pub leading: Option<Leading>,
     /// What it delivers, where it does.
     pub delivery: Option<Arc<Delivery>>,
+    /// The partitions it prepares from, where it does.
+    pub preparing: Option<Partitions>,
 }
 
 impl Facts {
@@ -49,6 +52,7 @@ impl Facts {
         let holds = self.delivery.as_ref().map(|delivery| delivery.holds()).unwrap_or_default();
         let wanted = self.delivery.as_ref().map(|delivery| gauges::wanted(&self.edges, delivery)).unwrap_or_default();
         let sends = self.delivery.is_some();
+        let partitions = self.preparing.as_ref().map_or(holds.partitions, Partitions::now);
         Sheet {
             worker: self.worker,
             role: self.role,
@@ -59,7 +63,7 @@ impl Facts {
             at: self.edges.world.clock.now(),
             leads_since,
             lag: if leads_since.is_some() { self.lag().await } else { None },
-            partitions: holds.partitions.into_iter().collect(),
+            partitions: partitions.into_iter().collect(),
             lanes: holds.lanes.into_iter().collect(),
             accounts: if sends { self.edges.live_accounts() } else { vec![] },
             wanted: wanted.into_iter().collect(),
