@@ -5,6 +5,7 @@
 
 mod binds;
 mod fleet;
+mod gateway;
 mod kills;
 mod leader;
 mod starts;
