@@ -301,6 +301,11 @@ impl Fleet {
         found.expect("it was found")
     }
 
+    /// The process id of a process.
+    pub fn pid(&mut self, at: usize) -> u32 {
+        self.members[at].running.id()
+    }
+
     /// When a process last began to lead, by the log.
     pub fn led_at(&self) -> Option<std::time::SystemTime> {
         let moment = |line: &str| {

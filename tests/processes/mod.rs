@@ -9,5 +9,6 @@ mod gateway;
 mod kills;
 mod leader;
 mod starts;
+mod stood;
 mod traced;
 mod upgrade;
