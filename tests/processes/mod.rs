@@ -4,6 +4,7 @@
 //! all others.
 
 mod binds;
+mod drill;
 mod fleet;
 mod gateway;
 mod kills;
