@@ -14,7 +14,7 @@ use super::{Global, exit, print, sources};
 use crate::adapters::system::SeededChance;
 use crate::drill::{self, Drill, Wish, guard};
 use crate::model::code::{Code, Fault};
-use crate::model::outcome::OUTCOMES;
+use crate::model::outcome::{OUTCOMES, Outcome};
 use crate::ports::clock::Chance;
 use crate::roles::cluster::namespace;
 use crate::roles::config::Config;
@@ -102,7 +102,8 @@ fn text(drill: &Drill) -> String {
     for outcome in OUTCOMES {
         let count = drill.findings.outcomes.get(outcome.name()).copied().unwrap_or(0);
         if count > 0 {
-            row(outcome.name(), grouped(count), "");
+            let most = format!("the strikes may leave {} in doubt at most", grouped(drill.uncertain_most));
+            row(outcome.name(), grouped(count), if outcome == Outcome::Uncertain { &most } else { "" });
         }
     }
     row("lost", grouped(drill.findings.lost), "no outcome, or called accepted and never seen by the simulator");
@@ -116,11 +117,16 @@ fn text(drill: &Drill) -> String {
     let verdict = match (drill.passed, drill.is_clean(), drill.ended) {
         (true, ..) => "PASSED: nobody was lost, and nobody got it twice".to_owned(),
         (_, true, _) => format!("NOT PROVEN: only {} of {} faults fired", drill.fell(), drill.planned),
-        (.., true) => format!(
+        (.., true) if !drill.findings.are_clean() || drill.repeated_parts > 0 => format!(
             "FAILED: {} lost, {} duplicated, {} contradicted",
             drill.findings.lost,
             drill.findings.duplicated + drill.repeated_parts,
             drill.findings.contradicted
+        ),
+        (.., true) => format!(
+            "FAILED: {} are uncertain, and the strikes account for {}",
+            grouped(drill.uncertain()),
+            grouped(drill.uncertain_most)
         ),
         _ => "FAILED: the batch did not come to its end".to_owned(),
     };
@@ -142,6 +148,7 @@ mod tests {
             ended: true,
             records: 20_000,
             findings: drill::verdict::Findings { outcomes: [("accepted".to_owned(), 20_000)].into(), ..Default::default() },
+            uncertain_most: 400,
             repeated_parts: 0,
             planned: 2,
             fired: [("killed", 1), ("frozen", 1)].into(),
@@ -150,15 +157,20 @@ mod tests {
             seconds: 70.0,
             passed: true,
         };
+        assert!(passed.is_clean());
         let said = text(&passed);
         for line in ["records", "20,000", "lost", "2 of 2  frozen 1, killed 1", "12.3 s", "PASSED"] {
             assert!(said.contains(line), "{line} is missing in\n{said}");
         }
         type Change = fn(&mut Drill);
-        let wrong: [(Change, &str); 5] = [
+        let wrong: [(Change, &str); 6] = [
             (|drill| drill.findings.lost = 3, "FAILED: 3 lost, 0 duplicated, 0 contradicted"),
             (|drill| drill.findings.duplicated = 1, "FAILED: 0 lost, 1 duplicated"),
             (|drill| drill.repeated_parts = 2, "FAILED: 0 lost, 2 duplicated"),
+            (
+                |drill| drill.findings.outcomes = [("uncertain".to_owned(), 20_000)].into(),
+                "FAILED: 20,000 are uncertain, and the strikes account for 400",
+            ),
             (|drill| drill.fired = [("killed", 1)].into(), "NOT PROVEN: only 1 of 2 faults fired"),
             (|drill| (drill.ended, drill.findings.lost) = (false, 9), "FAILED: the batch did not come to its end"),
         ];

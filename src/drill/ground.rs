@@ -22,10 +22,12 @@ use crate::simulator::Simulator;
 /// The account that the drill makes when none is configured.
 pub const ACCOUNT: &str = "simulator";
 /// What runs embedded, and in a cluster.
-const EMBEDDED: &[&str] = &["all"];
-const CLUSTER: &[&str] = &["coordinator", "coordinator", "prepare", "deliver", "deliver", "deliver", "gateway"];
+pub(super) const EMBEDDED: &[&str] = &["all"];
+/// The role that sends in a cluster.
+pub(super) const SENDER: &str = "deliver";
+const CLUSTER: &[&str] = &["coordinator", "coordinator", "prepare", SENDER, SENDER, SENDER, "gateway"];
 /// Whom strikes may hit in a cluster: who sends more often than the others.
-const TARGETS: &[&str] = &["deliver", "deliver", "deliver", "coordinator", "gateway", "prepare"];
+const TARGETS: &[&str] = &[SENDER, SENDER, SENDER, "coordinator", "gateway", "prepare"];
 /// How much longer than the longest lease a process is frozen.
 const BEYOND: Duration = Duration::from_secs(2);
 /// How long a process may take until it works: the first start of a cluster's reads every table.

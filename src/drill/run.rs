@@ -17,6 +17,8 @@ use super::{ground, guard};
 use crate::adapters::system::SeededChance;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, Msisdn};
+use crate::model::outcome::Outcome;
+use crate::model::turn::open_most;
 use crate::model::window::OnUncertain;
 use crate::roles::config_load::Sources;
 use crate::serve::api::{Created, NUMBERS_MAX, NewBatch, Numbers, RateWish, SourceWish, SuppressionAnswer};
@@ -82,6 +84,8 @@ pub struct Drill {
     /// What was found.
     #[serde(flatten)]
     pub findings: Findings,
+    /// People whom the strikes may have left in doubt: who can be in the open windows of a sender that is killed or frozen.
+    pub uncertain_most: u64,
     /// Parts that the simulator took a second time while their message was incomplete.
     pub repeated_parts: u64,
     /// Strikes that were planned.
@@ -94,7 +98,7 @@ pub struct Drill {
     pub sending: f64,
     /// Seconds from the creation of the batch to its end.
     pub seconds: f64,
-    /// Whether all of it is as it must be: nobody lost, nobody twice, and every strike fell.
+    /// Whether all of it is as it must be: nobody lost, nobody twice, nobody in doubt without a cause, and every strike fell.
     pub passed: bool,
 }
 
@@ -104,9 +108,14 @@ impl Drill {
         self.fired.values().sum()
     }
 
-    /// Whether nobody was lost, nobody got anything twice, and the batch ended.
+    /// Recipients in doubt.
+    pub fn uncertain(&self) -> u64 {
+        self.findings.outcomes.get(Outcome::Uncertain.name()).copied().unwrap_or(0)
+    }
+
+    /// Whether nobody was lost, nobody got anything twice, no more are in doubt than the strikes account for, and the batch ended.
     pub fn is_clean(&self) -> bool {
-        self.ended && self.findings.are_clean() && self.repeated_parts == 0
+        self.ended && self.findings.are_clean() && self.repeated_parts == 0 && self.uncertain() <= self.uncertain_most
     }
 }
 
@@ -155,6 +164,7 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
     let strikes = plan(&SeededChance::from_seed(wish.seed), wish.strikes, wish.records);
     let within_all = wish.sending * 3 + (freeze + STRIKE_COSTS) * wish.strikes + END_COSTS;
     let mut fired: BTreeMap<&'static str, u32> = BLOWS.map(|blow| (blow.name(), 0)).into();
+    let mut uncertain_most = 0;
     let ended = match tokio::time::timeout(within_all, async {
         for strike in &strikes {
             let over = until(ground, simulator, &client, batch_id, Some(strike.after), say).await?;
@@ -163,6 +173,7 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
             }
             let (role, fell) = fall(ground, strike, freeze).await?;
             *fired.entry(strike.blow.name()).or_default() += u32::from(fell);
+            uncertain_most += if fell { doubted(strike.blow, role, rate(wish)) } else { 0 };
             let messages = simulator.report().complete_messages;
             let noted = if fell { strike.blow.name() } else { "unmoved" };
             say(&format!("after {messages} messages: {role} {noted}"));
@@ -192,6 +203,7 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
         ended,
         records: wish.records,
         findings,
+        uncertain_most,
         repeated_parts: counted.repeated_parts,
         planned: wish.strikes,
         fired,
@@ -204,6 +216,20 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
     Ok(drill)
 }
 
+/// Segments a second at which the list lasts as long as is wanted.
+fn rate(wish: &Wish) -> u32 {
+    (wish.records as f64 / wish.sending.as_secs_f64().max(1.0)).max(RATE_MIN) as u32
+}
+
+/// People whom a strike may leave in doubt. Who does not send, or is told to stop, leaves nobody.
+fn doubted(blow: Blow, role: &str, rate: u32) -> u64 {
+    let sends = role == ground::SENDER || role == ground::EMBEDDED[0];
+    match blow {
+        Blow::Killed | Blow::Frozen if sends => open_most(f64::from(rate)),
+        Blow::Killed | Blow::Frozen | Blow::Stopped => 0,
+    }
+}
+
 /// Creates the batch and starts it, at a rate that lasts as long as is wanted.
 async fn begin(ground: &Ground, client: &Client, wish: &Wish, list: String) -> Result<BatchId, Fault> {
     for some in wish.suppressed.chunks(NUMBERS_MAX) {
@@ -211,7 +237,7 @@ async fn begin(ground: &Ground, client: &Client, wish: &Wish, list: String) -> R
         let call = Call::new(Method::POST, "/v1/suppressions/commands/add").json(&Numbers { numbers });
         within(COMMAND_WITHIN, client.call::<SuppressionAnswer>(call)).await?;
     }
-    let rate = (wish.records as f64 / wish.sending.as_secs_f64().max(1.0)).max(RATE_MIN) as u32;
+    let rate = rate(wish);
     for name in ground.config.accounts.keys() {
         let call = Call::new(Method::PUT, format!("/v1/accounts/{name}/rate"));
         let wish = RateWish { segments_per_second: Some(rate) };
@@ -315,5 +341,24 @@ async fn recipients(client: &Client, batch: BatchId, judge: &mut Judge) -> Resul
     match unreadable {
         None => Ok(()),
         Some(error) => Err(Fault::new(Code::Internal, format!("a record's line cannot be read: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_sender_that_is_struck_without_a_word_leaves_people_in_doubt() {
+        let at_most = open_most(333.0);
+        for (blow, role, most) in [
+            (Blow::Killed, "all", at_most),
+            (Blow::Frozen, "deliver", at_most),
+            (Blow::Stopped, "deliver", 0),
+            (Blow::Killed, "coordinator", 0),
+            (Blow::Frozen, "gateway", 0),
+        ] {
+            assert_eq!(doubted(blow, role, 333), most, "{blow:?} {role}");
+        }
     }
 }

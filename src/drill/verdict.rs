@@ -8,7 +8,7 @@ use crate::model::outcome::Outcome;
 use crate::simulator::NumberRecord;
 use crate::statistics::RecipientLine;
 
-/// What was found. All but the outcomes must be 0.
+/// What was found. All but the outcomes must be 0; of those, only so many may be uncertain as were struck.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
     /// Records by outcome.

@@ -139,7 +139,7 @@ pub struct Sheet {
     /// What waits in the queues, if it leads.
     #[serde(default)]
     pub lag: Option<Lag>,
-    /// Partitions of the delivery topic that it owns.
+    /// Partitions that it owns: a deliverer's of the delivery topic, a preparer's of the preparation topic.
     #[serde(default)]
     pub partitions: Vec<u8>,
     /// Lanes that it serves now.
@@ -151,6 +151,9 @@ pub struct Sheet {
     /// Accounts that its lanes wait for, or are sent through.
     #[serde(default)]
     pub wanted: Vec<String>,
+    /// Milliseconds that its sheet before this one took to be stored: one conditional write among all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_ms: Option<f64>,
 }
 
 impl Sheet {
@@ -171,9 +174,28 @@ pub fn together<'a>(said: impl IntoIterator<Item = &'a LiveAccount>) -> Vec<Live
     all.into_values().collect()
 }
 
-/// The same, from the sheets of those alive.
-pub fn accounts(sheets: &[Sheet], now: Timestamp) -> Vec<LiveAccount> {
-    together(sheets.iter().filter(|sheet| sheet.is_alive(now)).flat_map(|sheet| &sheet.accounts))
+/// What the fleet's processes say together of their accounts and their store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// The accounts; empty when nobody sends.
+    pub accounts: Vec<LiveAccount>,
+    /// Milliseconds that a commit takes, when anybody knows.
+    pub store_latency_ms: Option<f64>,
+}
+
+impl Seen {
+    /// From the sheets of those alive. A commit takes what the middle one of those who send says, so that one slow machine is
+    /// not taken for a slow store.
+    pub fn of(sheets: &[Sheet], now: Timestamp) -> Seen {
+        let alive: Vec<&Sheet> = sheets.iter().filter(|sheet| sheet.is_alive(now)).collect();
+        let sending = alive.iter().filter(|sheet| sheet.role == FleetRole::Deliver);
+        let mut took: Vec<f64> = sending.filter_map(|sheet| sheet.commit_ms).collect();
+        took.sort_by(f64::total_cmp);
+        Seen {
+            accounts: together(alive.iter().flat_map(|sheet| &sheet.accounts)),
+            store_latency_ms: took.get(took.len() / 2).copied(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -195,6 +217,7 @@ mod tests {
             lanes: vec![],
             accounts,
             wanted: vec![],
+            commit_ms: Some(at as f64),
         }
     }
 
@@ -208,8 +231,19 @@ mod tests {
             sheet(fresh, vec![account(false, 1, 90.0)]),
             sheet(0, vec![account(true, 7, 500.0)]),
         ];
-        let all = accounts(&sheets, now);
+        let all = Seen::of(&sheets, now).accounts;
         assert_eq!((all.len(), all[0].up, all[0].sessions, all[0].rate), (1, true, 3, 100.0));
+    }
+
+    #[test]
+    fn a_commit_takes_what_the_middle_one_of_those_who_send_says() {
+        let said = |role, commit_ms| Sheet { role, commit_ms, ..sheet(0, vec![]) };
+        let of = |sheets: &[Sheet]| Seen::of(sheets, Timestamp(0)).store_latency_ms;
+        assert_eq!(of(&[said(FleetRole::Deliver, None), said(FleetRole::Gateway, Some(7.0))]), None);
+        let three = [Some(900.0), Some(9.0), Some(11.0)].map(|took| said(FleetRole::Deliver, took));
+        assert_eq!(of(&three), Some(11.0));
+        let silent = Timestamp(0).plus(SILENT_AFTER * 2);
+        assert_eq!(Seen::of(&three, silent), Seen::default());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::id::BatchId;
-use super::limits::{OPEN_RECIPIENTS_MAX, WINDOW_RECIPIENTS_MAX, WINDOW_SPAN};
+use super::limits::{LANE_WINDOWS_MAX, OPEN_RECIPIENTS_MAX, WINDOW_RECIPIENTS_MAX, WINDOW_SPAN};
 
 /// What a waiting lane competes as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,12 @@ const LANES_MOST: usize = 8;
 /// See [`LANES_MOST`]; `rate` is this worker's.
 pub fn lanes_at_once(rate: f64) -> usize {
     ((rate * WINDOW_SPAN.as_secs_f64() / WINDOW_WORTH) as usize).clamp(LANES_LEAST, LANES_MOST)
+}
+
+/// Recipients of one batch that a worker with this rate has in open windows at most: of the lanes that it serves at once, each
+/// with as many windows as a lane may have, each as large as if no other lane shared the rate.
+pub fn open_most(rate: f64) -> u64 {
+    lanes_at_once(rate) as u64 * LANE_WINDOWS_MAX as u64 * u64::from(window_size(rate, 1))
 }
 
 /// What a declare and the close of its window take, about: the time that a window is open without being answered.
@@ -148,5 +154,6 @@ mod tests {
         assert_eq!(open_bound(1_000.0, Duration::from_millis(150), 50), 400);
         assert_eq!(open_bound(1_000.0, Duration::from_millis(1), 200), 400);
         assert_eq!(open_bound(1.0, Duration::from_millis(1), 1), 2);
+        assert_eq!((open_most(2_000.0), open_most(20.0)), (2 * 4 * 400, 2 * 4 * 4));
     }
 }

@@ -13,7 +13,7 @@ use super::fakes::{Bed, record};
 use super::range::prepare_range;
 use super::seal::seal_lanes;
 use super::tools::End;
-use super::worker;
+use super::worker::{self, Partitions};
 use crate::adapters::memory::queue::filled::FilledQueue;
 use crate::model::batch::tests::batch;
 use crate::model::batch::{Command, SmsBatch};
@@ -291,7 +291,7 @@ async fn until(queue: &FilledQueue<PrepareTask>, what: impl Fn(&FilledQueue<Prep
 async fn a_worker_commits_what_has_ended_and_seals() {
     let bed = bed(8_000, 1_000, 4);
     let (queue, stop) = (Arc::new(FilledQueue::default()), CancellationToken::new());
-    let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), stop.clone()));
+    let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), Partitions::default(), stop.clone()));
     for range in 0..8 {
         queue.push(token(&bed, 0, u64::from(range), range));
     }
@@ -315,14 +315,17 @@ async fn a_worker_commits_what_has_ended_and_seals() {
 async fn a_revoked_partition_is_released_within_a_second_and_its_range_is_free() {
     let bed = bed(8_000, 4_000, 2);
     *bed.list.slow.lock().unwrap() = Duration::from_secs(20);
-    let (queue, stop) = (Arc::new(FilledQueue::default()), CancellationToken::new());
-    let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), stop.clone()));
+    let (queue, stop, partitions) = (Arc::new(FilledQueue::default()), CancellationToken::new(), Partitions::default());
+    queue.push(QueueEvent::Assigned(vec![0, 1]));
+    let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), partitions.clone(), stop.clone()));
     queue.push(token(&bed, 0, 0, 0));
     queue.push(token(&bed, 1, 0, 1));
     tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(partitions.now(), [0, 1].into());
     let revoked = tokio::time::Instant::now();
     queue.push(QueueEvent::Revoked(vec![0]));
     until(&queue, |queue| *queue.released.lock().unwrap() == [0]).await;
+    assert_eq!(partitions.now(), [1].into());
     assert!(revoked.elapsed() < Duration::from_secs(1));
     assert_eq!((bed.range(0).state, bed.range(1).state), (RangeState::Waiting, RangeState::Claimed));
     until(&queue, |queue| queue.committed.lock().unwrap().get(&1) == Some(&1)).await;
@@ -340,7 +343,7 @@ async fn a_stopped_worker_gives_its_ranges_back() {
     let bed = bed(4_000, 2_000, 2);
     *bed.list.slow.lock().unwrap() = Duration::from_secs(20);
     let (queue, stop) = (Arc::new(FilledQueue::default()), CancellationToken::new());
-    let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), stop.clone()));
+    let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), Partitions::default(), stop.clone()));
     queue.push(token(&bed, 0, 0, 0));
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(bed.range(0).state, RangeState::Claimed);

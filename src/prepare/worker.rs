@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -38,9 +38,25 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(1);
 /// Whoever waits for tasks turns this often: one that does not has locked itself up (`runtime::pulse`).
 const TURN: Duration = Duration::from_secs(10);
 
+/// The partitions of the preparation topic that a preparer has, for people who watch.
+#[derive(Clone, Default)]
+pub struct Partitions(Arc<Mutex<BTreeSet<u8>>>);
+
+impl Partitions {
+    /// Those it has now.
+    pub fn now(&self) -> BTreeSet<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<u8>)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 /// Runs a preparer until `stop` is cancelled, or the queue is closed; then gives its ranges back and leaves the queue.
-pub async fn run(tools: Arc<Tools>, queue: Arc<PrepareQueue>, stop: CancellationToken) {
-    let mut worker = Worker::new(tools, queue);
+/// Its partitions are shown in `partitions`.
+pub async fn run(tools: Arc<Tools>, queue: Arc<PrepareQueue>, partitions: Partitions, stop: CancellationToken) {
+    let mut worker = Worker::new(tools, queue, partitions);
     pulse::watch("preparer", Turns::Always, worker.work(&stop)).await;
     worker.drain().await;
 }
@@ -95,12 +111,13 @@ struct Worker {
     last_id: u64,
     offsets: BTreeMap<u8, Offsets>,
     revoked: Vec<Revoked>,
+    partitions: Partitions,
     queue_waits: Schedule,
     queue_again_at: Option<Instant>,
 }
 
 impl Worker {
-    fn new(tools: Arc<Tools>, queue: Arc<PrepareQueue>) -> Worker {
+    fn new(tools: Arc<Tools>, queue: Arc<PrepareQueue>, partitions: Partitions) -> Worker {
         let queue_waits = Schedule::new(Duration::from_millis(100), Duration::from_secs(5), tools.world.chance.next());
         Worker {
             tools,
@@ -111,6 +128,7 @@ impl Worker {
             last_id: 0,
             offsets: BTreeMap::new(),
             revoked: vec![],
+            partitions,
             queue_waits,
             queue_again_at: None,
         }
@@ -145,8 +163,11 @@ impl Worker {
         self.queue_again_at = None;
         self.queue_waits.begin_again();
         match event {
-            QueueEvent::Assigned(_) => {}
-            QueueEvent::Revoked(partitions) => self.revoke(partitions).await,
+            QueueEvent::Assigned(assigned) => self.partitions.change(|partitions| partitions.extend(assigned)),
+            QueueEvent::Revoked(revoked) => {
+                self.partitions.change(|partitions| partitions.retain(|partition| !revoked.contains(partition)));
+                self.revoke(revoked).await;
+            }
             QueueEvent::Task { partition, offset, task, trace } => {
                 self.offsets.entry(partition).or_insert_with(|| Offsets::new(offset)).received(offset);
                 self.take(task, (partition, offset), trace);

@@ -380,7 +380,7 @@ pub struct LimitsConfig {
     pub prepare_tasks: u32,
     /// Megabytes of memory the embedded store may use as a cache.
     pub store_cache_mb: u32,
-    /// Seconds that answers are waited for when the process is told to stop.
+    /// Seconds that answers are waited for when the process is told to stop; its sessions may then take as long again to close.
     #[serde(with = "seconds")]
     pub drain: Duration,
     /// Seconds without a sign of life after which a part of the process stands still, and `/healthz` says so.

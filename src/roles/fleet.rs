@@ -17,7 +17,7 @@ use crate::model::id::WorkerId;
 use crate::ports::provider::Reports;
 use crate::ports::queue::{DeliveryQueue, PrepareQueue};
 use crate::prepare::tools::{Settings as PrepareSettings, Tools};
-use crate::prepare::worker;
+use crate::prepare::worker::{self, Partitions};
 use crate::receipts::Intake;
 use crate::runtime::pulse::{self, Turns};
 use crate::runtime::task::Tasks;
@@ -50,6 +50,8 @@ pub struct Ends {
 pub struct Fleet {
     /// The delivery worker, to be looked at, where there is one.
     pub delivery: Option<Arc<Delivery>>,
+    /// The partitions that the preparer has, where there is one.
+    pub preparing: Option<Partitions>,
     tasks: Tasks,
     /// Cancelled when a role ended that nobody stopped, by a panic or by itself: the process should end.
     pub died: CancellationToken,
@@ -83,10 +85,13 @@ impl Fleet {
                 coordinator::run(edges.clone(), settings.coordinator.clone(), tasks.clone(), stop_work.clone(), leading);
             workers.push(watched("coordinator", &stop_work, coordinator.boxed()));
         }
-        if let Some(queue) = ends.prepare {
+        let preparing = ends.prepare.map(|queue| {
             let tools = Arc::new(tools(&edges, settings.prepare.clone(), worker));
-            workers.push(watched("preparer", &stop_work, worker::run(tools, queue, stop_work.clone()).boxed()));
-        }
+            let partitions = Partitions::default();
+            let preparer = worker::run(tools, queue, partitions.clone(), stop_work.clone());
+            workers.push(watched("preparer", &stop_work, preparer.boxed()));
+            partitions
+        });
         let delivery = ends.delivery.map(|queue| {
             let Edges { stores, world, routes, rates, tallies, .. } = edges.clone();
             let delivery = Delivery::new(worker, stores, world, routes, rates, tallies, tasks.clone());
@@ -94,7 +99,7 @@ impl Fleet {
             workers.push(watched("deliverer", &stop_work, deliverer.boxed()));
             delivery
         });
-        Fleet { delivery, tasks, died, stop_work, stop_intake, workers, intake }
+        Fleet { delivery, preparing, tasks, died, stop_work, stop_intake, workers, intake }
     }
 
     /// Drains: nothing new is handed over, answers are waited for within the grace period, and ranges and lanes are given

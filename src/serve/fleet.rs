@@ -8,14 +8,16 @@ use bytes::Bytes;
 
 use crate::access::keys::Keys;
 use crate::batch::SmsBatchService;
+use crate::coordinate::members;
 use crate::links::Redirector;
 use crate::model::account::Account;
 use crate::model::code::Fault;
+use crate::model::fleet::Seen;
 use crate::model::schedule::LateStart;
 use crate::model::window::OnUncertain;
 use crate::ports::tallies::Tallies;
 use crate::ports::uploads::Uploads;
-use crate::ports::{Stores, World};
+use crate::ports::{StoreError, Stores, World};
 use crate::privacy::Eraser;
 use crate::runtime::metrics::Exporter;
 use crate::statistics::LiveAccount;
@@ -52,6 +54,20 @@ pub struct Surface {
     pub exporter: Option<Exporter>,
     /// The batches that somebody watches.
     pub watched: Arc<Watched>,
+}
+
+impl Surface {
+    /// What the fleet says of its accounts and its store: the one in this process, else the processes whose sheets are in the
+    /// store. Whoever only reads a cluster's store is told the truth too.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn seen(&self) -> Result<Seen, StoreError> {
+        match &self.live {
+            Some(live) => Ok(Seen { accounts: live.accounts(), store_latency_ms: live.store_latency_ms() }),
+            None => Ok(Seen::of(&members::all(&self.stores).await?, self.world.clock.now())),
+        }
+    }
 }
 
 /// Lists of recipients, as the service reaches them.

@@ -209,7 +209,7 @@ pub fn verdict(facts: &BatchFacts, live: &[LiveAccount], store_latency_ms: Optio
             said.push(format!("store: a commit takes {latency:.0} ms"));
         }
         if live.is_empty() {
-            said.push("no process is sending: run the `send` command again to go on".into());
+            said.push("no process is sending: start `smsfleet deliver`, or on one machine run the `send` command again".into());
         }
     }
     if facts.waiting > 0 {

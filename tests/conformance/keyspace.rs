@@ -123,7 +123,8 @@ impl Keyspace {
         rows.single_row::<(i32,)>().expect("a number").0
     }
 
-    async fn session(&self) -> Session {
+    /// A bare session in it, past the store.
+    pub async fn session(&self) -> Session {
         // A change of the schema waits behind those of other tests.
         let patient = ExecutionProfile::builder().request_timeout(Some(Duration::from_secs(120))).build();
         let session = SessionBuilder::new().known_nodes(&self.config.nodes).keyspaces_to_fetch([&self.config.keyspace]);

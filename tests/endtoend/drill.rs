@@ -41,6 +41,8 @@ fn a_fleet_under_fire_loses_nobody_and_repeats_nobody() {
     let sum: u64 = outcomes.values().filter_map(Value::as_u64).sum();
     assert_eq!((sum, count(&verdict, "/records")), (1_500, 1_500), "{verdict}");
     assert!(count(&verdict, "/outcomes/accepted") > 1_000, "{verdict}");
+    let most = count(&verdict, "/uncertain_most");
+    assert!(most > 0 && count(&verdict, "/outcomes/uncertain") <= most, "{verdict}");
     assert!(verdict["longest_gap"].as_f64().is_some_and(|gap| gap > 10.0), "nothing was sent by a frozen process: {verdict}");
     assert!(nothing_left(&place), "a drill that passed leaves nothing behind");
     assert!(!place.path("smsfleet-data").exists(), "the data of the configuration was not touched");

@@ -7,7 +7,7 @@ pub mod fixture;
 mod folder;
 mod http;
 mod inbound;
-mod inside;
+pub mod inside;
 mod killed;
 mod load;
 mod masked;

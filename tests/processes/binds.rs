@@ -1,5 +1,6 @@
 //! Accounts whose provider allows few sessions, and receipts that come in by sessions of the gateways.
 
+use smsfleet::adapters::kafka::KafkaConfig;
 use smsfleet::simulator::{Delay, SimulatorConfig};
 
 use crate::endtoend::fixture::{Provider, count, list, taken_as_listed};
@@ -26,6 +27,7 @@ fn an_account_with_one_slot_has_sessions_in_one_deliverer_at_a_time() {
 
     fleet.until("some were sent", |_| provider.messages() >= 500);
     let first = holder(&fleet).expect("the slot is lent");
+    shown_whole(&mut fleet, &batch);
     let alive = fleet.alive();
     let sheet = alive.iter().find(|member| member["worker"] == first.as_str()).expect("its holder is alive");
     assert_eq!(sheet["role"], "deliver");
@@ -39,6 +41,47 @@ fn an_account_with_one_slot_has_sessions_in_one_deliverer_at_a_time() {
     assert_eq!(report.repeated_numbers, 0);
     assert_eq!(report.sessions.bound_max, 2, "the two sessions of one deliverer");
     assert!(report.sessions.binds >= 4, "{:?}", report.sessions);
+}
+
+/// `smsfleet fleet` while a batch is sent: who leads since when, who has which partitions and lanes, slots, rates, what waits.
+fn shown_whole(fleet: &mut Fleet, batch: &str) {
+    let mut view = serde_json::Value::Null;
+    fleet.until("the sheets tell of everything", |fleet| {
+        view = fleet.view();
+        let members = view["members"].as_array().cloned().unwrap_or_default();
+        let of = |role: &str, what: &str| -> usize {
+            let members = members.iter().filter(|member| member["role"] == role && member["alive"] == true);
+            members.filter_map(|member| Some(member[what].as_array()?.len())).sum()
+        };
+        let all = usize::from(KafkaConfig::default().prepare_partitions);
+        of("deliver", "partitions") == 128 && of("prepare", "partitions") == all && of("deliver", "lanes") > 0
+    });
+    let members = view["members"].as_array().expect("members");
+    let deliver: Vec<&serde_json::Value> = members.iter().filter(|member| member["role"] == "deliver").collect();
+    assert_eq!(view["partitions_owned"], 128, "a preparer's partitions are others: {view}");
+    let sends = deliver.iter().find(|member| member["worker"] == view["slots"][0]["worker"]).expect("the slot's holder");
+    assert!(sends["lanes"].as_array().is_some_and(|lanes| lanes.iter().all(|lane| lane["batch"] == batch)), "{sends}");
+    assert_eq!((&sends["accounts"][0]["up"], count(sends, "/accounts/0/ceiling")), (&true.into(), 400), "{sends}");
+    let leads = members.iter().find(|member| member["worker"] == view["leader"]).expect("one leads");
+    assert_eq!((&leads["role"], &leads["leads_since"]), (&"coordinator".into(), &view["leads_since"]));
+    let since = count(&view, "/leads_since");
+    assert!(since >= count(leads, "/started") && since <= count(leads, "/at"), "{leads}");
+    assert!(view["lag"]["delivery"].as_u64().is_some_and(|waiting| waiting > 0), "{view}");
+
+    let text = fleet.run(&["fleet"]).ended(0).out;
+    for words in [
+        "5 processes are alive",
+        "  leads\n",
+        " tokens of delivery",
+        "128 of 128 have an owner",
+        " partitions of preparation: 0-15",
+    ] {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+    for words in [format!(" lanes: {batch}/").as_str(), "bind slot of main: ", "segments/s  limit\n  main "] {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+    eprintln!("{text}");
 }
 
 #[test]

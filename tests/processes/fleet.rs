@@ -289,6 +289,23 @@ impl Fleet {
         said[step]["state"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Where a process serves, by its log; waits until it does.
+    pub fn address(&mut self, at: usize) -> String {
+        let mut found = None;
+        self.until("it says where it serves", |fleet| {
+            let log = std::fs::read_to_string(&fleet.members[at].log).unwrap_or_default();
+            let said = log.split_once("it serves ").and_then(|(_, rest)| rest.split_once(';'));
+            found = said.map(|(address, _)| address.to_owned());
+            found.is_some()
+        });
+        found.expect("it was found")
+    }
+
+    /// The process id of a process.
+    pub fn pid(&mut self, at: usize) -> u32 {
+        self.members[at].running.id()
+    }
+
     /// When a process last began to lead, by the log.
     pub fn led_at(&self) -> Option<std::time::SystemTime> {
         let moment = |line: &str| {

@@ -4,9 +4,12 @@
 //! all others.
 
 mod binds;
+mod drill;
 mod fleet;
+mod gateway;
 mod kills;
 mod leader;
 mod starts;
+mod stood;
 mod traced;
 mod upgrade;

@@ -20,7 +20,7 @@ mod mark;
 use std::sync::Arc;
 
 pub use self::config::{KafkaConfig, Mechanism, Security};
-pub use self::lag::{Lag, Member, Members};
+pub use self::lag::Lag;
 pub use self::topics::{Report, migrate, remove};
 
 use self::lag::Observer;
@@ -47,7 +47,7 @@ pub struct Kafka {
 
 impl Kafka {
     /// One attempt to reach the brokers, with a look at the topics. `client_id` is the name under which they know this
-    /// process, and that [`Kafka::members`] shows.
+    /// process.
     pub async fn connect(config: &KafkaConfig, client_id: &str) -> Result<Kafka, Fault> {
         let prepare_partitions = topics::check(config, client_id).await?;
         let names = Names::of(config);
@@ -86,12 +86,6 @@ impl Kafka {
         let lags = move || Ok((prepare.lag(partitions)?, delivery.lag(DELIVERY_PARTITIONS)?));
         let (prepare, by_partition) = self.ask(lags).await?;
         Ok(Lag { prepare: prepare.iter().sum(), delivery: by_partition.iter().sum(), by_partition })
-    }
-
-    /// Who has which partitions.
-    pub async fn members(&self) -> Result<Members, Fault> {
-        let (prepare, delivery) = (self.prepare.clone(), self.delivery.clone());
-        self.ask(move || Ok(Members { prepare: prepare.members()?, delivery: delivery.members()? })).await
     }
 
     /// The mark of the store with this identity, such as its keyspace's.

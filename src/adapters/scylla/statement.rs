@@ -71,7 +71,7 @@ impl Statement {
     }
 
     /// Tells the driver how to send it. `reads` is the profile that may ask a second node.
-    pub(super) fn dress(&self, prepared: &mut PreparedStatement, reads: &ExecutionProfileHandle) {
+    pub fn dress(&self, prepared: &mut PreparedStatement, reads: &ExecutionProfileHandle) {
         prepared.set_page_size(self.page_rows);
         prepared.set_serial_consistency(Some(SerialConsistency::Serial));
         prepared.set_consistency(match self.kind {

@@ -1,6 +1,6 @@
 //! What a gateway adds to its intake of receipts: the API over the fleet's store, providers' callbacks, short links.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::coordinate::members;
 use crate::links::{ClickLog, Redirector};
 use crate::model::code::Fault;
-use crate::model::fleet::{self, LiveAccount};
+use crate::model::fleet::{LiveAccount, Seen};
 use crate::ports::provider::ReportSink;
 use crate::ports::tallies::Tallies;
 use crate::roles::accounts::HttpAccounts;
@@ -57,7 +57,7 @@ impl Gateway {
             callbacks: Callbacks { http, reports },
             links,
             health,
-            accounts: Mutex::default(),
+            seen: Mutex::default(),
         });
         tasks.spawn("sheets", watch(live.clone(), stop));
         let spool = crate::roles::opened::spool(config);
@@ -87,15 +87,23 @@ struct LiveCluster {
     callbacks: Callbacks,
     links: Arc<Redirector>,
     health: Health,
-    accounts: Mutex<Vec<LiveAccount>>,
+    seen: Mutex<Seen>,
+}
+
+impl LiveCluster {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 async fn watch(live: Arc<LiveCluster>, stop: CancellationToken) {
-    while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+    loop {
         // A store that does not answer keeps what was read before.
         if let Ok(sheets) = members::all(&live.edges.stores).await {
-            let accounts = fleet::accounts(&sheets, live.edges.world.clock.now());
-            *live.accounts.lock().unwrap_or_else(PoisonError::into_inner) = accounts;
+            *live.seen() = Seen::of(&sheets, live.edges.world.clock.now());
+        }
+        if tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_ok() {
+            return;
         }
     }
 }
@@ -103,11 +111,11 @@ async fn watch(live: Arc<LiveCluster>, stop: CancellationToken) {
 #[async_trait::async_trait]
 impl Live for LiveCluster {
     fn accounts(&self) -> Vec<LiveAccount> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen().accounts.clone()
     }
 
     fn store_latency_ms(&self) -> Option<f64> {
-        None
+        self.seen().store_latency_ms
     }
 
     fn tallies(&self) -> Arc<dyn Tallies> {

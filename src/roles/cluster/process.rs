@@ -173,6 +173,7 @@ impl Begun<'_> {
             kafka: servers.kafka.clone(),
             leading,
             delivery: fleet.delivery.clone(),
+            preparing: fleet.preparing.clone(),
         };
         let sheet = pulse::watch("sheet", Turns::Always, sheets::keep(facts, self.health.clone(), stop_side.clone()));
         let sheet = task::spawn("sheet", sheet);

@@ -11,6 +11,7 @@ use crate::deliver::Delivery;
 use crate::model::fleet::{FleetRole, Lag, SHEET_EVERY, Sheet};
 use crate::model::id::WorkerId;
 use crate::model::time::Timestamp;
+use crate::prepare::worker::Partitions;
 use crate::roles::coordinator::Leading;
 use crate::roles::edges::Edges;
 use crate::roles::gauges;
@@ -41,14 +42,17 @@ pub struct Facts {
     pub leading: Option<Leading>,
     /// What it delivers, where it does.
     pub delivery: Option<Arc<Delivery>>,
+    /// The partitions it prepares from, where it does.
+    pub preparing: Option<Partitions>,
 }
 
 impl Facts {
-    async fn sheet(&self) -> Sheet {
+    async fn sheet(&self, commit: Option<Duration>) -> Sheet {
         let leads_since = self.leading.as_ref().and_then(|since| *since.lock().unwrap_or_else(PoisonError::into_inner));
         let holds = self.delivery.as_ref().map(|delivery| delivery.holds()).unwrap_or_default();
         let wanted = self.delivery.as_ref().map(|delivery| gauges::wanted(&self.edges, delivery)).unwrap_or_default();
         let sends = self.delivery.is_some();
+        let partitions = self.preparing.as_ref().map_or(holds.partitions, Partitions::now);
         Sheet {
             worker: self.worker,
             role: self.role,
@@ -59,10 +63,11 @@ impl Facts {
             at: self.edges.world.clock.now(),
             leads_since,
             lag: if leads_since.is_some() { self.lag().await } else { None },
-            partitions: holds.partitions.into_iter().collect(),
+            partitions: partitions.into_iter().collect(),
             lanes: holds.lanes.into_iter().collect(),
             accounts: if sends { self.edges.live_accounts() } else { vec![] },
             wanted: wanted.into_iter().collect(),
+            commit_ms: commit.map(|took| took.as_secs_f64() * 1_000.0),
         }
     }
 
@@ -83,16 +88,18 @@ impl Facts {
 
 /// Writes sheets until `stop`, then takes the last one away.
 pub async fn keep(facts: Facts, health: Health, stop: CancellationToken) {
-    let mut missed = 0;
+    let (mut missed, mut commit) = (0, None);
     loop {
-        let sheet = facts.sheet().await;
+        let sheet = facts.sheet(commit).await;
         let began = Instant::now();
         match members::write(&facts.edges.stores, &sheet).await {
             Ok(()) => {
                 missed = 0;
                 health.works("store");
                 // One conditional write among the others: a fair sample of what they take here.
-                metrics::observe(&metrics::STORE_COMMIT, &[], began.elapsed());
+                let took = began.elapsed();
+                metrics::observe(&metrics::STORE_COMMIT, &[], took);
+                commit = Some(took);
             }
             Err(error) => {
                 missed += 1;

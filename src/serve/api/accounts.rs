@@ -75,7 +75,7 @@ pub struct RateWish {
 }
 
 async fn view(surface: &Surface, account: &Account) -> Result<AccountView, Fault> {
-    let live = surface.live.iter().flat_map(|live| live.accounts()).find(|live| live.account == account.name);
+    let live = surface.seen().await?.accounts.into_iter().find(|live| live.account == account.name);
     let set = rates::get(&surface.stores, &account.name).await?;
     Ok(AccountView::of(account, live, set.map(|set| set.segments_per_second)))
 }
@@ -88,8 +88,8 @@ fn known<'a>(surface: &'a Surface, name: &str) -> Result<&'a Account, Fault> {
 /// Lists the accounts: state, rates, errors
 #[utoipa::path(get, path = "/v1/accounts", tag = "accounts", responses((status = 200, body = AccountList), Refusals))]
 pub async fn list(State(surface): Shared, _viewer: Viewer) -> Answer<Json<AccountList>> {
-    let mut live: BTreeMap<String, LiveAccount> =
-        surface.live.iter().flat_map(|live| live.accounts()).map(|live| (live.account.clone(), live)).collect();
+    let seen = surface.seen().await?.accounts;
+    let mut live: BTreeMap<String, LiveAccount> = seen.into_iter().map(|live| (live.account.clone(), live)).collect();
     let set: BTreeMap<String, u32> = rates::all(&surface.stores).await?.into_iter().collect();
     let view = |account: &Account| AccountView::of(account, live.remove(&account.name), set.get(&account.name).copied());
     Ok(Json(AccountList { accounts: surface.accounts.values().map(view).collect() }))

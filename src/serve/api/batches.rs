@@ -267,10 +267,9 @@ pub async fn explain(
     facts.outside_own_hours = forbid(&row.batch.hours);
     let named =
         |live: &LiveAccount| surface.accounts.get(&live.account).is_none_or(|a| a.provider_type == row.batch.provider_type);
-    let accounts: Vec<LiveAccount> =
-        surface.live.iter().flat_map(|live| live.accounts()).filter(|account| named(account)).collect();
-    let latency = surface.live.as_ref().and_then(|live| live.store_latency_ms());
-    let limits = verdict(&facts, &accounts, latency);
+    let seen = surface.seen().await?;
+    let accounts: Vec<LiveAccount> = seen.accounts.into_iter().filter(|account| named(account)).collect();
+    let limits = verdict(&facts, &accounts, seen.store_latency_ms);
     Ok(Json(BatchExplained { limits, facts, accounts }).into_response())
 }
 

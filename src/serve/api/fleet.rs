@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::{Answer, Refusals, Shared};
 use crate::coordinate::{members, slots};
 use crate::model::code::Fault;
-use crate::model::fleet::{Lag, Sheet};
+use crate::model::fleet::{FleetRole, Lag, Sheet};
 use crate::model::slot::Lent;
 use crate::model::time::Timestamp;
 use crate::serve::access::Viewer;
@@ -82,7 +82,8 @@ async fn view(surface: &Surface) -> Result<FleetView, Fault> {
     // A leader that was frozen may still say that it leads: the one that began last does.
     let leads = members.iter().filter(|member| member.alive && member.sheet.leads_since.is_some());
     let leader = leads.max_by_key(|member| member.sheet.leads_since);
-    let owned = members.iter().filter(|member| member.alive).flat_map(|member| &member.sheet.partitions);
+    let deliver = members.iter().filter(|member| member.alive && member.sheet.role == FleetRole::Deliver);
+    let owned = deliver.flat_map(|member| &member.sheet.partitions);
     Ok(FleetView {
         leader: leader.map(|member| member.sheet.worker.to_string()),
         leads_since: leader.and_then(|member| member.sheet.leads_since),

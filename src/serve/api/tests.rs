@@ -9,8 +9,11 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::coordinate::members;
 use crate::model::access::Role;
 use crate::model::account::{Account, Capabilities, ReceiptRules};
+use crate::model::fleet::{LiveAccount, Sheet};
+use crate::model::id::WorkerId;
 use crate::serve::fakes;
 use crate::serve::fleet::{Limits, Surface};
 use crate::serve::router::public;
@@ -299,4 +302,21 @@ async fn a_key_that_asks_too_often_is_told_to_wait_and_others_are_not() {
     }
     assert!(refused >= 10, "{refused}");
     assert_eq!(service.call(&quiet, "GET", "/v1/batches", None, None).await.status, 200);
+}
+
+#[tokio::test]
+async fn without_a_fleet_of_its_own_it_tells_what_the_fleets_processes_say_of_the_accounts() {
+    let service = Service::new(Limits::default());
+    let key = service.key(Role::Viewer, "*").await;
+    let live = async || service.call(&key, "GET", "/v1/accounts/main", None, None).await.body["live"].clone();
+    assert_eq!(live().await, Value::Null, "nobody sends");
+    let at = service.surface.world.clock.now();
+    let mut sheet: Sheet = serde_json::from_value(json!({
+        "worker": WorkerId(7).to_string(), "role": "deliver", "host": "h", "pid": 3, "version": "1", "started": 0, "at": at,
+    }))
+    .expect("a sheet");
+    sheet.accounts = vec![LiveAccount { account: "main".into(), up: true, sessions: 2, ..LiveAccount::default() }];
+    members::write(&service.surface.stores, &sheet).await.expect("it is written");
+    let said = live().await;
+    assert_eq!((&said["up"], &said["sessions"]), (&json!(true), &json!(2)), "{said}");
 }

@@ -73,7 +73,7 @@ async fn listed(stores: &Stores, lane: LaneKey) -> HashSet<u32> {
     }
 }
 
-/// `SMSFLEET_TEST_RECEIPTS=1000000` makes it a million.
+/// `SMSFLEET_TEST_RECEIPTS=1000000` makes it a million, as `tests/campaign --receipts` does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receipts_that_come_twice_in_any_order_to_two_processes_count_once() {
     let count = std::env::var("SMSFLEET_TEST_RECEIPTS").map_or(40_000, |count| count.parse().expect("a number of receipts"));

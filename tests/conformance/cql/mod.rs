@@ -2,6 +2,7 @@
 //! orders in which clocks do not agree.
 
 mod connect;
+mod dressed;
 mod schema;
 
 mod faults;
