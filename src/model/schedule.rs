@@ -132,7 +132,7 @@ pub fn groups(dues: &[Timestamp], now: Timestamp, most: usize) -> Vec<Range<usiz
             return groups;
         }
     }
-    vec![0..dues.len()]
+    std::iter::once(0..dues.len()).collect()
 }
 
 /// Durations in configuration and stored rows, as seconds with a fraction.

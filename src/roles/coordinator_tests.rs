@@ -121,6 +121,7 @@ async fn a_recount_that_takes_an_hour_keeps_nobody_waiting() {
         lanes: vec![],
         accounts: vec![],
         wanted: vec!["main".into()],
+        commit_ms: None,
     };
     members::write(&edges.stores, &sheet).await.expect("stored");
     tokio::time::sleep(2 * SECOND).await;
