@@ -267,7 +267,7 @@ async fn lane_story(shared: &Shared, row: &BatchRow, number: &str) -> String {
     story
 }
 
-async fn lines(shared: &Shared, row: &BatchRow) -> Result<Vec<RecipientLine>, String> {
+pub async fn lines(shared: &Shared, row: &BatchRow) -> Result<Vec<RecipientLine>, String> {
     let accounts = accounts();
     let (stores, now) = (shared.stores.clone(), shared.clock.now());
     let pages = RecipientPages::new(stores, row.clone(), Arc::new(accounts), RecipientFilter::default(), now).await;

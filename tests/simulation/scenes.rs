@@ -1,5 +1,6 @@
 //! Single scenes with nothing in the way: what an operator is told, and what comes of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,11 @@ use smsfleet::ports::World;
 use smsfleet::ports::clock::Clock;
 use smsfleet::roles::selection::Selection;
 use smsfleet::runtime::control::change;
+use smsfleet::statistics::RecipientLine;
 use tokio::sync::Notify;
 
 use super::network::Network;
+use super::oracle;
 use super::process::{Process, Shared, accounts, offers};
 
 /// Eight in the morning, UTC.
@@ -266,8 +269,12 @@ fn an_order_whose_command_died_is_finished_by_the_leader() {
         *scene.shared.network.per_mille.lock().expect("not poisoned") = 1_000;
         let process = scene.start();
         let row = scene.until_settled(id).await;
-        let (failed, uncertain) = (of(&row, Ends::Failed), of(&row, Ends::Uncertain));
+        let sent = |row| of(row, Ends::Accepted) + of(row, Ends::Uncertain);
+        let (failed, before) = (of(&row, Ends::Failed), sent(&row));
         assert!(failed > 50, "{:?}", row.settlement);
+        let lines = async |row| oracle::lines(&scene.shared, row).await.expect("they are read");
+        let refused: BTreeSet<String> =
+            lines(&row).await.into_iter().filter(|line| line.outcome == Ends::Failed).map(|line| line.number).collect();
         *scene.shared.network.per_mille.lock().expect("not poisoned") = 0;
 
         let now = scene.world.clock.now();
@@ -284,7 +291,16 @@ fn an_order_whose_command_died_is_finished_by_the_leader() {
 
         let row = scene.until_settled(id).await;
         assert_eq!(row.orders.carried[0].recipients, Some(failed));
-        assert_eq!((of(&row, Ends::Failed), of(&row, Ends::Uncertain)), (0, uncertain), "{:?}", row.settlement);
+        assert_eq!((of(&row, Ends::Failed), sent(&row)), (0, before + failed), "{:?}", row.settlement);
+        // Whom a part was refused and another never answered is in doubt once the refused one is taken, and nobody else is.
+        let in_doubt = |line: &RecipientLine| line.outcome == Ends::Uncertain && refused.contains(&line.number);
+        for line in lines(&row).await.into_iter().filter(in_doubt) {
+            let parts = |what: &str| -> BTreeSet<u8> {
+                line.history.iter().filter(|event| event.what == what).map(|event| event.part).collect()
+            };
+            let (failed, accepted, silent) = (parts("failed"), parts("accepted"), parts("no_answer"));
+            assert!(failed.is_subset(&accepted) && !silent.is_subset(&accepted), "{line:?}");
+        }
         assert_eq!(scene.shared.network.known().wrong, Vec::<String>::new());
         assert!(scene.shared.network.known().got.values().all(|got| !got.repeated()));
         process.stop(&scene.shared).await;
