@@ -303,7 +303,7 @@ impl BatchRow {
     pub fn after(&self, event: StepEvent, reason: Option<(Code, String)>, now: Timestamp) -> Result<BatchRow, Refusal> {
         let transition = decide(self.step().state, event)?;
         let mut next = self.clone();
-        let number = self.changes.last().map_or(0, |change| change.number) + 1;
+        let number = self.changes.last().map_or(0, |change| change.number).saturating_add(1);
         let (step, state) = (self.current_step, transition.to);
         next.changes.push(Change { number, at: now, step, state, reason: reason.clone() });
         let too_many = next.changes.len().saturating_sub(CHANGES_KEPT);
