@@ -10,6 +10,7 @@ use crate::ports::Stores;
 use crate::ports::control::Cas;
 use crate::ports::documents::Shelf;
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::document;
 
 /// How long a command that gave no answer yet is taken to be under way. Behind it, its process has died: the command is
 /// carried out again, which is harmless, as a command names itself by its key wherever that matters.
@@ -55,8 +56,7 @@ pub async fn take(stores: &Stores, name: &str, request: &[u8], now: Timestamp) -
         // Given up between the two calls: whoever did so is done with it.
         return Err(Fault::new(Code::CommandRunning, "the key is being used"));
     };
-    let known: Answered = serde_json::from_str(&body)
-        .map_err(|error| Fault::new(Code::StoreCorrupt, format!("a stored answer: {:?}", error.classify())))?;
+    let known: Answered = document::read("a stored answer", &body)?;
     if known.request != request {
         return Err(Fault::new(Code::IdempotencyConflict, "the idempotency key was used for another request"));
     }

@@ -10,6 +10,7 @@ use crate::model::time::Timestamp;
 use crate::ports::clock::Clock;
 use crate::ports::journal::{Direction, Entry, Place, Stream};
 use crate::ports::{StoreError, Stores};
+use crate::runtime::document;
 
 /// Entries that this process has written.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
@@ -96,6 +97,9 @@ pub struct Wanted {
 }
 
 /// Entries, newest first, behind a place that an earlier call gave.
+///
+/// # Errors
+/// The store's. An entry that cannot be read is an error too: a trail that passed over it would be none.
 pub async fn list(
     stores: &Stores,
     wanted: &Wanted,
@@ -110,8 +114,7 @@ pub async fn list(
             return Ok((found, None));
         }
         for entry in page {
-            let audit: AuditEntry = serde_json::from_str(&entry.body)
-                .map_err(|error| StoreError::Corrupt(format!("an audit entry: {:?}", error.classify())))?;
+            let audit: AuditEntry = document::read(&format!("the audit entry of {}", entry.place.at), &entry.body)?;
             behind = Some(entry.place);
             let fits = wanted.tenant.as_ref().is_none_or(|tenant| *tenant == audit.tenant)
                 && wanted.key.as_ref().is_none_or(|key| *key == audit.key);

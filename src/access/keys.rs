@@ -13,6 +13,7 @@ use crate::model::time::Timestamp;
 use crate::ports::documents::Shelf;
 use crate::ports::{Stores, World};
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::document;
 
 /// How long a key that was read is trusted before it is read again.
 pub const FRESH: Duration = Duration::from_secs(1);
@@ -74,7 +75,7 @@ impl Keys {
     /// All keys, revoked ones included.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's. One that cannot be read is named: a list without it would say that nobody holds it.
     pub async fn list(&self) -> Result<Vec<ApiKey>, Fault> {
         let (mut keys, mut behind): (Vec<ApiKey>, Option<String>) = (vec![], None);
         loop {
@@ -82,23 +83,28 @@ impl Keys {
             let Some(last) = page.last() else { break };
             behind = Some(last.name.clone());
             for document in &page {
-                keys.push(read(&document.body)?);
+                keys.push(read(&document.name, &document.body)?);
             }
         }
         keys.sort_by_key(|key| key.created);
         Ok(keys)
     }
 
-    /// Revokes a key. Revoking it again is harmless.
+    /// Revokes a key. Revoking it again is harmless. The row of one that cannot be read is removed.
     ///
     /// # Errors
-    /// [`Code::KeyNotFound`], or the store's.
+    /// [`Code::KeyNotFound`], also for one that could not be read; or the store's.
     pub async fn revoke(&self, id: &str) -> Result<ApiKey, Fault> {
         let missing = || Fault::new(Code::KeyNotFound, format!("key {id}"));
         if !is_id(id) {
             return Err(missing());
         }
-        let mut key = read(&self.stores.documents.get(Shelf::ApiKey, id).await?.ok_or_else(missing)?)?;
+        let body = self.stores.documents.get(Shelf::ApiKey, id).await?.ok_or_else(missing)?;
+        let Ok(mut key) = read(id, &body) else {
+            // It opened nothing, and held up the list of all others: taking it away is all that can be done with it.
+            self.stores.documents.delete(Shelf::ApiKey, id).await?;
+            return Err(Fault::new(Code::KeyNotFound, format!("the row of key {id} was damaged and is removed")));
+        };
         if key.revoked.is_none() {
             key.revoked = Some(self.world.clock.now());
             self.stores.documents.put(Shelf::ApiKey, id, &written(&key)?).await?;
@@ -133,7 +139,7 @@ impl Keys {
             return Ok(Some(key.clone()));
         }
         let Some(body) = self.stores.documents.get(Shelf::ApiKey, id).await? else { return Ok(None) };
-        let key = read(&body)?;
+        let key = read(id, &body)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED_MAX {
             known.clear();
@@ -162,8 +168,10 @@ fn written(key: &ApiKey) -> Result<String, Fault> {
     serde_json::to_string(key).map_err(|error| Fault::new(Code::Internal, error.to_string()))
 }
 
-fn read(body: &str) -> Result<ApiKey, Fault> {
-    serde_json::from_str(body).map_err(|error| Fault::new(Code::StoreCorrupt, format!("a stored key: {:?}", error.classify())))
+fn read(id: &str, body: &str) -> Result<ApiKey, Fault> {
+    let key: ApiKey = document::read(&format!("the stored key {id:.20}"), body)?;
+    let is_own = key.id == id;
+    is_own.then_some(key).ok_or_else(|| Fault::new(Code::StoreCorrupt, format!("the stored key {id:.20} has another's id")))
 }
 
 #[cfg(test)]
@@ -214,6 +222,19 @@ mod tests {
             }
         };
         tokio::time::timeout(FRESH * 3, refused).await.expect("it is refused");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_key_is_named_opens_nothing_and_can_be_removed() {
+        let keys = keys();
+        let made = keys.create("desk", Role::Operator, "acme", None).await.expect("a key");
+        let id = made.stored.id.clone();
+        keys.stores.documents.put(Shelf::ApiKey, &id, r#"{"id":"x","secret":1"#).await.expect("stored");
+        let refused = keys.list().await.expect_err("it cannot be listed");
+        assert!(refused.code == Code::StoreCorrupt && refused.context.contains(&id), "{refused:?}");
+        assert_eq!(keys.recognise(&made.key).await.map_err(|fault| fault.code), Err(Code::StoreCorrupt));
+        assert_eq!(keys.revoke(&id).await.map_err(|fault| fault.code), Err(Code::KeyNotFound));
+        assert_eq!(keys.list().await, Ok(vec![]));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use crate::model::code::{Code, Fault};
 use crate::model::time::Timestamp;
 use crate::ports::Stores;
 use crate::ports::documents::Shelf;
+use crate::runtime::document;
 
 /// Accounts read at once: more than anybody has.
 const ACCOUNTS_MAX: usize = 10_000;
@@ -24,7 +25,7 @@ pub struct LiveRate {
 /// # Errors
 /// The store's.
 pub async fn get(stores: &Stores, account: &str) -> Result<Option<LiveRate>, Fault> {
-    stores.documents.get(Shelf::Rate, account).await?.map(|body| read(&body)).transpose()
+    stores.documents.get(Shelf::Rate, account).await?.map(|body| read(account, &body)).transpose()
 }
 
 /// Sets an account's rate; `None` sets it back to the configured one.
@@ -46,12 +47,19 @@ pub async fn set(stores: &Stores, account: &str, segments_per_second: Option<u32
 /// All live rates, by account.
 ///
 /// # Errors
-/// The store's.
+/// The store's. A rate that cannot be read is named, and no other is passed over for it: whoever asked keeps the rates it has,
+/// until that one is set anew or set back.
 pub async fn all(stores: &Stores) -> Result<Vec<(String, u32)>, Fault> {
     let documents = stores.documents.list(Shelf::Rate, "", None, ACCOUNTS_MAX).await?;
-    documents.into_iter().map(|document| Ok((document.name, read(&document.body)?.segments_per_second))).collect()
+    documents
+        .into_iter()
+        .map(|document| {
+            let rate = read(&document.name, &document.body)?;
+            Ok((document.name, rate.segments_per_second))
+        })
+        .collect()
 }
 
-fn read(body: &str) -> Result<LiveRate, Fault> {
-    serde_json::from_str(body).map_err(|error| Fault::new(Code::StoreCorrupt, format!("a live rate: {:?}", error.classify())))
+fn read(account: &str, body: &str) -> Result<LiveRate, Fault> {
+    Ok(document::read(&format!("the live rate of account {account:.100}"), body)?)
 }

@@ -9,6 +9,7 @@ use crate::model::slot::Slots;
 use crate::ports::control::Cas;
 use crate::ports::documents::Shelf;
 use crate::ports::{StoreError, Stores, World};
+use crate::runtime::document;
 use crate::runtime::job::{Every, Job};
 use crate::runtime::metrics;
 
@@ -21,7 +22,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// What the store says, or [`StoreError::Corrupt`].
 pub async fn read(stores: &Stores, account: &str) -> Result<(Slots, Option<String>), StoreError> {
     let Some(text) = stores.documents.get(Shelf::Slots, account).await? else { return Ok((Slots::default(), None)) };
-    let slots = serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("slots of an account: {error}")))?;
+    let slots = document::read("slots of an account", &text)?;
     Ok((slots, Some(text)))
 }
 

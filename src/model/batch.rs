@@ -317,7 +317,7 @@ impl BatchRow {
 
     fn with_change(&self, state: StepState, reason: Option<(Code, String)>, now: Timestamp) -> BatchRow {
         let mut next = self.clone();
-        let number = self.changes.last().map_or(0, |change| change.number) + 1;
+        let number = self.changes.last().map_or(0, |change| change.number).saturating_add(1);
         next.changes.push(Change { number, at: now, step: self.current_step, state, reason: reason.clone() });
         let too_many = next.changes.len().saturating_sub(CHANGES_KEPT);
         next.changes.drain(..too_many);

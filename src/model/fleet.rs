@@ -77,12 +77,13 @@ pub struct LiveAccount {
 }
 
 impl LiveAccount {
-    /// Takes in what another process says of the same account: sessions add up, the rate is the whole fleet's already.
+    /// Takes in what another process says of the same account: sessions add up, the rate is the whole fleet's already. A damaged
+    /// sheet may say anything.
     pub fn add(&mut self, other: &LiveAccount) {
         self.up |= other.up;
-        self.sessions += other.sessions;
-        self.outstanding += other.outstanding;
-        self.window += other.window;
+        self.sessions = self.sessions.saturating_add(other.sessions);
+        self.outstanding = self.outstanding.saturating_add(other.outstanding);
+        self.window = self.window.saturating_add(other.window);
         self.rate = self.rate.max(other.rate);
         self.ceiling = self.ceiling.or(other.ceiling);
         self.throttled = self.throttled.max(other.throttled);

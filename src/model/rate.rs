@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 const FIRST_RATE: f64 = 250.0;
 /// No account is faster.
 const RATE_MAX: f64 = 5_000_000.0;
+/// None is slower: the deepest cut leaves a segment a second, less the margin.
+const RATE_MIN: f64 = 0.9;
 /// What the bucket holds at most: this long at the current rate. Short, so that an account with a strict clock is not
 /// flooded after a pause.
 const DEPTH: Duration = Duration::from_millis(40);
@@ -28,6 +30,8 @@ const FEEL_FIRST: f64 = 0.01;
 const FEEL_MOST: f64 = 0.25;
 /// A settled rate stays this far below what was good.
 const MARGIN: f64 = 0.99;
+/// No answer is taken to need longer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// A ceiling is used up to this share: clocks are not the same everywhere.
 const CEILING_SHARE: f64 = 0.995;
 
@@ -117,6 +121,27 @@ impl Governor {
         }
     }
 
+    /// Whether a stored one can be gone on with: its numbers are among those that a governor comes to, and nothing of it was
+    /// later than `latest`. One that is damaged would never grant again, or grant without end.
+    pub fn is_usable(&self, latest: Duration) -> bool {
+        let top = self.ceiling.map_or(f64::from(u32::MAX), |limit| f64::from(limit.max(1)));
+        let is_rate = |rate: f64| rate >= RATE_MIN && rate <= top;
+        let phase = match self.phase {
+            Phase::Growing => true,
+            Phase::Searching { good, bad, since } => is_rate(good) && is_rate(bad) && since <= latest,
+            Phase::Holding { since } => since <= latest,
+        };
+        let positive = self.tokens >= 0.0 && self.outstanding >= 0.0 && (0.0..=FEEL_MOST).contains(&self.feel);
+        let times = [self.refilled, self.stepped, self.cut.unwrap_or_default()];
+        phase
+            && positive
+            && is_rate(self.rate)
+            && is_rate(self.last_good)
+            && self.granted_since_step.is_finite()
+            && self.answer_time <= ANSWER_TIME_MAX
+            && times.into_iter().all(|time| time <= latest)
+    }
+
     /// Segments that [`Governor::take`] would give at most.
     pub fn available(&mut self, now: Duration) -> u32 {
         self.refill(now);
@@ -178,19 +203,19 @@ impl Governor {
     /// Hears what answers said. Throttle answers cut the rate, once for all that were sent at the rate that was too much.
     pub fn answered(&mut self, others: u32, throttled: u32, now: Duration) {
         // Little's law: what is outstanding, over the rate, is the time an answer takes.
-        let took = Duration::from_secs_f64((self.outstanding / self.rate).min(5.0));
+        let took = Duration::from_secs_f64((self.outstanding / self.rate).min(ANSWER_TIME_MAX.as_secs_f64()));
         self.answer_time = (self.answer_time * 7 + took) / 8;
         self.outstanding = (self.outstanding - f64::from(others) - f64::from(throttled)).max(0.0);
         if throttled == 0 {
             return;
         }
-        self.throttled += u64::from(throttled);
+        self.throttled = self.throttled.saturating_add(u64::from(throttled));
         let deaf = DEAF.max(self.answer_time * 2);
         if self.cut.is_some_and(|cut| now.saturating_sub(cut) < deaf) {
             return;
         }
         let again_soon = self.cut.is_some_and(|cut| now.saturating_sub(cut) < deaf * 3);
-        self.cuts_in_a_row = if again_soon { self.cuts_in_a_row + 1 } else { 0 };
+        self.cuts_in_a_row = if again_soon { self.cuts_in_a_row.saturating_add(1) } else { 0 };
         self.cut = Some(now);
         self.feel = FEEL_FIRST;
         self.tokens = self.tokens.min(0.0);

@@ -84,6 +84,10 @@ pub struct Slice {
     pub wait: Duration,
 }
 
+fn ms(time: Duration) -> u64 {
+    time.as_millis() as u64
+}
+
 impl SharedRate {
     /// A new state, from what a worker knows: the governor it last saw, when it saw one, the ceiling it began with, and the
     /// ceiling now.
@@ -96,9 +100,16 @@ impl SharedRate {
         SharedRate { version: VERSION, born: now, at: now, begun_with, governor, holders: BTreeMap::new() }
     }
 
-    /// Whether it can be gone on with: of this version, and not from a future that the clock left again.
+    /// Whether it can be gone on with: of this version, not from a future that the clock left again, and with nothing in it that
+    /// a damage alone explains. Whatever it holds is reckoned with.
     pub fn is_usable(&self, now: Duration) -> bool {
-        self.version == VERSION && self.at <= now + LEASE
+        // Holders are of the latest visit at most, which a clock that was set back may have before it.
+        let latest = ms(now + LEASE);
+        self.version == VERSION
+            && self.at <= now + LEASE
+            && self.born <= self.at
+            && self.governor.is_usable(self.at + LEASE)
+            && self.holders.values().all(|holder| holder.seen <= latest && holder.asked <= latest)
     }
 
     /// When it began.
@@ -164,7 +175,6 @@ impl SharedRate {
 
     /// Writes down who came, forgets who is gone, and counts who asked a moment ago.
     fn note(&mut self, visit: &Visit, now: Duration) -> u32 {
-        let ms = |time: Duration| time.as_millis() as u64;
         let asked = if visit.want > 0 { ms(now) } else { self.holders.get(&visit.holder).map_or(0, |holder| holder.asked) };
         self.holders.insert(visit.holder, Holder { outstanding: visit.outstanding, seen: ms(now), asked });
         let asks = |holder: &Holder| holder.asked + ms(RIVALS) >= ms(now);

@@ -136,3 +136,37 @@ fn a_bucket_that_few_visit_is_not_left_to_run_over() {
     let may = 5_000.0 * 0.012 * 300.0;
     assert!(f64::from(got) > 0.97 * may, "{got} of {may}");
 }
+
+#[test]
+fn what_a_fleet_comes_to_is_usable_and_what_it_never_comes_to_is_not() {
+    let mut chance = 5u64;
+    let mut below = |most: u64| {
+        chance = crate::model::lane::mix(chance);
+        chance % most
+    };
+    for ceiling in [None, Some(1), Some(900), Some(u32::MAX)] {
+        let mut shared = SharedRate::begin(None, ceiling, ceiling, at(0));
+        for visit in 0..4_000 {
+            let now = at(visit * 13 - below(20).min(visit * 13));
+            assert!(shared.is_usable(now), "{shared:?}");
+            let throttled = if below(40) == 0 { below(50) as u32 } else { 0 };
+            let change = (below(300) == 0).then(|| [None, Some(1), Some(70_000)][below(3) as usize]);
+            let (outstanding, others) = (below(4_000) as u32, below(500) as u32);
+            let visit = Visit { outstanding, others, throttled, ceiling: change, ..asks(below(9), below(900) as u32) };
+            shared.visit(&visit, now);
+        }
+        if let Some(lost) = SharedRate::begin(Some(shared.governor()), ceiling, ceiling, at(9)).governor().ceiling() {
+            assert_eq!(Some(lost), ceiling);
+        }
+    }
+    let sound = SharedRate::begin(None, Some(900), Some(900), at(0));
+    let holder = |seen| BTreeMap::from([(1, Holder { outstanding: 1, seen, asked: 0 })]);
+    let damaged = [
+        SharedRate { born: Duration::MAX, ..sound.clone() },
+        SharedRate { at: Duration::MAX, ..sound.clone() },
+        SharedRate { holders: holder(u64::MAX), ..sound.clone() },
+        SharedRate { governor: sound.governor.again(Duration::MAX), ..sound.clone() },
+    ];
+    assert!(sound.is_usable(at(0)) && SharedRate { holders: holder(5), ..sound }.is_usable(at(0)));
+    assert!(damaged.iter().all(|damaged| !damaged.is_usable(at(0))));
+}

@@ -54,6 +54,12 @@ impl Default for WriteBudget {
 }
 
 impl WriteBudget {
+    /// Whether it is one that [`next_budget`] gives: writers divide by it, and one that is too small would stop preparation.
+    pub fn is_usable(self) -> bool {
+        let possible = LEAST..=MOST;
+        possible.contains(&self.capacity) && possible.contains(&self.packs_per_second)
+    }
+
     /// One writer's part of it.
     pub fn share(self, writers: u64) -> WriteBudget {
         let writers = writers.max(1) as f64;
@@ -91,9 +97,11 @@ mod tests {
         assert_eq!(next_budget(start, Load { overloads: 1, ..busy }, false).capacity, start.capacity / 2.0);
         assert!(next_budget(start, Load { slowest: second, ..busy }, false).capacity < start.capacity);
         assert_eq!(next_budget(start, Load { over: second, ..Load::default() }, false), start, "an idle store says nothing");
-        let mut floor = start;
+        let (mut floor, mut top) = (start, start);
         for _ in 0..100 {
             floor = next_budget(floor, Load { overloads: 1, ..busy }, true);
+            top = next_budget(top, Load { packs: u64::MAX, ..busy }, false);
+            assert!(floor.is_usable() && top.is_usable(), "{floor:?} {top:?}");
         }
         assert_eq!(floor.packs_per_second, LEAST);
     }

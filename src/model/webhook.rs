@@ -102,6 +102,14 @@ pub struct WebhookView {
     pub ended: Option<String>,
 }
 
+impl WebhookView {
+    /// One whose row is damaged: it is told nothing, and can only be removed.
+    pub fn damaged(id: String) -> WebhookView {
+        let ended = Some("its row is damaged: remove it, and add it again".to_owned());
+        WebhookView { id, tenant: None, url: String::new(), events: vec![], active: false, created: String::new(), ended }
+    }
+}
+
 impl From<&Webhook> for WebhookView {
     fn from(webhook: &Webhook) -> WebhookView {
         WebhookView {

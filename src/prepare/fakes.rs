@@ -142,7 +142,9 @@ where
 /// All data rows.
 #[derive(Default)]
 pub struct Data {
-    pub packs: Mutex<BTreeMap<PackKey, Arc<SmsDeliveryPack>>>,
+    pub packs: Arc<Mutex<BTreeMap<PackKey, Arc<SmsDeliveryPack>>>>,
+    /// How long packs are on their way, whether or not their sender still waits for the answer.
+    pub late: Mutex<Duration>,
     pub rejects: Mutex<BTreeMap<(RangeKey, u32, u32), Vec<Reject>>>,
     pub manifests: Mutex<BTreeMap<LaneKey, Arc<Manifest>>>,
     pub suppressed: Mutex<BTreeSet<Msisdn>>,
@@ -154,15 +156,19 @@ pub struct Data {
 #[async_trait::async_trait]
 impl Packs for Data {
     async fn put(&self, packs: Vec<(PackKey, SmsDeliveryPack)>) -> Result<(), StoreError> {
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        self.trouble.through(|| {
-            let mut stored = self.packs.lock().unwrap();
-            for (key, pack) in packs {
-                let pack = Arc::new(pack);
-                let before = stored.insert(key, Arc::clone(&pack));
-                assert!(before.is_none_or(|before| before == pack), "a pack was overwritten by another");
-            }
-        })
+        let (stored, trouble, late) = (self.packs.clone(), self.trouble.clone(), *self.late.lock().unwrap());
+        let arriving = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(3) + late).await;
+            trouble.through(|| {
+                let mut stored = stored.lock().unwrap();
+                for (key, pack) in packs {
+                    let pack = Arc::new(pack);
+                    let before = stored.insert(key, Arc::clone(&pack));
+                    assert!(before.is_none_or(|before| before == pack), "a pack was overwritten by another");
+                }
+            })
+        });
+        arriving.await.expect("no pack was overwritten")
     }
 
     async fn head(&self, key: PackKey) -> Result<Option<PackHead>, StoreError> {
@@ -264,6 +270,8 @@ impl Tallies for Data {
 #[derive(Default)]
 pub struct List {
     pub records: Vec<Record>,
+    /// What whoever opens it from now on reads instead.
+    pub changed: Mutex<Option<Vec<Record>>>,
     /// Simulated time that each chunk takes.
     pub slow: Mutex<Duration>,
     /// Faults of the next reads.
@@ -273,6 +281,7 @@ pub struct List {
 
 struct Reader {
     list: Arc<List>,
+    records: Vec<Record>,
     next: usize,
     end: usize,
 }
@@ -288,7 +297,8 @@ impl Source for ListSource {
     async fn open(&self, _: &SourceSpec, _: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
         let next = range.first_record as usize;
-        Ok(Box::new(Reader { list: Arc::clone(&self.0), next, end: next + range.records as usize }))
+        let records = self.0.changed.lock().unwrap().clone().unwrap_or_else(|| self.0.records.clone());
+        Ok(Box::new(Reader { list: Arc::clone(&self.0), records, next, end: next + range.records as usize }))
     }
 }
 
@@ -300,8 +310,8 @@ impl RangeReader for Reader {
         if let Some(fault) = self.list.faults.lock().unwrap().pop_front() {
             return Err(fault);
         }
-        let end = (self.next + limit).min(self.end).min(self.list.records.len());
-        let records = self.list.records[self.next..end].to_vec();
+        let end = (self.next + limit).min(self.end).min(self.records.len());
+        let records = self.records[self.next..end].to_vec();
         self.next = end;
         Ok(records)
     }

@@ -160,19 +160,20 @@ async fn a_store_that_fails_all_the_time_loses_and_repeats_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn packs_of_a_crashed_attempt_are_ghosts() {
-    let bed = bed(5_000, 5_000, 1);
+    let bed = bed(12_000, 12_000, 1);
     *bed.list.slow.lock().unwrap() = Duration::from_secs(1);
     // The first worker dies after it has written packs and before it finishes.
     let (tools, stop) = (bed.tools(1), CancellationToken::new());
-    let crash = tokio::time::timeout(Duration::from_secs(4), prepare_range(&tools, bed.task_code(), 0, None, &stop));
+    let crash = tokio::time::timeout(Duration::from_millis(11_500), prepare_range(&tools, bed.task_code(), 0, None, &stop));
     assert!(crash.await.is_err());
     let ghosts = bed.data.packs.lock().unwrap().len();
+    assert!(ghosts > 0);
     let held = prepare_range(&bed.tools(2), bed.task_code(), 0, None, &stop).await;
     assert_eq!((held, bed.range(0).attempt), (Ok(End::Held), 1), "it may still live");
     tokio::time::sleep(Duration::from_secs(10)).await;
     prepare_all(&bed, 2).await;
     assert_eq!(bed.range(0).attempt, 2);
-    assert!(bed.data.packs.lock().unwrap().len() >= ghosts);
+    assert!(bed.data.packs.lock().unwrap().len() > ghosts);
     assert_eq!(seal_all(&bed, 2).await, Ok(End::Done));
     check_conservation(&bed);
     assert!(manifests(&bed).iter().flat_map(|manifest| &manifest.packs).all(|pack| pack.attempt == 2));
@@ -181,19 +182,37 @@ async fn packs_of_a_crashed_attempt_are_ghosts() {
 #[tokio::test(start_paused = true)]
 async fn of_two_attempts_the_one_that_holds_the_range_wins() {
     let bed = bed(5_000, 5_000, 2);
-    *bed.list.slow.lock().unwrap() = Duration::from_secs(3);
+    (*bed.list.slow.lock().unwrap(), *bed.data.late.lock().unwrap()) = (Duration::from_secs(1), Duration::from_secs(30));
     let (frozen, awake, stop) = (bed.tools(1), bed.tools(2), CancellationToken::new());
     let mut first = std::pin::pin!(prepare_range(&frozen, bed.task_code(), 0, None, &stop));
+    // It has read everything and sent its packs off when it freezes: nobody polls it any more, and they arrive much later.
     assert!(tokio::time::timeout(Duration::from_secs(7), &mut first).await.is_err());
-    // The first is frozen: it is not polled while the second claims and reads.
+    *bed.data.late.lock().unwrap() = Duration::ZERO;
+    // In the list everybody stands one line further on by then, so that every place of a pack is another person.
+    let rest = records(4_999).into_iter().map(|one| Record { record: one.record + 1, line: one.line + 1, ..one });
+    let changed: Vec<Record> = std::iter::once(record(0, "13900000000", "李四")).chain(rest).collect();
+    *bed.list.changed.lock().unwrap() = Some(changed.clone());
     tokio::time::sleep(Duration::from_secs(11)).await;
-    let mut second = std::pin::pin!(prepare_range(&awake, bed.task_code(), 0, None, &stop));
-    assert!(tokio::time::timeout(Duration::from_secs(4), &mut second).await.is_err());
-    let (first, second) = tokio::join!(first, second);
-    assert_eq!((first, second), (Ok(End::OutOfDate), Ok(End::Done)));
-    assert_eq!(bed.range(0).attempt, 2);
-    assert_eq!(seal_all(&bed, 2).await, Ok(End::Done));
+    assert_eq!(prepare_range(&awake, bed.task_code(), 0, None, &stop).await, Ok(End::Done));
+    assert_eq!((bed.range(0).attempt, seal_all(&bed, 2).await), (2, Ok(End::Done)));
+    assert!(bed.data.packs.lock().unwrap().keys().all(|key| key.attempt == 2), "those of the first are still on their way");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(first.await, Ok(End::OutOfDate));
+    assert!(bed.data.packs.lock().unwrap().keys().any(|key| key.attempt == 1), "they have arrived");
     check_conservation(&bed);
+    // Who is sent to stands where the second reading had them, in every pack that the manifests name.
+    let (packs, mut people) = (bed.data.packs.lock().unwrap(), 0);
+    for (lane, manifest) in bed.data.manifests.lock().unwrap().iter() {
+        for pack in &manifest.packs {
+            let key = PackKey { lane: *lane, range: pack.range, attempt: pack.attempt, n: pack.n };
+            for message in &packs[&key].messages {
+                let fields = changed[message.record as usize].fields.as_ref().expect("it became a message");
+                assert_eq!(message.number.digits(), format!("86{}", fields[0]));
+                people += 1;
+            }
+        }
+    }
+    assert!(people > 3_000);
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,7 @@ use crate::ports::journal::{Direction, Entry, Place, Stream};
 use crate::ports::source::ListCopies;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
+use crate::runtime::document;
 use crate::runtime::erased::{name_of, raise, recipient_of};
 use crate::runtime::mention::Person;
 use crate::runtime::short_code::Permutation;
@@ -69,7 +70,7 @@ pub struct ErasureReport {
 /// Something that was not erased.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
-    /// What: `batch`, `list`, `copies`, `audit`, `index`.
+    /// What: `batch`, `list`, `copies`, `audit`, `index`, `clicks`.
     pub what: String,
     /// Where, and what to do about it. Names no number.
     pub why: String,
@@ -132,7 +133,7 @@ impl Eraser {
                 None => break,
             }
         }
-        let (noted, codes) = self.noted().await?;
+        let (noted, codes) = self.noted(&mut report).await?;
         if !noted.is_empty() {
             // A declare rests on a reading of the batch no older than the first, behind which the mark was asked for, which may
             // be as old as the second. Reports that come in are compared with a mark as old as the second at most.
@@ -239,18 +240,30 @@ impl Eraser {
         self.stores.documents.put(Shelf::Erased, &name_of(recipient), &body).await
     }
 
-    /// Recipients that are not done, of this erasure or one that was broken off, and the codes of their links.
-    async fn noted(&self) -> Result<(Vec<RecipientKey>, Vec<(BatchId, String)>), StoreError> {
+    /// Recipients that are not done, of this erasure or one that was broken off, and the codes of their links. A damaged note is
+    /// taken for one that is not done: to erase again is harmless, and its name says who it was.
+    async fn noted(&self, report: &mut ErasureReport) -> Result<(Vec<RecipientKey>, Vec<(BatchId, String)>), StoreError> {
         let (mut recipients, mut codes, mut behind) = (vec![], vec![], None::<String>);
         loop {
             let page = self.stores.documents.list(Shelf::Erased, "", behind.as_deref(), AT_ONCE).await?;
             let Some(last) = page.last() else { return Ok((recipients, codes)) };
             behind = Some(last.name.clone());
-            for document in &page {
-                let Ok(noted) = serde_json::from_str::<Noted>(&document.body) else { continue };
-                if let Some(recipient) = recipient_of(&document.name).filter(|_| !noted.done) {
-                    recipients.push(recipient);
-                    codes.extend(noted.codes.into_iter().map(|code| (recipient.lane.batch, code)));
+            for document in page {
+                let Some(recipient) = recipient_of(&document.name) else { continue };
+                match document::read::<Noted>("a note of an erasure", &document.body) {
+                    Ok(noted) if noted.done => {}
+                    Ok(noted) => {
+                        recipients.push(recipient);
+                        codes.extend(noted.codes.into_iter().map(|code| (recipient.lane.batch, code)));
+                    }
+                    Err(_) => {
+                        recipients.push(recipient);
+                        let batch = recipient.lane.batch;
+                        let why = format!(
+                            "a note of an erasure is damaged: clicks of batch {batch} may be kept until retention.clicks_days"
+                        );
+                        report.left.push(Left { what: "clicks".into(), why });
+                    }
                 }
             }
         }

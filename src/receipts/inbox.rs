@@ -18,6 +18,7 @@ use crate::ports::provider::Routes;
 use crate::ports::receipts::{Heard, ReportListener};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::digest::digest;
+use crate::runtime::document;
 use crate::runtime::metrics;
 
 /// Rows read at once while a list is filtered.
@@ -226,7 +227,7 @@ pub struct InboxPage {
     pub next: Option<Place>,
 }
 
-/// Messages of people, newest first, behind the place of an earlier page.
+/// Messages of people, newest first, behind the place of an earlier page. One that is damaged is left out, and the log says so.
 pub async fn list(stores: &Stores, filter: &InboxFilter, behind: Option<Place>, limit: usize) -> Result<InboxPage, StoreError> {
     let within = filter.day.as_ref().map_or_else(|| DAYS.to_owned(), |day| format!("{day}/"));
     let (mut page, mut behind, mut looked_at) = (InboxPage::default(), behind, 0);
@@ -236,8 +237,14 @@ pub async fn list(stores: &Stores, filter: &InboxFilter, behind: Option<Place>, 
         for entry in entries {
             looked_at += 1;
             behind = Some(entry.place.clone());
-            let row: Option<InboxRow> = serde_json::from_str(&entry.body).ok();
-            page.rows.extend(row.filter(|row| filter.allows(row)).map(|row| (entry.place, row)));
+            match document::read::<InboxRow>("a message", &entry.body) {
+                Ok(row) => page.rows.extend(filter.allows(&row).then_some((entry.place, row))),
+                // What it asked for was done before it was written; a list of the others is better than none.
+                Err(error) => {
+                    let (day, code) = (&entry.place.scope, error.code());
+                    tracing::error!(day, id = entry.place.id, %code, "a message of a person is damaged and left out");
+                }
+            }
             if page.rows.len() >= limit || looked_at >= LOOKED_AT {
                 page.next = behind;
                 return Ok(page);

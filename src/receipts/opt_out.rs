@@ -97,7 +97,8 @@ pub async fn release(stores: &Stores, numbers: &[Msisdn]) -> Result<(), StoreErr
     stores.suppressions.remove(numbers).await
 }
 
-/// For each number whether it is suppressed, and why.
+/// For each number whether it is suppressed, and why. A damaged reason is no reason, as for a number that was imported: the
+/// list alone keeps messages back.
 pub async fn check(stores: &Stores, numbers: &[Msisdn]) -> Result<Vec<Suppressed>, StoreError> {
     let suppressed = stores.suppressions.check(numbers).await?;
     let mut reads = Vec::with_capacity(numbers.len());

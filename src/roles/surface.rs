@@ -229,7 +229,7 @@ pub(super) async fn follow_rates(edges: Edges, stop: CancellationToken) {
                 calm.is_over();
             }
             Err(error) if calm.speaks() => {
-                tracing::warn!(code = %error.code, "live rates cannot be read; the accounts keep theirs");
+                tracing::warn!(code = %error.code, error = error.context, "live rates cannot be read; the accounts keep theirs");
             }
             Err(_) => {}
         }

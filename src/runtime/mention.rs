@@ -16,16 +16,18 @@ pub struct Person {
 }
 
 impl Person {
-    /// Whoever has this number, and these codes.
-    pub fn new(number: Msisdn, codes: Vec<String>) -> Person {
+    /// Whoever has this number, and these codes. An empty code is none: every text ends in it.
+    pub fn new(number: Msisdn, mut codes: Vec<String>) -> Person {
+        codes.retain(|code| !code.is_empty());
         Person { digits: number.digits(), codes }
     }
 
-    /// Whether a JSON text names the person.
+    /// Whether a JSON text names the person. One that is damaged names whoever its characters may name: to erase too much of
+    /// it loses nothing that anybody could read.
     pub fn is_in(&self, body: &str) -> bool {
         // Most texts do not even hold the characters.
         let may = body.contains(&self.digits) || self.codes.iter().any(|code| body.contains(code.as_str()));
-        may && serde_json::from_str(body).is_ok_and(|value: Value| self.is_in_value(&value))
+        may && serde_json::from_str(body).map_or(true, |value: Value| self.is_in_value(&value))
     }
 
     fn is_in_value(&self, value: &Value) -> bool {
@@ -45,12 +47,13 @@ impl Person {
         number || self.codes.iter().any(ends)
     }
 
-    /// A JSON text in which every text that names the person was replaced; `None` when none does.
+    /// A JSON text in which every text that names the person was replaced; `None` when none does. Nothing is kept of one that is
+    /// damaged.
     pub fn taken_out(&self, body: &str) -> Option<String> {
         if !self.is_in(body) {
             return None;
         }
-        let mut value: Value = serde_json::from_str(body).ok()?;
+        let mut value: Value = serde_json::from_str(body).unwrap_or_else(|_| ERASED.into());
         self.take_out(&mut value);
         Some(value.to_string())
     }
@@ -95,6 +98,14 @@ mod tests {
             assert_eq!(person.taken_out(body).is_some(), named, "{body}");
             assert!(person.taken_out(body).is_none_or(|body| !person.is_in(&body)), "{body}");
         }
+        for (damaged, named) in
+            [(r#"{"from":"+4915112345678","te"#, true), (r#"{"id":"x","from":"+49151123"#, false), (r#"{"code":"aB3xY9zQ"#, true)]
+        {
+            assert_eq!(person.is_in(damaged), named, "{damaged}");
+            assert_eq!(person.taken_out(damaged), named.then(|| "\"erased\"".to_owned()), "{damaged}");
+        }
+        let nameless = Person::new(Msisdn(4_915_112_345_678), vec![String::new()]);
+        assert!(!nameless.is_in(r#"{"url":"https://s.example/"}"#) && !nameless.is_in(r#"{"text":""}"#));
         let left = person.taken_out(r#"{"id":"e","number":"+4915112345678"}"#).expect("it was in it");
         assert_eq!(left, r#"{"id":"e","number":"erased"}"#);
     }

@@ -3,6 +3,7 @@
 pub mod calm;
 pub mod control;
 pub mod digest;
+pub mod document;
 pub mod erased;
 pub mod fence;
 pub mod handed;

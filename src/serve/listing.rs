@@ -134,9 +134,47 @@ fn csv_line(text: &mut String, line: &RecipientLine) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+    use crate::model::answer::Answer;
     use crate::model::outcome::Outcome;
-    use crate::statistics::Event;
+    use crate::model::time::Timestamp;
+    use crate::statistics::tests::Hand;
+    use crate::statistics::{Event, RecipientFilter};
+
+    #[tokio::test]
+    async fn the_head_of_a_listing_comes_before_anybody_was_found() {
+        // All of them are in doubt: each pack has to be read, and nobody fits.
+        let (mut hand, packs) = (Hand::new(3_000, 0, 0, vec![]), 1_000);
+        hand.answers((0..3_000).map(|seq| (seq, 0, 1, Answer::NoAnswer)).collect());
+        let (fake, hand) = (hand.fake.clone(), Arc::new(hand));
+        let list = move || {
+            let (stores, row, accounts) = (hand.fake.stores(), hand.row.clone(), Arc::new(hand.accounts.clone()));
+            let filter = RecipientFilter::from_words("accepted".split(',')).expect("a word");
+            async move {
+                let pages = RecipientPages::new(stores, row, accounts, filter, Timestamp(0)).await.expect("the fake answers");
+                respond(pages, Format::Jsonl)
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port of our own");
+        let at = listener.local_addr().expect("it is bound");
+        let app = axum::Router::new().route("/", axum::routing::get(list));
+        let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+        let mut client = tokio::net::TcpStream::connect(at).await.expect("it listens");
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.expect("asked");
+        let mut head = [0; 15];
+        client.read_exact(&mut head).await.expect("a head");
+        let read = fake.rows().read.0.len();
+        assert!(head == *b"HTTP/1.1 200 OK" && read < packs / 2, "the head came when {read} packs had been read");
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.expect("the whole answer");
+        assert!(rest.ends_with("\r\n\r\n0\r\n\r\n"), "nobody is in it: {rest}");
+        assert_eq!(fake.rows().read.0.len(), packs);
+        serving.abort();
+    }
 
     #[test]
     fn a_recipient_is_one_line_in_both_formats() {

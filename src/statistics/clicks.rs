@@ -74,6 +74,7 @@ struct OneLink {
 }
 
 impl OneLink {
+    /// Takes an opening in. A damaged one does not say whose it was, and counts as nobody's.
     fn take(&mut self, entry: &Entry) {
         let Ok(click) = serde_json::from_str::<Click>(&entry.body) else { return };
         if self.together.len() < TOGETHER_MAX {

@@ -40,6 +40,8 @@ pub(crate) struct Rows {
     pub windows: BTreeMap<WindowKey, StoredWindow>,
     pub retries: BTreeMap<(LaneKey, u64), RetryPack>,
     pub receipts: BTreeMap<LaneKey, Vec<MatchedReport>>,
+    /// Packs that were read, whole and by their small columns alone.
+    pub read: (Vec<PackKey>, Vec<PackKey>),
 }
 
 /// The store.
@@ -107,10 +109,18 @@ impl Packs for Fake {
         no()
     }
     async fn head(&self, key: PackKey) -> Result<Option<PackHead>, StoreError> {
-        Ok(Packs::get(self, key).await?.map(|pack| pack.head()))
+        let mut rows = self.rows();
+        rows.read.1.push(key);
+        match rows.packs.get(&key) {
+            Some(Some(pack)) => Ok(Some(pack.head())),
+            Some(None) => Err(StoreError::Corrupt("on purpose".into())),
+            None => Ok(None),
+        }
     }
     async fn get(&self, key: PackKey) -> Result<Option<Arc<SmsDeliveryPack>>, StoreError> {
-        match self.rows().packs.get(&key) {
+        let mut rows = self.rows();
+        rows.read.0.push(key);
+        match rows.packs.get(&key) {
             Some(Some(pack)) => Ok(Some(Arc::new(pack.clone()))),
             Some(None) => Err(StoreError::Corrupt("on purpose".into())),
             None => Ok(None),

@@ -165,7 +165,12 @@ async fn has_rejects(stores: &Stores, row: &BatchRow) -> Result<bool, StoreError
 
 async fn opt_out(stores: &Stores, number: Msisdn) -> Result<Option<Value>, StoreError> {
     let body = stores.documents.get(Shelf::OptOut, &number.digits()).await?;
-    Ok(body.map(|body| serde_json::from_str(&body).unwrap_or(Value::String(body))))
+    Ok(body.map(|body| as_stored(&body)))
+}
+
+/// What is stored, for the person it is about: a damaged text as it stands, so that nothing is kept from them.
+fn as_stored(body: &str) -> Value {
+    serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()))
 }
 
 async fn inbound(stores: &Stores, number: Msisdn) -> Result<Vec<Value>, StoreError> {
@@ -176,8 +181,7 @@ async fn inbound(stores: &Stores, number: Msisdn) -> Result<Vec<Value>, StoreErr
         let Some(last) = page.last() else { break };
         behind = Some(last.place.clone());
         looked += page.len();
-        let mine = page.iter().filter(|entry| person.is_in(&entry.body));
-        found.extend(mine.filter_map(|entry| serde_json::from_str::<Value>(&entry.body).ok()));
+        found.extend(page.iter().filter(|entry| person.is_in(&entry.body)).map(|entry| as_stored(&entry.body)));
     }
     Ok(found)
 }
@@ -300,9 +304,9 @@ impl NumberExport {
         for (code, link) in codes.iter().filter_map(|code| Some((code, permutation.number_of(code)?))) {
             let (scope, journal) = (scope_of(batch, link), &self.stores.journal);
             for entry in journal.list(Stream::Click, &scope, None, ENTRIES_AT_ONCE, Direction::Forward).await? {
-                let body: Value = serde_json::from_str(&entry.body).unwrap_or_default();
                 let at = entry.place.at.to_string();
-                piece.push(json!({ "kind": "click", "batch_id": batch, "code": code, "at": at, "entry": body }));
+                piece
+                    .push(json!({ "kind": "click", "batch_id": batch, "code": code, "at": at, "entry": as_stored(&entry.body) }));
             }
         }
         Ok(())
@@ -318,8 +322,7 @@ impl NumberExport {
         let person = Person::new(self.number, self.codes.clone());
         let page = self.stores.journal.list(stream, "", behind.as_ref(), ENTRIES_AT_ONCE, Direction::Forward).await?;
         for entry in page.iter().filter(|entry| person.is_in(&entry.body)) {
-            let body: Value = serde_json::from_str(&entry.body).unwrap_or_default();
-            piece.push(json!({ "kind": kind, "at": entry.place.at.to_string(), "entry": body }));
+            piece.push(json!({ "kind": kind, "at": entry.place.at.to_string(), "entry": as_stored(&entry.body) }));
         }
         Ok(page.into_iter().last().map(|entry| entry.place))
     }

@@ -111,6 +111,9 @@ impl RecipientPages {
                         self.open = None;
                         return Ok(Some(vec![]));
                     };
+                    if !open.lane.may_show(&self.filter, &pack) {
+                        return Ok(Some(vec![]));
+                    }
                     OpenPack::read(&self.stores, open.lane.key, &pack, &self.filter).await?
                 }
             };
@@ -131,6 +134,22 @@ impl RecipientPages {
         let packs = lane.manifest.iter().flat_map(|manifest| manifest.packs.clone()).collect();
         self.open = Some(OpenLane { lane: Box::new(lane), packs, pack: None });
         Ok(Some(vec![]))
+    }
+}
+
+impl Lane {
+    /// Whether anybody of a pack may be shown, for all that its windows say: a pack of others is not read.
+    fn may_show(&self, filter: &RecipientFilter, pack: &ManifestPack) -> bool {
+        (pack.first_seq..pack.first_seq + pack.count).any(|seq| {
+            let (outcome, _) = self.outcome(seq);
+            // Only an account's taking has a delivery, and only a late receipt settles who is in doubt.
+            let is_told = filter.deliveries.is_empty() || outcome == Outcome::Accepted;
+            let fits = filter.outcomes.is_empty() || filter.outcomes.contains(&outcome);
+            // Who was left of a pack that cannot be read has failed.
+            let is_left = self.is_done() && matches!(outcome, Outcome::Open | Outcome::Canceled);
+            let may_fail = is_left && filter.allows(Outcome::Failed, None);
+            (fits && is_told) || may_fail || self.is_in_doubt(seq)
+        })
     }
 }
 
@@ -169,16 +188,23 @@ fn reject_line(reject: &Reject) -> RecipientLine {
 impl OpenPack {
     async fn read(stores: &Stores, lane: LaneKey, pack: &ManifestPack, filter: &RecipientFilter) -> Result<OpenPack, StoreError> {
         let (first_seq, end) = (pack.first_seq, pack.first_seq + pack.count);
+        if let Some(number) = filter.number {
+            // Whoever looks for one person reads the small columns of the others' packs alone. Not by bisection: once a number
+            // was erased, a pack is not in order any more.
+            let head = match stores.packs.head(pack_key(lane, pack)).await {
+                Ok(head) => head.unwrap_or_default(),
+                Err(StoreError::Corrupt(_)) => Default::default(),
+                Err(error) => return Err(error),
+            };
+            if !head.numbers.contains(&number.0) {
+                return Ok(OpenPack { content: None, first_seq, reports: HashMap::new(), places: 0..0 });
+            }
+        }
         let content = match stores.packs.get(pack_key(lane, pack)).await {
             Ok(content) => content,
             Err(StoreError::Corrupt(_)) => None,
             Err(error) => return Err(error),
         };
-        // Not by bisection: once a number was erased, a pack is not in order any more.
-        let holds = |number| content.as_ref().is_none_or(|content| content.messages.iter().any(|one| one.number == number));
-        if !filter.number.is_none_or(holds) {
-            return Ok(OpenPack { content, first_seq, reports: HashMap::new(), places: 0..0 });
-        }
         let reports = reports_of(stores, lane, first_seq, end).await?;
         Ok(OpenPack { content, first_seq, reports, places: first_seq..end })
     }

@@ -11,6 +11,7 @@ use crate::model::answer::{Answer, NotNow};
 use crate::model::batch::{BatchRow, SealedPlan, tests::batch};
 use crate::model::code::Code;
 use crate::model::id::{BatchId, LaneKey, Msisdn, RangeKey, RecipientKey, WindowKey, WorkerId};
+use crate::model::lane::lane_of;
 use crate::model::ledger::{Ledger, OpenWindow};
 use crate::model::outcome::Outcome;
 use crate::model::pack::{Manifest, ManifestPack, Message, PackKey, SmsDeliveryPack};
@@ -325,4 +326,53 @@ async fn a_number_is_explained_by_its_own_lines() {
     let lines = explain_number(&hand.fake.stores(), &hand.row, accounts, number, NOW).await.expect("the fake answers");
     assert_eq!(lines.len(), 1);
     assert_eq!((lines[0].outcome, lines[0].text.as_deref()), (Outcome::Uncertain, Some("text 2")));
+}
+
+#[tokio::test]
+async fn one_person_of_a_batch_costs_one_pack_and_the_small_columns_of_one_lane() {
+    let mut hand = one_of_each();
+    hand.row.lanes = 4;
+    {
+        let mut rows = hand.fake.rows();
+        let (manifest, ledger, packs) = (rows.manifests[&LANE].clone(), rows.ledgers[&LANE].clone(), rows.packs.clone());
+        for lane in (0..4).map(|lane| LaneKey { lane, ..LANE }) {
+            rows.manifests.insert(lane, manifest.clone());
+            rows.ledgers.insert(lane, ledger.clone());
+            rows.packs.extend(packs.iter().map(|(key, pack)| (PackKey { lane, ..*key }, pack.clone())));
+        }
+    }
+    let (stores, accounts) = (hand.fake.stores(), Arc::new(hand.accounts.clone()));
+    for seq in 0..9 {
+        hand.fake.rows().read = Default::default();
+        let number = message(seq).number;
+        let lines = explain_number(&stores, &hand.row, accounts.clone(), number, NOW).await.expect("the fake answers");
+        assert_eq!(lines.iter().filter(|line| line.number == format!("+{}", number.digits())).count(), 1);
+        let lane = LaneKey { lane: lane_of(number, 4), ..LANE };
+        let (whole, heads) = hand.fake.rows().read.clone();
+        assert_eq!(whole, [PackKey { lane, range: 0, attempt: 1, n: seq / 3 }], "{seq}");
+        // Once to find the number, once where somebody is in doubt.
+        assert!(heads.iter().all(|key| key.lane == lane) && (3..=6).contains(&heads.len()), "{seq}: {heads:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_reads_no_pack_of_others_and_shows_what_it_names() {
+    for damaged in [None, Some(1), Some(2)] {
+        let hand = one_of_each();
+        if let Some(n) = damaged {
+            hand.fake.rows().packs.insert(PackKey { lane: LANE, range: 0, attempt: 1, n }, None);
+        }
+        let all = hand.list(RecipientFilter::default()).await;
+        let deliveries = ["delivered", "undelivered", "pending", "unknown"];
+        for word in crate::model::outcome::OUTCOMES.iter().map(|outcome| outcome.name()).chain(deliveries) {
+            let filter = RecipientFilter::from_words([word].into_iter()).expect("a word");
+            let expected: Vec<_> = all.iter().filter(|line| filter.allows(line.outcome, line.delivery)).cloned().collect();
+            assert_eq!(hand.list(filter).await, expected, "{word}, damaged: {damaged:?}");
+        }
+    }
+    // A batch that has hardly begun: one pack of a hundred has somebody whom an account took.
+    let mut hand = Hand::new(300, 0, 0, vec![]);
+    hand.answers(vec![(151, 0, 1, ok())]);
+    assert_eq!(hand.list(RecipientFilter::from_words("accepted".split(',')).expect("a word")).await.len(), 1);
+    assert_eq!(hand.fake.rows().read.0, [PackKey { lane: LANE, range: 0, attempt: 1, n: 50 }]);
 }

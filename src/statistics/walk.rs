@@ -163,6 +163,12 @@ impl Lane {
         self.details.get(usize::from(person.detail)).map_or("", |detail| detail)
     }
 
+    /// Whether a receipt may still settle where a recipient ends.
+    pub fn is_in_doubt(&self, seq: u32) -> bool {
+        let in_doubt = |person: &Person| person.fold.outcome(self.is_closed() && !person.in_flight).0 == Outcome::Uncertain;
+        self.people.get(seq as usize).is_some_and(in_doubt)
+    }
+
     /// Takes in a recipient's reports: settles what was uncertain, and says what they mean together. `reports` may be
     /// empty. `None` for a recipient that no account took.
     pub fn take_reports(
@@ -172,7 +178,7 @@ impl Lane {
         reports: &[MatchedReport],
         now: Timestamp,
     ) -> Option<Delivery> {
-        let closed = self.is_closed();
+        let (closed, in_doubt) = (self.is_closed(), self.is_in_doubt(seq));
         let person = self.people.get(seq as usize)?;
         let index = match (person.declared, reports.first()) {
             (Some(_), _) => person.account,
@@ -184,7 +190,6 @@ impl Lane {
         let ended = closed && !person.in_flight;
         let receipts = &rules.receipts;
         let prepared = if rules.payload { 1 } else { self.prepared.get(&seq).copied().unwrap_or(1) };
-        let in_doubt = person.fold.outcome(ended).0 == Outcome::Uncertain;
         // Once a part was taken, the account has said how many there are; another may have split the message otherwise.
         let guessed = in_doubt && person.fold.accepted_parts() == 0;
         let parts = if guessed { person.fold.parts.max(prepared) } else { person.fold.parts };

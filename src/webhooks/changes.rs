@@ -19,6 +19,7 @@ use crate::model::time::Timestamp;
 use crate::model::webhook::EventKind;
 use crate::ports::StoreError;
 use crate::ports::documents::Shelf;
+use crate::runtime::document;
 use crate::runtime::job::{Job, Unreadable};
 
 /// How often rows are looked at.
@@ -94,7 +95,8 @@ impl Changes {
         let stores = &self.webhooks.stores;
         let now = self.webhooks.world.clock.now();
         let since = match stores.documents.get(Shelf::WebhookStream, SEARCHED).await? {
-            Some(body) => read(&body).stored.minus(SLACK),
+            // A search that lies ahead would find nothing until then.
+            Some(body) => read(&body).stored.min(now).minus(SLACK),
             // Before there was a webhook, nothing was to be told.
             None => self.webhooks.current().await?.iter().map(|webhook| webhook.created).min().unwrap_or(now).minus(SLACK),
         };
@@ -136,6 +138,8 @@ impl Changes {
             None => stores.documents.get(Shelf::WebhookStream, &told).await?.map_or(0, |body| read(&body).number),
         };
         let newest = row.changes.last().map_or(0, |change| change.number);
+        // What lies ahead of the row was never told: as good as a place that cannot be read.
+        let number = if number > newest { 0 } else { number };
         if newest > number {
             if row.changes.first().is_some_and(|first| first.number > number + 1) && number > 0 {
                 tracing::error!(%batch, "changes of a batch were not told in time: some are lost to the webhooks");
@@ -199,9 +203,13 @@ fn tellings(row: &BatchRow, behind: u64) -> Vec<Telling> {
     all.into_iter().filter(|(number, _)| *number > behind).map(|(_, telling)| telling).collect()
 }
 
+/// How far was told. A damaged document lets all that a batch's row remembers be told again, or all batches be searched: twice
+/// is better than never, and whoever is told knows an event again by its id.
 fn read(body: &str) -> Told {
-    // A document that cannot be read tells everything again: twice is better than never.
-    serde_json::from_str(body).unwrap_or_default()
+    document::read("how far was told", body).unwrap_or_else(|error| {
+        tracing::warn!(code = %error.code(), "it is not known how far the webhooks were told: they are told again");
+        Told::default()
+    })
 }
 
 async fn put(stores: &crate::ports::Stores, name: &str, told: Told) -> Result<(), StoreError> {

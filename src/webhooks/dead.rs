@@ -8,9 +8,12 @@ use crate::model::code::{Code, Fault};
 use crate::model::time::Timestamp;
 use crate::ports::journal::{Direction, Entry, Place, Stream};
 use crate::ports::{StoreError, Stores};
+use crate::runtime::document;
 
 /// Dead events sent again at once.
 const AT_ONCE: usize = 500;
+/// Why a damaged event is among the dead.
+pub(super) const UNREADABLE: &str = "its row is damaged";
 
 /// A dead event, as it is stored.
 #[derive(Serialize, Deserialize)]
@@ -42,8 +45,10 @@ pub struct DeadEvent {
 pub(super) async fn bury(stores: &Stores, entries: Vec<Entry>, reason: &str, now: Timestamp) -> Result<(), StoreError> {
     let places: Vec<Place> = entries.iter().map(|entry| entry.place.clone()).collect();
     let dead = entries.into_iter().map(|entry| {
-        let event = RawValue::from_string(entry.body).or_else(|_| RawValue::from_string("null".into()));
-        let buried = Buried { event: event.map_err(corrupt)?, reason: reason.to_owned(), died: now };
+        // A damaged event is kept as a text, for people to see.
+        let event = if is_event(&entry.body) { entry.body } else { serde_json::Value::String(entry.body).to_string() };
+        let event = RawValue::from_string(event).map_err(corrupt)?;
+        let buried = Buried { event, reason: reason.to_owned(), died: now };
         Ok(Entry { place: entry.place, body: serde_json::to_string(&buried).map_err(corrupt)? })
     });
     let dead: Result<Vec<Entry>, StoreError> = dead.collect();
@@ -77,9 +82,7 @@ impl Webhooks {
             }
             let left = limit - found.len();
             let page = self.stores.journal.list(Stream::Dead, &within, behind, left, Direction::Forward).await;
-            for entry in page? {
-                found.push(read(&entry)?);
-            }
+            found.extend(page?.iter().map(read));
             if found.len() >= limit {
                 break;
             }
@@ -88,7 +91,7 @@ impl Webhooks {
     }
 
     /// Puts dead events of a webhook back into the outbox: one place, or all of a batch, or all. They keep their places, so
-    /// they go before what came later. Answers how many.
+    /// they go before what came later. Answers how many. What cannot be read stays among the dead.
     ///
     /// # Errors
     /// As for [`Webhooks::get`]; [`Code::NotAllowed`] for a webhook that is not active.
@@ -115,11 +118,8 @@ impl Webhooks {
             let Some(last) = page.last() else { break };
             behind = Some(last.place.clone());
             let chosen = page.into_iter().filter(|entry| only.as_ref().is_none_or(|only| entry.place == *only));
-            let mut entries = vec![];
-            for entry in chosen {
-                let buried: Buried = parse(&entry)?;
-                entries.push(Entry { place: entry.place, body: buried.event.get().to_owned() });
-            }
+            let event = |entry: Entry| Some(Entry { body: parse(&entry)?.event.get().to_owned(), place: entry.place });
+            let entries: Vec<Entry> = chosen.filter_map(event).collect();
             let places: Vec<Place> = entries.iter().map(|entry| entry.place.clone()).collect();
             replayed += places.len() as u64;
             // In the outbox first: a crash between the two tells an event twice, and loses none.
@@ -142,22 +142,33 @@ pub enum Replay {
     Place(String),
 }
 
-fn read(entry: &Entry) -> Result<DeadEvent, Fault> {
-    let buried: Buried = parse(entry)?;
+/// A dead event for people. One that cannot be read is shown by its place: those behind it are to be seen.
+fn read(entry: &Entry) -> DeadEvent {
+    let (reason, died, event) = match parse(entry) {
+        // What is nested deeper than a reader goes is not shown.
+        Some(buried) => (buried.reason, buried.died, serde_json::from_str(buried.event.get()).unwrap_or_default()),
+        None => (UNREADABLE.to_owned(), entry.place.at, serde_json::Value::Null),
+    };
     let mut parts = entry.place.scope.split('/');
     let webhook = parts.next().unwrap_or_default().to_owned();
-    Ok(DeadEvent {
+    DeadEvent {
         place: format!("{}{}.{}", entry.place.scope, entry.place.at.0, entry.place.id),
         webhook,
         batch_id: parts.next().filter(|batch| *batch != "-").map(str::to_owned),
-        reason: buried.reason,
-        died: buried.died.to_string(),
-        event: serde_json::from_str(buried.event.get()).unwrap_or_default(),
-    })
+        reason,
+        died: died.to_string(),
+        event,
+    }
 }
 
-fn parse(entry: &Entry) -> Result<Buried, Fault> {
-    serde_json::from_str(&entry.body).map_err(|error| corrupt(error).into())
+fn parse(entry: &Entry) -> Option<Buried> {
+    document::read("dead event", &entry.body).ok()
+}
+
+/// Whether a stored body is an event that can be told: an object. It is read to its end, texts included: one that its receiver
+/// cannot read would have the whole call refused, and with it all that goes with it.
+pub(super) fn is_event(body: &str) -> bool {
+    document::read::<serde_json::Map<String, serde_json::Value>>("event", body).is_ok()
 }
 
 /// Reads the place of a [`DeadEvent`].
@@ -171,5 +182,5 @@ fn place_of(text: &str) -> Result<Place, Fault> {
 }
 
 fn corrupt(error: serde_json::Error) -> StoreError {
-    StoreError::Corrupt(format!("dead event: {error}"))
+    StoreError::Corrupt(format!("dead event: {:?} error", error.classify()))
 }

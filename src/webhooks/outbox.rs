@@ -18,6 +18,7 @@ use crate::ports::journal::{Entry, Place, Stream};
 use crate::ports::receipts::{Heard, MatchedReport, ReportListener, UNKNOWN_PART};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::document;
 
 /// How long a list of webhooks is used before it is read again: another process may have changed it.
 const LIST_USED: Duration = Duration::from_secs(1);
@@ -45,6 +46,16 @@ pub struct Telling {
     pub event: Value,
 }
 
+/// The webhooks of a store. One whose row is damaged is stopped, as if it were not active: what waits for it goes on waiting,
+/// what happens meanwhile is not told to it, and a person removes it. It must not stop the others, and not the receipts, which
+/// are told of before they are acknowledged.
+#[derive(Default)]
+pub(super) struct Stored {
+    pub readable: Vec<Webhook>,
+    /// Names of those that cannot be read.
+    pub damaged: Vec<String>,
+}
+
 /// The webhooks of a fleet: the way into the outbox, and the list of who wants what.
 pub struct Webhooks {
     pub(super) stores: Stores,
@@ -70,16 +81,21 @@ impl Webhooks {
             return Ok(list);
         }
         let began = Instant::now();
-        let list = Arc::new(self.stored().await?);
+        let list = Arc::new(self.stored().await?.readable);
         *self.list.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, list.clone()));
         Ok(list)
     }
 
     /// All webhooks as they are now.
-    pub(super) async fn stored(&self) -> Result<Vec<Webhook>, StoreError> {
-        let documents = self.stores.documents.list(Shelf::Webhook, "", None, 1_000).await?;
-        let read = |body: &str| serde_json::from_str(body).map_err(|error| StoreError::Corrupt(format!("webhook: {error}")));
-        documents.iter().map(|document| read(&document.body)).collect()
+    pub(super) async fn stored(&self) -> Result<Stored, StoreError> {
+        let mut stored = Stored::default();
+        for document in self.stores.documents.list(Shelf::Webhook, "", None, 1_000).await? {
+            match read(&document.name, &document.body) {
+                Ok(webhook) => stored.readable.push(webhook),
+                Err(_) => stored.damaged.push(document.name),
+            }
+        }
+        Ok(stored)
     }
 
     /// Lets the list be read again at once.
@@ -243,6 +259,13 @@ fn event_of(telling: &Telling) -> (u64, String) {
         fields.insert("at".into(), telling.at.to_string().into());
     }
     (u64::from_be_bytes(first), event.to_string())
+}
+
+/// Reads a webhook's row. One that calls itself otherwise is damaged: its streams, and what is changed of it, would be
+/// another's.
+pub(super) fn read(id: &str, body: &str) -> Result<Webhook, StoreError> {
+    let webhook: Webhook = document::read(&format!("webhook {id:.40}"), body)?;
+    if webhook.id == id { Ok(webhook) } else { Err(StoreError::Corrupt(format!("webhook {id:.40}: it has another's id"))) }
 }
 
 /// The scope of a stream: `webhook/batch/`, or `webhook/-/` for what belongs to no batch.

@@ -11,11 +11,11 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::dead::bury;
+use super::dead::{UNREADABLE, bury, is_event};
 use super::outbox::Webhooks;
 use super::signature::sign;
 use super::stream;
-use crate::model::code::Fault;
+use crate::model::code::{Code, Fault};
 use crate::model::time::Timestamp;
 use crate::model::webhook::{EVENTS_PER_CALL, StreamState, Webhook};
 use crate::ports::StoreError;
@@ -23,6 +23,7 @@ use crate::ports::caller::{Call, Called};
 use crate::ports::documents::Shelf;
 use crate::ports::journal::{Entry, Stream};
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::document;
 use crate::runtime::metrics;
 use crate::runtime::retry::Schedule;
 
@@ -164,7 +165,8 @@ impl Sender {
         let (stores, clock) = (&self.webhooks.stores, &self.webhooks.world.clock);
         let name = scope.trim_end_matches('/');
         let kept = stores.documents.get(Shelf::WebhookStream, name).await?;
-        let mut state: StreamState = kept.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
+        let (mut is_kept, mut state) =
+            (kept.is_some(), kept.map_or_else(StreamState::default, |body| state_of(&body, clock.now())));
         if state.next_due > clock.now() {
             return Ok(End::Later(state.next_due));
         }
@@ -175,20 +177,35 @@ impl Sender {
             let count = if state.attempts > 0 && state.count > 0 { state.count } else { EVENTS_PER_CALL };
             let entries = stream::first(stores, Stream::Outbox, scope, count).await?;
             if entries.is_empty() {
-                if state != StreamState::default() {
+                if is_kept {
                     stores.documents.delete(Shelf::WebhookStream, name).await?;
                 }
                 return Ok(End::Yielded);
             }
-            let answer = self.webhooks.caller.post(call_of(webhook, scope, &entries, clock.now())).await;
+            let (entries, damaged): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| is_event(&entry.body));
+            if !damaged.is_empty() {
+                // Nobody can be told what they said; people see that they were.
+                metrics::count(&metrics::WEBHOOKS_EVENTS, &["dead"], damaged.len() as u64);
+                tracing::error!(
+                    webhook = webhook.id,
+                    events = damaged.len(),
+                    "events of a webhook are damaged and were given up"
+                );
+                bury(stores, damaged, UNREADABLE, clock.now()).await?;
+                continue;
+            }
+            let answer = match call_of(webhook, scope, &entries, clock.now()) {
+                Some(call) => self.webhooks.caller.post(call).await,
+                None => Err("its secret cannot sign: remove the webhook, and add it again".into()),
+            };
             match answer {
                 Ok(Called { status: 200..=299, .. }) => {
                     metrics::count(&metrics::WEBHOOKS_EVENTS, &["sent"], entries.len() as u64);
                     let places = entries.into_iter().map(|entry| entry.place).collect();
                     stores.journal.remove(Stream::Outbox, places).await?;
-                    if state != StreamState::default() {
+                    if is_kept {
                         stores.documents.delete(Shelf::WebhookStream, name).await?;
-                        state = StreamState::default();
+                        (is_kept, state) = (false, StreamState::default());
                     }
                 }
                 Ok(Called { status: 410, .. }) => {
@@ -199,6 +216,7 @@ impl Sender {
                 }
                 other => {
                     let due = self.failed(webhook, name, &mut state, entries, other).await?;
+                    is_kept = true;
                     if due > clock.now() {
                         return Ok(End::Later(due));
                     }
@@ -266,7 +284,13 @@ impl Sender {
     /// Counts for the metrics, and removes what is left of webhooks that are gone.
     async fn count(&self) -> Result<(), StoreError> {
         let stores = &self.webhooks.stores;
-        let known: BTreeSet<String> = self.webhooks.stored().await?.into_iter().map(|webhook| webhook.id).collect();
+        let stored = self.webhooks.stored().await?;
+        for webhook in &stored.damaged {
+            let code = Code::StoreCorrupt;
+            tracing::error!(webhook, %code, "the row of a webhook is damaged: it is told nothing until it is removed and added again");
+        }
+        // What waits for a damaged one is its own still.
+        let known: BTreeSet<String> = stored.readable.into_iter().map(|webhook| webhook.id).chain(stored.damaged).collect();
         for (stream, gauge) in [(Stream::Outbox, &metrics::WEBHOOKS_WAITING), (Stream::Dead, &metrics::WEBHOOKS_DEAD)] {
             let mut behind = None;
             loop {
@@ -285,8 +309,23 @@ impl Sender {
     }
 }
 
-/// The call that tells these events.
-fn call_of(webhook: &Webhook, scope: &str, entries: &[Entry], now: Timestamp) -> Call {
+/// How far a stream that failed has come. What is told is in the outbox, not here: a state that is damaged loses only how often
+/// and how long the stream failed, so it begins with its first failure again. To believe it could make the stream wait for ever,
+/// read without end, or give events up before their time.
+fn state_of(body: &str, now: Timestamp) -> StreamState {
+    let sound = |state: &StreamState| {
+        // Clocks of two leaders may differ, but not by hours.
+        let latest = now.plus(RETRY_AFTER_MAX * 2);
+        state.count <= EVENTS_PER_CALL && state.attempts <= DELAYS.2 && state.next_due <= latest
+    };
+    document::read("stream", body).ok().filter(sound).unwrap_or_else(|| {
+        tracing::warn!(code = %Code::StoreCorrupt, "what was known of a webhook's stream is damaged: it is tried anew");
+        StreamState::default()
+    })
+}
+
+/// The call that tells these events; `None` when nothing can be signed with the webhook's secret.
+fn call_of(webhook: &Webhook, scope: &str, entries: &[Entry], now: Timestamp) -> Option<Call> {
     let ids = entries.iter().map(|entry| entry.body.as_bytes());
     // The same events make the same call, however often it is tried.
     let id = format!("msg_{}", hex(&digest(std::iter::once(webhook.id.as_bytes()).chain(ids))[..16]));
@@ -295,9 +334,9 @@ fn call_of(webhook: &Webhook, scope: &str, entries: &[Entry], now: Timestamp) ->
     let payload = Payload { kind: "events", batch_id: batch, events: events.collect() };
     let body = serde_json::to_vec(&payload).unwrap_or_default();
     let seconds = now.0.div_euclid(1_000);
-    let signature = sign(&webhook.secret, &id, seconds, &body).unwrap_or_default();
+    let signature = sign(&webhook.secret, &id, seconds, &body)?;
     let headers = vec![("webhook-id", id), ("webhook-timestamp", seconds.to_string()), ("webhook-signature", signature)];
-    Call { url: webhook.url.clone(), headers, body }
+    Some(Call { url: webhook.url.clone(), headers, body })
 }
 
 /// The body of a call.

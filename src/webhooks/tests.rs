@@ -26,6 +26,7 @@ use crate::model::webhook::EventKind;
 use crate::ports::World;
 use crate::ports::caller::{Call, Called, Caller};
 use crate::ports::clock::Clock;
+use crate::ports::documents::Shelf;
 use crate::ports::journal::Stream;
 use crate::ports::receipts::{MatchedReport, PartKey, ReportListener};
 use crate::runtime::job::Job;
@@ -215,7 +216,7 @@ async fn a_target_that_fails_holds_up_its_own_streams_alone_and_is_told_in_order
     term.cancel();
     sending.await.expect("it ends");
     assert_eq!((place.waiting(Stream::Outbox).await, place.waiting(Stream::Dead).await), (0, 0));
-    let states = place.store.stores().documents.list(crate::ports::documents::Shelf::WebhookStream, "wh_", None, 9).await;
+    let states = place.store.stores().documents.list(Shelf::WebhookStream, "wh_", None, 9).await;
     assert_eq!(states, Ok(vec![]), "nothing is kept of streams that work");
 }
 
@@ -362,4 +363,98 @@ async fn a_report_is_an_event_whose_id_is_what_it_says() {
     assert_eq!(ids.len(), 2, "the same report has the same id");
     assert_eq!((told[0]["type"].as_str(), told[0]["number"].as_str()), (Some("receipt"), Some("+8613900000001")));
     assert_eq!(place.webhooks.wanted(EventKind::Inbound).await, Ok(false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_webhook_stops_nobody_else_and_can_be_removed() {
+    let place = Place::new();
+    let damaged = place.hook("damaged", &[EventKind::Receipt]).await;
+    place.hook("good", &[EventKind::Receipt]).await;
+    place.tell(1, 0..2).await;
+    let stores = place.store.stores();
+    stores.documents.put(Shelf::Webhook, &damaged, r#"{"id":"wh_"#).await.expect("stored");
+    let (term, sending) = place.send();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(ReportListener::wanted(&*place.webhooks).await, Ok(true), "receipts do not wait for it");
+    place.tell(1, 2..3).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(numbers(&place.targets.told("good")), [0, 1, 2]);
+    assert_eq!(place.waiting(Stream::Outbox).await, 2, "what waits for it is not swept away");
+    let listed = place.webhooks.list(None).await.expect("they are listed");
+    let shown = listed.iter().find(|webhook| webhook.id == damaged).expect("it is seen");
+    assert!(!shown.active && shown.ended.is_some() && listed.len() == 2);
+    assert_eq!(place.webhooks.list(Some("t")).await.expect("they are listed").len(), 1, "nobody knows whose it was");
+    assert!(place.webhooks.remove(Some("t"), &damaged).await.is_err());
+    place.webhooks.remove(None, &damaged).await.expect("it is removed");
+    assert_eq!(place.waiting(Stream::Outbox).await, 0);
+    term.cancel();
+    sending.await.expect("it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_state_is_damaged_is_tried_anew_and_loses_nothing() {
+    let place = Place::new();
+    let hook = place.hook("a", &[EventKind::Receipt]).await;
+    let stores = place.store.stores();
+    let state = |count: u64, attempts: u32, next_due: i64| json!({ "stored": 0, "attempts": attempts, "next_due": next_due, "failing_since": 0, "count": count, "last_error": "" });
+    let worn_out = state(1, u32::MAX, 0);
+    for (batch, damaged) in [state(u64::MAX, 1, 0), worn_out, state(1, 1, i64::MAX), json!("so far")].iter().enumerate() {
+        let name = format!("{hook}/{:032x}", batch + 1);
+        stores.documents.put(Shelf::WebhookStream, &name, &damaged.to_string()).await.expect("stored");
+        place.tell(batch as u128 + 1, 0..150).await;
+    }
+    let (term, sending) = place.send();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    term.cancel();
+    sending.await.expect("it ends");
+    assert_eq!(place.targets.told("a").len(), 600);
+    assert_eq!((place.waiting(Stream::Outbox).await, place.waiting(Stream::Dead).await), (0, 0), "none is given up early");
+    assert_eq!(stores.documents.list(Shelf::WebhookStream, "wh_", None, 9).await, Ok(vec![]), "and the damage is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_event_goes_to_the_dead_where_it_hides_no_other() {
+    let place = Place::new();
+    let hook = place.hook("a", &[EventKind::Receipt]).await;
+    let stores = place.store.stores();
+    let entry = |id: u64, body: &str| {
+        let place = crate::ports::journal::Place { scope: format!("{hook}/{:032x}/", 1), at: Timestamp(0), id };
+        crate::ports::journal::Entry { place, body: body.into() }
+    };
+    // The last is JSON to who looks at its brackets alone: half a character that no receiver can read.
+    let broken = vec![entry(1, r#"{"n":1,"text"#), entry(2, "null"), entry(3, r#"{"n":"\ud800"}"#)];
+    stores.journal.append(Stream::Outbox, broken).await.expect("stored");
+    stores.journal.append(Stream::Dead, vec![entry(0, r#"{"event":{"n""#)]).await.expect("stored");
+    place.tell(1, 5..8).await;
+    let (term, sending) = place.send();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(numbers(&place.targets.told("a")), [5, 6, 7]);
+    let dead = place.webhooks.dead(Some("t"), None, None, 10).await.expect("they are listed");
+    let seen: Vec<(&str, &Value)> = dead.iter().map(|dead| (dead.reason.as_str(), &dead.event)).collect();
+    let reason = "its row is damaged";
+    let texts = [json!(null), json!(r#"{"n":1,"text"#), json!("null"), json!(r#"{"n":"\ud800"}"#)];
+    assert_eq!(seen, texts.iter().map(|text| (reason, text)).collect::<Vec<_>>());
+    assert_eq!(place.webhooks.replay(Some("t"), &hook, &Replay::All).await, Ok(3), "what cannot be read stays");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((place.targets.told("a").len(), place.waiting(Stream::Dead).await), (3, 4), "and no damaged one is told");
+    term.cancel();
+    sending.await.expect("it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_told_again_when_nobody_knows_how_far_they_were_told() {
+    for damaged in [r#"{"stored":0,"num"#, r#"{"stored":9223372036854775807,"number":77}"#] {
+        let place = Place::new();
+        place.hook("a", &[EventKind::Batch]).await;
+        let stores = place.store.stores();
+        let now = place.world.clock.now();
+        let canceled = BatchRow::created(SmsBatch { batch_id: BatchId(1), ..batch() }, String::new(), now);
+        let canceled = canceled.command(Command::Cancel, now).expect("canceled");
+        stores.batches.insert(BatchId(1), &canceled, 1).await.expect("stored");
+        for name in ["searched".to_owned(), format!("told/{:032x}", 1)] {
+            stores.documents.put(Shelf::WebhookStream, &name, damaged).await.expect("stored");
+        }
+        Changes::new(place.webhooks.clone()).run_once().await.expect("a round");
+        assert_eq!(place.waiting(Stream::Outbox).await, 1, "{damaged}");
+    }
 }

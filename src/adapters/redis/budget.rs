@@ -80,9 +80,10 @@ async fn write(budget: RedisBudget, packs: Arc<BudgetedPacks>) {
     }
 }
 
-/// A budget as it is stored; without one, or with one of another version, the one that everything begins with.
-fn read(published: &str) -> WriteBudget {
-    serde_json::from_str(published).unwrap_or_default()
+/// A budget as it is stored; without one, with one of another version, or with a damaged one, the one that everything begins
+/// with: it is a measurement, and is made again.
+pub fn read(published: &str) -> WriteBudget {
+    serde_json::from_str(published).ok().filter(|budget: &WriteBudget| budget.is_usable()).unwrap_or_default()
 }
 
 struct Leader {

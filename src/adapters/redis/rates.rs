@@ -165,10 +165,15 @@ impl Shared {
 }
 
 impl Stored {
-    /// The state; `None` when there is none, or none that can be gone on with.
     fn read(&self) -> Option<SharedRate> {
-        serde_json::from_str::<SharedRate>(&self.state).ok().filter(|shared| shared.is_usable(self.now))
+        read(&self.state, self.now)
     }
+}
+
+/// The state as it is stored, at the server's `now`; `None` when there is none, or none that can be gone on with: a new one is
+/// begun then, as after any loss.
+pub fn read(state: &str, now: Duration) -> Option<SharedRate> {
+    serde_json::from_str::<SharedRate>(state).ok().filter(|shared| shared.is_usable(now))
 }
 
 fn time(seconds: u64, micros: u64) -> Duration {

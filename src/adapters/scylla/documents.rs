@@ -174,5 +174,8 @@ mod tests {
     #[test]
     fn names_lie_where_they_are_stored() {
         assert_eq!(["", "a", "491511234567", "字"].map(bucket_of), [2, 31, 23, 1]);
+        let mut names = vec![0u32; usize::from(BUCKETS)];
+        (0..3_000u64).for_each(|n| names[bucket_of(&format!("{}", 4_915_110_000_000 + n)) as usize] += 1);
+        assert!(names.iter().all(|names| (60..130).contains(names)), "about 94 each: {names:?}");
     }
 }

@@ -193,3 +193,25 @@ impl CqlStore {
         if buckets.is_empty() { Ok(()) } else { self.forget_buckets(lane, Bucketed::Receipts).await }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::limits::PACK_RECIPIENTS_MAX;
+
+    /// Packs whose receipts lie in one partition.
+    const PACKS: u32 = 64;
+
+    #[test]
+    fn receipts_of_a_lane_lie_in_partitions_of_sixty_four_packs() {
+        let pack = PACK_RECIPIENTS_MAX as u32;
+        assert_eq!([0, PACKS * pack - 1, PACKS * pack, 2 * PACKS * pack].map(bucket_of), [0, 0, 1, 2]);
+        // A lane of a hundred million recipients in 128 lanes.
+        let mut people: BTreeMap<u64, u32> = BTreeMap::new();
+        (0..781_250).for_each(|seq| *people.entry(bucket_of(seq)).or_default() += 1);
+        assert!(people.len() == 12 && people.values().all(|people| *people <= PACKS * pack), "{people:?}");
+        assert!(people.keys().copied().eq(0..12), "a list reads them in order");
+    }
+}

@@ -141,6 +141,22 @@ mod tests {
         assert!(cassandra.ends_with("'replication_factor': 3}"));
     }
 
+    /// What every table of a lane's rows is partitioned by: without the bucket a large lane would be one partition.
+    #[test]
+    fn rows_of_a_large_lane_are_partitioned_by_range_or_bucket() {
+        let partition = |name: &str| {
+            let table = all_tables().find(|table| table.name == name).unwrap_or_else(|| panic!("{name} is a table"));
+            let (_, key) = table.columns.split_once("PRIMARY KEY ((").expect("a composite key");
+            key.split_once(')').expect("it closes").0
+        };
+        assert_eq!(partition("sms_delivery_pack"), "batch_id, lane, range_no");
+        for name in ["send_window", "receipt"] {
+            assert_eq!(partition(name), "batch_id, lane, bucket");
+        }
+        assert_eq!((partition("reject"), partition("suppressed")), ("batch_id, range_no", "bucket"));
+        assert_eq!((partition("document"), partition("batch_by_day")), ("shelf, bucket", "day, shard"));
+    }
+
     #[test]
     fn tables_have_names_of_their_own_and_use_nothing_that_one_server_alone_knows() {
         let names: BTreeSet<&str> = all_tables().map(|table| table.name).collect();

@@ -161,3 +161,16 @@ impl CqlStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_follow_each_other_are_spread_over_all_partitions() {
+        let mut numbers = vec![0u32; BUCKETS];
+        (0..64 * BUCKETS as u64).for_each(|n| numbers[bucket_of(Msisdn(4_915_110_000_000 + n))] += 1);
+        // Sixty-four each, give or take what chance gives and takes.
+        assert!(numbers.iter().all(|numbers| (24..128).contains(numbers)), "{numbers:?}");
+    }
+}

@@ -39,7 +39,11 @@ const DROP_RETRIES: Statement = Statement::write("DELETE FROM retry_pack WHERE b
 type Row = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 
 fn values(key: WindowKey) -> ([u8; 16], i32, i64, i64) {
-    (key::batch(key.lane.batch), key::lane(key.lane), (key.window / BUCKET_WINDOWS) as i64, key.window as i64)
+    (key::batch(key.lane.batch), key::lane(key.lane), bucket_of(key.window) as i64, key.window as i64)
+}
+
+fn bucket_of(window: u64) -> u64 {
+    window / BUCKET_WINDOWS
 }
 
 fn read(lane: LaneKey, (window, body, judgement): Row) -> Result<StoredWindow, StoreError> {
@@ -71,7 +75,7 @@ impl Windows for CqlStore {
 
     async fn list(&self, lane: LaneKey, from: u64, limit: usize) -> Result<Vec<StoredWindow>, StoreError> {
         let mut found = Vec::new();
-        for bucket in self.buckets_of(lane, Bucketed::Windows, from / BUCKET_WINDOWS).await? {
+        for bucket in self.buckets_of(lane, Bucketed::Windows, bucket_of(from)).await? {
             if found.len() >= limit {
                 break;
             }
@@ -98,7 +102,7 @@ impl Windows for CqlStore {
 
 impl CqlStore {
     async fn note_window(&self, key: WindowKey) -> Result<(), StoreError> {
-        self.note_bucket(key.lane, Bucketed::Windows, key.window / BUCKET_WINDOWS).await
+        self.note_bucket(key.lane, Bucketed::Windows, bucket_of(key.window)).await
     }
 
     /// Removes a lane's windows and retry packs.
@@ -112,5 +116,27 @@ impl CqlStore {
             self.forget_buckets(lane, Bucketed::Windows).await?;
         }
         self.cql.write(&DROP_RETRIES, (batch, number)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::id::BatchId;
+
+    #[test]
+    fn windows_of_a_lane_lie_in_partitions_of_five_hundred() {
+        let lane = LaneKey { batch: BatchId(1), lane: 2 };
+        let mut windows: BTreeMap<i64, u64> = BTreeMap::new();
+        for window in 0..3_000 {
+            let (_, _, bucket, row) = values(WindowKey { lane, window });
+            assert_eq!((row, bucket), (window as i64, bucket_of(window) as i64), "a row is written where it is looked for");
+            *windows.entry(bucket).or_default() += 1;
+        }
+        let sizes: Vec<u64> = windows.into_values().collect();
+        assert_eq!(sizes, [512, 512, 512, 512, 512, 440]);
+        assert!((1..3_000).all(|window| bucket_of(window - 1) <= bucket_of(window)), "a list reads them in order");
     }
 }

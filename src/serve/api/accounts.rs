@@ -122,14 +122,19 @@ pub async fn change_rate(
         return Err(Fault::new(Code::InputInvalid, "segments_per_second is 1 to 1,000,000, or null").into());
     }
     let words = |rate: Option<u32>| rate.map_or_else(|| "as configured".to_owned(), |rate| rate.to_string());
-    let before = rates::get(&surface.stores, &name).await?.map(|set| set.segments_per_second);
+    let before = match rates::get(&surface.stores, &name).await {
+        Ok(set) => words(set.map(|set| set.segments_per_second)),
+        // Setting it anew is what mends it.
+        Err(fault) if fault.code == Code::StoreCorrupt => "unreadable".to_owned(),
+        Err(fault) => return Err(fault.into()),
+    };
     let command = Command {
         caller,
         key: once::key_of(&headers)?,
         action: "account.rate",
         target: name,
         tenant: String::new(),
-        before: Standing::from([("segments_per_second".into(), words(before))]),
+        before: Standing::from([("segments_per_second".into(), before)]),
         wish: Standing::from([("segments_per_second".into(), words(wish.segments_per_second))]),
         request: words(wish.segments_per_second),
     };

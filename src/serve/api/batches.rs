@@ -209,7 +209,10 @@ pub struct RecipientsQuery {
 
 /// Streams the recipients of a batch, each with its history
 ///
-/// A stream that breaks off in the middle is no whole list: it ends without the closing chunk.
+/// One stream, without cursors: it is written as it is read, in bounded memory, and takes turns with other requests. Its head
+/// comes at once, lines as they are found. With `status` a pack of recipients that has nobody of it is passed over unread, so
+/// what a request costs follows what it shows; where few fit, nothing may come for a while. `number` reads one lane alone. A
+/// stream that breaks off in the middle is no whole list: it ends without the closing chunk.
 #[utoipa::path(get, path = "/v1/batches/{id}/recipients", tag = "batches", params(OneBatch, RecipientsQuery),
     responses((status = 200, content((String = "application/x-ndjson"), (String = "text/csv"))), Refusals))]
 pub async fn recipients(

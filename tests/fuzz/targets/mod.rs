@@ -9,6 +9,7 @@
 //! `Cargo.toml`, and some small seeds in `corpus`. A test compares the lists.
 
 pub mod config;
+pub mod documents;
 pub mod http;
 pub mod input;
 pub mod queue;
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     target("control_rows", rows::control_rows, 10_000),
     target("queue", queue::queue, 10_000),
     target("store", store::store, 10_000),
+    target("documents", documents::documents, 3_000),
     target("config", config::config, 500),
 ];
 
