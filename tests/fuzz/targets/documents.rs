@@ -137,7 +137,7 @@ async fn access(stores: &Stores, world: &World, told: &mut Told) {
 
 async fn coordinate(stores: &Stores, world: &World, told: &mut Told) {
     if let Some(sheets) = told.of(members::all(stores).await) {
-        let _ = fleet::accounts(&sheets, world.clock.now());
+        let _ = fleet::Seen::of(&sheets, world.clock.now());
         let _ = fleet::together(sheets.iter().flat_map(|sheet| &sheet.accounts));
     }
     told.of(Members::new(stores.clone(), world.clone()).run_once().await);
@@ -197,7 +197,7 @@ async fn webhooks(stores: &Stores, world: &World, told: &mut Told) {
 }
 
 async fn people(stores: &Stores, world: &World, row: &BatchRow, told: &mut Told) {
-    told.of(Erased::default().look(stores).await);
+    told.of(Erased::new(world.clock.clone()).look(stores).await);
     told.of(opt_out::check(stores, &[NUMBER]).await);
     told.of(inbox::list(stores, &inbox::InboxFilter::default(), None, 10).await);
     told.of(inbox::list(stores, &inbox::InboxFilter { number: Some(NUMBER), ..Default::default() }, None, 1).await);
