@@ -10,21 +10,22 @@ use super::{on_all_cores, seeds};
 
 /// Seeds that found the rarer bugs before: they are tried first, so that this takes seconds and not a quarter of an hour. A
 /// change of the program moves them; then the others are tried.
-const FIRST: [(Bug, u64); 15] = [
-    (Bug::UnknownIsApplied, 10),
-    (Bug::UnknownIsRefused, 98),
-    (Bug::NoCondition, 157),
-    (Bug::NoSendBy, 122),
-    (Bug::NoSuppression, 7),
-    (Bug::ConditionalAnswers, 48),
-    (Bug::NoFenceOnCancel, 45),
-    (Bug::NoFenceOnPause, 45),
+const FIRST: [(Bug, u64); 16] = [
+    (Bug::UnknownIsRefused, 31),
+    (Bug::NoCondition, 6),
+    (Bug::NoSendBy, 93),
+    (Bug::NoSuppression, 11),
+    (Bug::ConditionalAnswers, 53),
+    (Bug::ForgetNotNow, 8),
+    (Bug::NoFenceOnCancel, 164),
+    (Bug::NoFenceOnPause, 156),
+    (Bug::NoFenceOnProvider, 136),
     (Bug::AcknowledgeEarly, 26),
-    (Bug::LostWakeUp, 3),
-    (Bug::ForgetGivenBack, 48),
-    (Bug::LeaveDeclared, 3),
-    (Bug::FinishOpen, 3),
-    (Bug::TrustOldAnswers, 87),
+    (Bug::LostWakeUp, 6),
+    (Bug::ForgetGivenBack, 860),
+    (Bug::LeaveDeclared, 39),
+    (Bug::FinishOpen, 8),
+    (Bug::TrustOldAnswers, 86),
     (Bug::RetryRestored, 196),
 ];
 
