@@ -1,12 +1,17 @@
 //! The receipt index: found at once, found after restarts and merges, the newest first.
 
+use std::sync::Arc;
+
+use smsfleet::adapters::embedded::engine::memory::MemoryEngine;
+use smsfleet::adapters::embedded::engine::{Batch, Engine};
+use smsfleet::adapters::embedded::index::Index;
 use smsfleet::model::id::{Msisdn, WindowKey};
 use smsfleet::model::lane::mix;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::Stores;
 use smsfleet::ports::receipts::{IndexEntry, PartKey};
 
-use super::fixture::{Subject, lane, over_all, over_embedded, part};
+use super::fixture::{SMALL_INDEX, Subject, lane, over_all, over_embedded, part, runtime};
 use super::windows::window_row;
 
 const DAY: i64 = 24 * 3_600_000;
@@ -144,5 +149,34 @@ fn old_runs_are_let_go() {
         let subject: Subject = subject.restarted().await;
         assert_eq!(find(&subject.stores(), "a", "new", None).await, [part(1, 1)]);
         assert_eq!(find(&subject.stores(), "a", "2-9-39", None).await, []);
+    });
+}
+
+#[test]
+fn what_was_let_go_does_not_come_back_when_its_run_was_faster_than_its_log() {
+    runtime().block_on(async {
+        let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::default());
+        let index = Index::open(engine.clone(), SMALL_INDEX).await.expect("it opens");
+        let entries: Vec<IndexEntry> = (0..64).map(|n| entry("a", &format!("{n}"), 1, part(1, n))).collect();
+        let mut batch = Batch::control();
+        let noted = index.note(&entries, Timestamp(DAY), &mut batch).await.expect("it is noted");
+        assert!(noted.is_full);
+        while index.maintain().await.expect("it is kept up") {}
+        engine.write(batch).await.expect("it is stored");
+        index.stored(noted);
+        let find = |index: &Index| index.find("a", &[("7".to_owned(), None)]).expect("it is looked up");
+        assert_eq!(find(&index), [[part(1, 7)]]);
+
+        let again = Index::open(engine.clone(), SMALL_INDEX).await.expect("it opens again");
+        assert_eq!(find(&again), [[part(1, 7)]], "in the run and in the log, and named once");
+        let before = Timestamp(2 * DAY);
+        let mut late = Batch::control();
+        let noted = index.note(&[entry("a", "late", 1, part(1, 99))], before, &mut late).await.expect("it is noted");
+        engine.write(late).await.expect("it is stored");
+        index.stored(noted);
+        index.drop_before(before).await.expect("the day is let go");
+        let index = Index::open(engine, SMALL_INDEX).await.expect("it opens again");
+        assert_eq!(find(&index), [Vec::<PartKey>::new()]);
+        assert_eq!(index.find("a", &[("late".to_owned(), None)]).expect("it is looked up"), [[part(1, 99)]]);
     });
 }

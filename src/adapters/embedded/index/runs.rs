@@ -55,7 +55,7 @@ impl Index {
             })?;
             reader.scan(Table::IndexLog, &[], None, Order::Up, &mut |key, row| {
                 state.next_log = next_behind("index log", KeyReader(key).u64()?)?;
-                let at = KeyReader(row.get(1..).unwrap_or_default()).time()?;
+                let at = log_time(row)?;
                 for entry in entries(row.get(LOG_HEAD..).unwrap_or_default()) {
                     state.memtable.insert(entry, at);
                 }
@@ -145,12 +145,20 @@ impl Index {
         }
         let _only_one = self.maintaining.lock().await;
         let (old, kept): (Vec<Run>, Vec<Run>) = self.lock().runs.iter().cloned().partition(|run| run.newest < before);
-        if old.is_empty() {
-            return Ok(());
-        }
         let mut batch = Batch::control();
         for run in &old {
             batch = batch.delete(Table::IndexRun, KeyBuilder::new().u64(run.id).done());
+        }
+        // A table may become a run before its last log row is stored: that row then waits for the next table, and a start
+        // would read its entries again.
+        self.engine.read()?.scan(Table::IndexLog, &[], None, Order::Up, &mut |key, row| {
+            if log_time(row)? < before {
+                batch.ops.push(Op::Delete(Table::IndexLog, key.to_vec()));
+            }
+            Ok(true)
+        })?;
+        if batch.ops.is_empty() {
+            return Ok(());
         }
         self.engine.write(batch).await?;
         self.lock().set_runs(kept);
@@ -181,6 +189,11 @@ pub(super) fn log_row(entries: &[Entry], at: Timestamp) -> Vec<u8> {
     row.extend_from_slice(&KeyBuilder::new().u8(VERSION).time(at).done());
     entries.iter().for_each(|entry| entry.write(&mut row));
     row
+}
+
+/// When the entries of a log row were sent.
+fn log_time(row: &[u8]) -> Result<Timestamp, StoreError> {
+    KeyReader(row.get(1..).unwrap_or_default()).time()
 }
 
 /// The key of a block.
