@@ -10,23 +10,25 @@ use super::{on_all_cores, seeds};
 
 /// Seeds that found the rarer bugs before: they are tried first, so that this takes seconds and not a quarter of an hour. A
 /// change of the program moves them; then the others are tried.
-const FIRST: [(Bug, u64); 16] = [
-    (Bug::UnknownIsRefused, 31),
-    (Bug::NoCondition, 6),
-    (Bug::NoSendBy, 93),
-    (Bug::NoSuppression, 11),
-    (Bug::ConditionalAnswers, 53),
+const FIRST: [(Bug, u64); 18] = [
+    (Bug::UnknownIsRefused, 18),
+    (Bug::NoCondition, 10),
+    (Bug::NoSuppression, 22),
+    (Bug::NoSendBy, 18),
+    (Bug::ConditionalAnswers, 8),
     (Bug::ForgetNotNow, 8),
-    (Bug::NoFenceOnCancel, 164),
-    (Bug::NoFenceOnPause, 156),
-    (Bug::NoFenceOnProvider, 136),
-    (Bug::AcknowledgeEarly, 26),
+    (Bug::NoFenceOnCancel, 220),
+    (Bug::NoFenceOnPause, 12),
+    (Bug::NoFenceOnProvider, 85),
     (Bug::LostWakeUp, 6),
     (Bug::ForgetGivenBack, 860),
-    (Bug::LeaveDeclared, 39),
+    (Bug::LeaveDeclared, 258),
     (Bug::FinishOpen, 8),
-    (Bug::TrustOldAnswers, 86),
-    (Bug::RetryRestored, 196),
+    (Bug::TrustOldAnswers, 102),
+    (Bug::RetryRestored, 354),
+    (Bug::PlanAgain, 7),
+    (Bug::KeepRevoked, 8),
+    (Bug::UnknownIsApplied, 18),
 ];
 
 /// The first seed that fails with a bug and not without it, and what it says. A panic of the test itself is no finding.

@@ -68,6 +68,8 @@ pub struct Known {
     pub wrong: Vec<String>,
     /// Parts of messages that were taken or refused.
     pub arrivals: u64,
+    /// Who was sent to last.
+    pub last: String,
     /// Recipients of whom some part was taken without an answer.
     pub silent: BTreeSet<String>,
     /// Workers that crashed, were frozen, or were not through when they had to be: what they were told may never have been written down.
@@ -208,6 +210,7 @@ impl Network {
         };
         known.next_id = id;
         known.arrivals += 1;
+        known.last.clone_from(&recipient);
         let refused = matches!(&fate, Fate::Refused(Answer::Failed { .. }));
         if let Err(wrong) = known.operators.arrives(&recipient, part, refused, self.clock.now()) {
             known.wrong.push(format!("{now:?} {wrong}: {recipient} part {part} at {account}"));

@@ -69,6 +69,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// The store as whoever starts from now on finds it: another one, or the same after a restart. Its changes are watched too.
+    pub fn reopen(&mut self, stores: &Stores) {
+        self.stores = watched(stores, &self.network);
+    }
+}
+
 /// What a process has for its end.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -103,7 +110,7 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
         provider_type: name.into(),
         rate: None,
         capabilities,
-        receipts: ReceiptRules { wait: Duration::from_secs(75), id_form: IdForm::Learn, ..ReceiptRules::default() },
+        receipts: ReceiptRules { wait: Duration::from_secs(45), id_form: IdForm::Learn, ..ReceiptRules::default() },
         price: None,
         currency: String::new(),
         hours: None,

@@ -224,10 +224,14 @@ impl Run {
         // Most lists are short: what goes wrong goes wrong between few people too, and more seeds fit into a minute.
         let longest = if self.chance.next().is_multiple_of(4) { 300 } else { 60 };
         let records = 20 + self.chance.next() % longest;
+        // Half of them begin later: what goes wrong then has something to go wrong with.
+        let later = self.chance.next();
+        let begins = self.shared.clock.now().plus(Duration::from_millis(later >> 8 & 0x3fff));
         let batch = SmsBatch {
             tenant: format!("t{}", n % 2),
             content_signature: "Sim".into(),
             auto_trigger: true,
+            schedule_time: later.is_multiple_of(2).then_some(begins),
             ext_code: "01".into(),
             min_recipients_per_lane: [0, 10, 50, 5_000][(self.chance.next() % 4) as usize],
             ..SmsBatch::new(&format!("{}:{records}", seed * 8 + n), "Hello {{name}}", "sim")

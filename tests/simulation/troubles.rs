@@ -78,13 +78,13 @@ impl Run {
                 self.shared.lease.flush();
             }
             9 | 10 => {
-                self.until_somebody_is_sent_to(draw >> 8).await;
-                self.operate(Command::Pause, "pause", which(self.batches.len())).await;
+                let at_work = self.until_somebody_is_sent_to(draw >> 8).await;
+                self.operate(Command::Pause, "pause", at_work.unwrap_or(which(self.batches.len()))).await;
             }
             11..14 => self.operate(Command::Resume, "resume", which(self.batches.len())).await,
             14 if (draw >> 8).is_multiple_of(3) => {
-                self.until_somebody_is_sent_to(draw >> 16).await;
-                self.operate(Command::Cancel, "cancel", which(self.batches.len())).await;
+                let at_work = self.until_somebody_is_sent_to(draw >> 16).await;
+                self.operate(Command::Cancel, "cancel", at_work.unwrap_or(which(self.batches.len()))).await;
             }
             15 => {
                 let (_, batch) = &self.batches[which(self.batches.len())];
@@ -150,15 +150,20 @@ impl Run {
         }
     }
 
-    /// Half of the time a command waits for a bad moment: when messages are on their way.
-    async fn until_somebody_is_sent_to(&self, draw: u64) {
+    /// Half of the time a command waits for a bad moment: when messages are on their way. Gives back to whose people.
+    async fn until_somebody_is_sent_to(&self, draw: u64) -> Option<usize> {
         let before = self.shared.network.known().arrivals;
         for _ in 0..if draw.is_multiple_of(2) { 60 } else { 0 } {
-            if self.shared.network.known().arrivals != before {
-                return;
+            let (arrivals, last) = {
+                let known = self.shared.network.known();
+                (known.arrivals, known.last.clone())
+            };
+            if arrivals != before {
+                return self.batches.iter().position(|(id, _)| last.starts_with(&id.to_string()));
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
+        None
     }
 
     /// Somebody changes the lists under the batches; half of the time just when one of them is paused, and then it goes on.

@@ -26,6 +26,8 @@ pub(super) struct Topic<T> {
 struct State<T> {
     partitions: Vec<Partition<T>>,
     members: BTreeMap<MemberId, Member>,
+    /// Grows with every change that may be news for a member.
+    changes: u64,
 }
 
 struct Partition<T> {
@@ -50,6 +52,9 @@ struct Member {
     next: BTreeMap<u8, u64>,
     /// The partition served last: the others come first.
     last: u8,
+    /// When it last looked in vain: after which change, and until when nothing but a change brings news. Looking goes over all
+    /// partitions, and a member asks far more often than there is news.
+    vain: Option<(u64, Option<Instant>)>,
 }
 
 enum News {
@@ -61,7 +66,7 @@ impl<T: Clone> Topic<T> {
     pub(super) fn new(partitions: u16) -> Topic<T> {
         let partition = |_| Partition { tokens: VecDeque::new(), committed: 0, owner: Owner::Nobody };
         let partitions = (0..partitions).map(partition).collect();
-        Topic { state: Mutex::new(State { partitions, members: BTreeMap::new() }), changed: Notify::new() }
+        Topic { state: Mutex::new(State { partitions, members: BTreeMap::new(), changes: 0 }), changed: Notify::new() }
     }
 
     pub(super) fn append(&self, tasks: Vec<(u8, T)>, trace: Option<TraceParent>) {
@@ -73,7 +78,7 @@ impl<T: Clone> Topic<T> {
                 }
             }
         }
-        self.changed.notify_waiters();
+        self.tell();
     }
 
     pub(super) fn remove(&self, member: MemberId) {
@@ -89,7 +94,7 @@ impl<T: Clone> Topic<T> {
             }
             state.rebalance(Instant::now());
         }
-        self.changed.notify_waiters();
+        self.tell();
     }
 
     pub(super) fn take_away(&self, which: impl Fn(u8) -> bool) {
@@ -104,7 +109,7 @@ impl<T: Clone> Topic<T> {
             let now = Instant::now();
             taken.into_iter().for_each(|(member, partitions)| state.revoke(member, partitions, now));
         }
-        self.changed.notify_waiters();
+        self.tell();
     }
 
     pub(super) fn lose_all(&self) {
@@ -127,6 +132,12 @@ impl<T: Clone> Topic<T> {
 
     pub(super) fn committed(&self) -> Vec<u64> {
         self.lock().partitions.iter().map(|partition| partition.committed).collect()
+    }
+
+    /// Tells everybody who waits that something changed.
+    fn tell(&self) {
+        self.lock().changes += 1;
+        self.changed.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -193,6 +204,22 @@ impl<T: Clone> State<T> {
         self.partitions.iter().filter_map(until).min()
     }
 
+    /// What is there for a member, until when nothing comes by itself, and whether partitions became free.
+    fn look(&mut self, id: MemberId, now: Instant) -> Result<Looked<T>, QueueError> {
+        let vain = self.members.get(&id).ok_or(QueueError::Closed)?.vain;
+        if let Some((changes, until)) = vain
+            && changes == self.changes
+            && until.is_none_or(|until| now < until)
+        {
+            return Ok((None, until, false));
+        }
+        let freed = self.free_late(now);
+        let (event, deadline) = (self.next_event(id)?, self.next_deadline());
+        let vain = event.is_none().then_some((self.changes, deadline));
+        self.members.entry(id).and_modify(|member| member.vain = vain);
+        Ok((event, deadline, freed))
+    }
+
     fn next_event(&mut self, id: MemberId) -> Result<Option<QueueEvent<T>>, QueueError> {
         let member = self.members.get_mut(&id).ok_or(QueueError::Closed)?;
         match member.news.pop_front() {
@@ -225,6 +252,9 @@ impl<T: Clone> State<T> {
     }
 }
 
+/// See [`State::look`].
+type Looked<T> = (Option<QueueEvent<T>>, Option<Instant>, bool);
+
 /// A partition, where its member stands, and the token there with its trace.
 type Found<'a, T> = (u8, &'a mut u64, (T, Option<TraceParent>));
 
@@ -248,7 +278,7 @@ impl<T: Clone> MemberQueue<T> {
             state.members.insert(member, Member::default());
             state.rebalance(Instant::now());
         }
-        topic.changed.notify_waiters();
+        topic.tell();
         MemberQueue { topic, member }
     }
 
@@ -272,13 +302,9 @@ impl<T: Clone + Send + Sync + 'static> TaskQueue<T> for MemberQueue<T> {
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
-            let (event, deadline, freed) = {
-                let mut state = self.topic.lock();
-                let freed = state.free_late(Instant::now());
-                (state.next_event(self.member)?, state.next_deadline(), freed)
-            };
+            let (event, deadline, freed) = self.topic.lock().look(self.member, Instant::now())?;
             if freed {
-                self.topic.changed.notify_waiters();
+                self.topic.tell();
             }
             if let Some(event) = event {
                 return Ok(event);
@@ -319,7 +345,7 @@ impl<T: Clone + Send + Sync + 'static> TaskQueue<T> for MemberQueue<T> {
             }
             state.rebalance(Instant::now());
         }
-        self.topic.changed.notify_waiters();
+        self.topic.tell();
     }
 
     async fn leave(&self) {
