@@ -169,9 +169,7 @@ fn written(key: &ApiKey) -> Result<String, Fault> {
 }
 
 fn read(id: &str, body: &str) -> Result<ApiKey, Fault> {
-    let key: ApiKey = document::read(&format!("the stored key {id:.20}"), body)?;
-    let is_own = key.id == id;
-    is_own.then_some(key).ok_or_else(|| Fault::new(Code::StoreCorrupt, format!("the stored key {id:.20} has another's id")))
+    Ok(document::read_named(&format!("the stored key {id:.20}"), id, body, |key: &ApiKey| &key.id)?)
 }
 
 #[cfg(test)]

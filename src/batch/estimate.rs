@@ -155,13 +155,8 @@ pub(super) async fn add(
         recipients += here.len() as u64;
         partly += here.iter().filter(|entry| entry.parts != 0).count() as u64;
         let name = PackKey { lane: key, range: pack.range, attempt: pack.attempt, n: pack.n };
-        let pack_read = match stores.packs.get(name).await {
-            Ok(read) => read,
-            // Its recipients will fail with this, wherever they are sent.
-            Err(StoreError::Corrupt(_)) => None,
-            Err(error) => return Err(error),
-        };
-        let Some(read) = pack_read else { continue };
+        // Recipients of a damaged one will fail with that, wherever they are sent.
+        let Some(read) = StoreError::unless_damaged(stores.packs.get(name).await)? else { continue };
         for entry in &here {
             let Some(message) = read.messages.get((entry.seq - pack.first_seq) as usize) else { continue };
             groups.iter_mut().flat_map(|bills| bills.iter_mut()).for_each(|bill| bill.add(batch, message, entry.parts));

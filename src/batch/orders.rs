@@ -160,9 +160,8 @@ impl Job for OrderCompletion {
         let (stores, now) = (&self.service.stores, self.service.world.clock.now());
         let mut changed = false;
         for batch in stores.batch_index.active().await? {
-            let read = self.unreadable.pass_over(self.name(), batch, stores.batches.load(batch).await)?;
-            let Some(row) = read.flatten() else { continue };
-            if row.row.orders.pending.as_ref().is_some_and(|order| now.since(order.at) >= LEFT_ALONE) {
+            let Some(row) = self.unreadable.row(self.name(), stores, batch).await? else { continue };
+            if row.orders.pending.as_ref().is_some_and(|order| now.since(order.at) >= LEFT_ALONE) {
                 tracing::warn!(%batch, "an order was left unfinished; it is finished now");
                 let carried = self.service.carry_out(batch).await;
                 changed |= self.unreadable.pass_over(self.name(), batch, carried)?.is_some();

@@ -116,6 +116,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::model::fleet::tests::sheet;
     use crate::model::fleet::{Lag, LiveAccount, Sheet};
     use crate::model::id::{BatchId, LaneKey, WorkerId};
     use crate::model::time::Timestamp;
@@ -127,22 +128,7 @@ mod tests {
     }
 
     fn member(worker: u64, role: FleetRole) -> MemberView {
-        let sheet = Sheet {
-            worker: WorkerId(worker),
-            role,
-            host: "one".into(),
-            pid: 40 + worker as u32,
-            version: "1".into(),
-            started: at(worker),
-            at: at(100),
-            leads_since: None,
-            lag: None,
-            partitions: vec![],
-            lanes: vec![],
-            accounts: vec![],
-            wanted: vec![],
-            commit_ms: None,
-        };
+        let sheet = Sheet { pid: 40 + worker as u32, started: at(worker), ..sheet(worker, role, at(100)) };
         MemberView { alive: true, heard_seconds_ago: 1.0, sheet }
     }
 

@@ -157,10 +157,9 @@ impl Job for DeliveryStatusTracker {
         let mut active: Vec<BatchId> = self.stores.batch_index.active().await?;
         active.sort_unstable();
         for batch in &active {
-            let read = self.unreadable.pass_over(self.name(), *batch, self.stores.batches.load(*batch).await)?;
-            let Some(row) = read.flatten() else { continue };
-            if row.row.current_step == CurrentStep::Delivery {
-                let tracked = self.track(&row.row, first_round, &mut backlog).await;
+            let Some(row) = self.unreadable.row(self.name(), &self.stores, *batch).await? else { continue };
+            if row.current_step == CurrentStep::Delivery {
+                let tracked = self.track(&row, first_round, &mut backlog).await;
                 changed |= self.unreadable.pass_over(self.name(), *batch, tracked)?.unwrap_or(false);
             }
         }

@@ -3,8 +3,8 @@
 //! A coordinator takes the lease ([`leader`]) and, while it trusts it, runs the leader's jobs in rounds ([`scheduler`]):
 //! planning sources ([`planning`]), following preparation ([`prepare_tracker`]) and delivery ([`delivery_tracker`]), steering
 //! the store's write budget ([`throughput`]), pausing while the disk is full ([`store_guard`]), lending bind slots ([`slots`])
-//! and letting go of old data ([`sweeper`]) and old uploads ([`uploads`]). Who is in the fleet is in [`members`]. Jobs of other stages are handed in by the
-//! composer.
+//! and letting go of old data ([`sweeper`]) and old uploads ([`uploads`]). Who is in the fleet is in [`members`]. Jobs of other
+//! stages are handed in by the composer.
 //!
 //! Architecture invariant: the lease only keeps two leaders from wasting work. Every change a job makes is a compare-and-set
 //! or harmless when done twice, so two leaders at once do no harm. A job is dropped where it stands when its term ends, which

@@ -86,9 +86,7 @@ impl Job for Planning {
     async fn run_once(&self) -> Result<bool, StoreError> {
         self.plans().retain(|_, plan| !plan.is_finished());
         for batch in self.stores.batch_index.active().await? {
-            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
-            let Some(row) = read.flatten() else { continue };
-            let row = row.row;
+            let Some(row) = self.unreadable.row(self.name(), &self.stores, batch).await? else { continue };
             if row.current_step != CurrentStep::Preparation || row.preparation.state != StepState::Ready {
                 continue;
             }

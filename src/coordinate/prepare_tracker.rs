@@ -226,9 +226,7 @@ impl Job for PrepareStatusTracker {
         let mut wanted: BTreeMap<BatchId, (BatchRow, Vec<RangeKey>)> = BTreeMap::new();
         let (mut changed, mut unread) = (false, 0);
         for batch in self.stores.batch_index.active().await? {
-            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
-            let Some(row) = read.flatten() else { continue };
-            let row = row.row;
+            let Some(row) = self.unreadable.row(self.name(), &self.stores, batch).await? else { continue };
             if row.current_step == CurrentStep::Preparation && row.preparation.state == StepState::Running {
                 let tracked = self.track(&row, &mut unread).await;
                 let Some((ranges, closed)) = self.unreadable.pass_over(self.name(), batch, tracked)? else { continue };

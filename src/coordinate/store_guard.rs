@@ -31,9 +31,8 @@ impl StoreGuard {
         let now = self.world.clock.now();
         let mut changed = false;
         for batch in self.stores.batch_index.active().await? {
-            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
-            let Some(row) = read.flatten() else { continue };
-            let Some(event) = event_of(&row.row, full.is_some()) else { continue };
+            let Some(row) = self.unreadable.row(self.name(), &self.stores, batch).await? else { continue };
+            let Some(event) = event_of(&row, full.is_some()) else { continue };
             let reason = full.clone().map(|text| (Code::StoreFull, text));
             let done = change(&*self.stores.batches, batch, &*self.world.chance, |current| {
                 // Another state than the one decided on is decided on in the next round.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::ports::uploads::Uploads;
 use crate::ports::{StoreError, Stores, World};
@@ -22,8 +21,7 @@ pub async fn uploads_in_use(stores: &Stores) -> Result<BTreeSet<String>, StoreEr
     for batch in stores.batch_index.active().await? {
         let Some(row) = stores.batches.load(batch).await? else { continue };
         let row = row.row;
-        let is_read = row.current_step == CurrentStep::Preparation
-            && !matches!(row.preparation.state, StepState::Canceled | StepState::CompletedFailed | StepState::CompletedSucceeded);
+        let is_read = row.current_step == CurrentStep::Preparation && !row.preparation.state.is_final();
         if is_read && let Some(upload) = row.batch.table_name.strip_prefix("upload:") {
             in_use.insert(upload.to_owned());
         }

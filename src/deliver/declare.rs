@@ -54,11 +54,12 @@ pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Re
     }
     let Ok(leg) = lane.held.row.next_leg(declared_at).cloned() else { return Ok(Declared::Nothing) };
     let (from, to) = (leg.declared, leg.len.min(leg.declared.saturating_add(turn.size)));
-    let loaded = match lane.loader.entries(leg.id, from, to).await {
-        Ok(entries) => prepare(lane, &reading.row.batch, &route.account, &entries, leg.foreign).await.map(|it| (entries, it)),
-        Err(error) => Err(error),
+    let loading = async {
+        let entries = lane.loader.entries(leg.id, from, to).await?;
+        let prepared = prepare(lane, &reading.row.batch, &route.account, &entries, leg.foreign).await?;
+        Ok((entries, prepared))
     };
-    let (entries, mut prepared) = match loaded {
+    let (entries, mut prepared) = match loading.await {
         Ok(loaded) => loaded,
         // Nothing was declared. Others declare meanwhile, and this lane in a moment: nothing is wrong with it.
         Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {

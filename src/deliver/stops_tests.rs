@@ -78,7 +78,7 @@ async fn who_waits_is_not_put_off_again_and_again_by_those_who_come_later() {
     let mut told = BTreeSet::new();
     bed.answers(move |submit| {
         let full = submit.seq % WINDOW == 5 && told.insert(submit.seq);
-        (Duration::from_millis(20), if full { not_now(NotNow::QueueFull) } else { taken(submit) })
+        (Duration::from_millis(400), if full { not_now(NotNow::QueueFull) } else { taken(submit) })
     });
     let worker = bed.worker(1).await;
     let ledger = bed.until_done().await;

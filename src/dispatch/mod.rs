@@ -83,12 +83,11 @@ impl Job for DispatchBatch {
     async fn run_once(&self) -> Result<bool, StoreError> {
         let mut due = Vec::new();
         for batch in self.stores.batch_index.active().await? {
-            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
-            let Some(row) = read.flatten() else { continue };
-            let ready = row.row.current_step == CurrentStep::Delivery && row.row.delivery.state == StepState::Ready;
+            let Some(row) = self.unreadable.row(self.name(), &self.stores, batch).await? else { continue };
+            let ready = row.current_step == CurrentStep::Delivery && row.delivery.state == StepState::Ready;
             // What an order changes is not whole while it is pending.
-            if ready && row.row.orders.pending.is_none() {
-                due.push(row.row);
+            if ready && row.orders.pending.is_none() {
+                due.push(row);
             }
         }
         due.sort_by_key(|row| (std::cmp::Reverse(row.batch.priority), row.created));

@@ -200,25 +200,26 @@ impl Seen {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn sheet(at: i64, accounts: Vec<LiveAccount>) -> Sheet {
+    /// A sheet that says nothing but who wrote it, and when.
+    pub(crate) fn sheet(worker: u64, role: FleetRole, at: Timestamp) -> Sheet {
         Sheet {
-            worker: WorkerId(1),
-            role: FleetRole::Deliver,
-            host: "a".into(),
+            worker: WorkerId(worker),
+            role,
+            host: "one".into(),
             pid: 1,
             version: "1".into(),
             started: Timestamp(0),
-            at: Timestamp(at),
+            at,
             leads_since: None,
             lag: None,
             partitions: vec![],
             lanes: vec![],
-            accounts,
+            accounts: vec![],
             wanted: vec![],
-            commit_ms: Some(at as f64),
+            commit_ms: None,
         }
     }
 
@@ -227,10 +228,11 @@ mod tests {
         let account = |up, sessions, rate| LiveAccount { account: "main".into(), up, sessions, rate, ..LiveAccount::default() };
         let now = Timestamp(0).plus(Duration::from_secs(100));
         let fresh = now.minus(Duration::from_secs(3)).0;
+        let said = |at, accounts| Sheet { accounts, ..sheet(1, FleetRole::Deliver, Timestamp(at)) };
         let sheets = [
-            sheet(fresh, vec![account(true, 2, 100.0)]),
-            sheet(fresh, vec![account(false, 1, 90.0)]),
-            sheet(0, vec![account(true, 7, 500.0)]),
+            said(fresh, vec![account(true, 2, 100.0)]),
+            said(fresh, vec![account(false, 1, 90.0)]),
+            said(0, vec![account(true, 7, 500.0)]),
         ];
         let all = Seen::of(&sheets, now).accounts;
         assert_eq!((all.len(), all[0].up, all[0].sessions, all[0].rate), (1, true, 3, 100.0));
@@ -238,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_commit_takes_what_the_middle_one_of_those_who_send_says() {
-        let said = |role, commit_ms| Sheet { role, commit_ms, ..sheet(0, vec![]) };
+        let said = |role, commit_ms| Sheet { commit_ms, ..sheet(1, role, Timestamp(0)) };
         let of = |sheets: &[Sheet]| Seen::of(sheets, Timestamp(0)).store_latency_ms;
         assert_eq!(of(&[said(FleetRole::Deliver, None), said(FleetRole::Gateway, Some(7.0))]), None);
         let three = [Some(900.0), Some(9.0), Some(11.0)].map(|took| said(FleetRole::Deliver, took));

@@ -72,6 +72,14 @@ impl StoreError {
         }
     }
 
+    /// What a read found, for readers that go on without a row that is damaged: such a one is none.
+    ///
+    /// # Errors
+    /// All others: a store that does not answer has not said that there is nothing.
+    pub fn unless_damaged<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+        if let Err(StoreError::Corrupt(_)) = read { Ok(None) } else { read }
+    }
+
     /// The system-wide code.
     pub fn code(&self) -> Code {
         match self {

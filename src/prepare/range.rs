@@ -71,7 +71,7 @@ pub async fn prepare_range(
             Some(Carried::MayPass(fault)) => {
                 tracing::warn!(code = %fault.code, batch = %key.batch, range, context = %fault.context, "a range is read again");
                 release(tools, key, attempt.number).await;
-                let wait = waits.next_delay().unwrap_or_default();
+                let wait = waits.delay_for_ever();
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(End::Stopped),

@@ -156,7 +156,7 @@ impl Worker {
 
     fn queue_failed(&mut self, error: &QueueError) {
         tracing::warn!(%error, "the preparation queue is waited for");
-        self.queue_again_at = Some(Instant::now() + self.queue_waits.next_delay().unwrap_or_default());
+        self.queue_again_at = Some(Instant::now() + self.queue_waits.delay_for_ever());
     }
 
     async fn apply(&mut self, event: QueueEvent<PrepareTask>) {

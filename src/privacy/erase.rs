@@ -250,21 +250,18 @@ impl Eraser {
             behind = Some(last.name.clone());
             for document in page {
                 let Some(recipient) = recipient_of(&document.name) else { continue };
+                let batch = recipient.lane.batch;
                 match document::read::<Noted>("a note of an erasure", &document.body) {
-                    Ok(noted) if noted.done => {}
-                    Ok(noted) => {
-                        recipients.push(recipient);
-                        codes.extend(noted.codes.into_iter().map(|code| (recipient.lane.batch, code)));
-                    }
+                    Ok(noted) if noted.done => continue,
+                    Ok(noted) => codes.extend(noted.codes.into_iter().map(|code| (batch, code))),
                     Err(_) => {
-                        recipients.push(recipient);
-                        let batch = recipient.lane.batch;
                         let why = format!(
                             "a note of an erasure is damaged: clicks of batch {batch} may be kept until retention.clicks_days"
                         );
                         report.left.push(Left { what: "clicks".into(), why });
                     }
                 }
+                recipients.push(recipient);
             }
         }
     }

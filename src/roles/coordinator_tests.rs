@@ -16,6 +16,7 @@ use crate::adapters::system::SeededChance;
 use crate::coordinate::{members, slots};
 use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
 use crate::model::code::{Code, Fault};
+use crate::model::fleet::tests::sheet;
 use crate::model::fleet::{FleetRole, Sheet};
 use crate::model::id::{BatchId, LaneKey, WorkerId};
 use crate::model::ledger::Ledger;
@@ -107,22 +108,8 @@ async fn a_recount_that_takes_an_hour_keeps_nobody_waiting() {
     tokio::time::sleep(SECOND).await;
     // Now the recount is under way.
     add(&edges, BatchId(2), StepState::Ready).await;
-    let sheet = Sheet {
-        worker: WorkerId(5),
-        role: FleetRole::Deliver,
-        host: String::new(),
-        pid: 1,
-        version: String::new(),
-        started: START,
-        at: edges.world.clock.now(),
-        leads_since: None,
-        lag: None,
-        partitions: vec![],
-        lanes: vec![],
-        accounts: vec![],
-        wanted: vec!["main".into()],
-        commit_ms: None,
-    };
+    let at = edges.world.clock.now();
+    let sheet = Sheet { wanted: vec!["main".into()], ..sheet(5, FleetRole::Deliver, at) };
     members::write(&edges.stores, &sheet).await.expect("stored");
     tokio::time::sleep(2 * SECOND).await;
     let row = edges.stores.batches.load(BatchId(2)).await.expect("read").expect("there").row;

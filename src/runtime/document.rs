@@ -16,6 +16,16 @@ pub fn read<T: DeserializeOwned>(what: &str, body: &str) -> Result<T, StoreError
     })
 }
 
+/// Reads a row that says its own name, under which it is stored. One that says another's is damaged: what is done to it, and in
+/// its name, would be done to that one.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_named<T: DeserializeOwned>(what: &str, name: &str, body: &str, own: impl Fn(&T) -> &str) -> Result<T, StoreError> {
+    let row: T = read(what, body)?;
+    if own(&row) == name { Ok(row) } else { Err(StoreError::Corrupt(format!("{what}: it has another's id"))) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

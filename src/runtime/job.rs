@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::calm::Calm;
 use super::metrics;
+use crate::model::batch::BatchRow;
 use crate::model::id::BatchId;
-use crate::ports::StoreError;
 use crate::ports::clock::Clock;
+use crate::ports::{StoreError, Stores};
 
 /// One job of the leader.
 #[async_trait::async_trait]
@@ -58,6 +59,15 @@ impl Every {
 pub struct Unreadable(Mutex<BTreeMap<BatchId, Calm>>);
 
 impl Unreadable {
+    /// A batch's row; `None` for one that is gone, or that is passed over.
+    ///
+    /// # Errors
+    /// As for [`Unreadable::pass_over`].
+    pub async fn row(&self, job: &'static str, stores: &Stores, batch: BatchId) -> Result<Option<BatchRow>, StoreError> {
+        let read = self.pass_over(job, batch, stores.batches.load(batch).await)?;
+        Ok(read.flatten().map(|read| read.row))
+    }
+
     /// What a job did for one batch; `None` when a row of the batch cannot be read, which is said and counts as a failure of
     /// the job.
     ///

@@ -43,6 +43,11 @@ impl Schedule {
         self.next_backoff()
     }
 
+    /// The next delay of whoever never gives up: one that was to end goes on with the longest.
+    pub fn delay_for_ever(&mut self) -> Duration {
+        self.next_backoff().unwrap_or(self.most)
+    }
+
     /// Begins with the first delay again.
     pub fn begin_again(&mut self) {
         self.reset();

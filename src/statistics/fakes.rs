@@ -44,6 +44,14 @@ pub(crate) struct Rows {
     pub read: (Vec<PackKey>, Vec<PackKey>),
 }
 
+impl Rows {
+    /// A pack; an error for one that is damaged.
+    fn pack(&self, key: PackKey) -> Result<Option<&SmsDeliveryPack>, StoreError> {
+        let damaged = || StoreError::Corrupt("on purpose".into());
+        self.packs.get(&key).map(|pack| pack.as_ref().ok_or_else(damaged)).transpose()
+    }
+}
+
 /// The store.
 #[derive(Clone, Default)]
 pub(crate) struct Fake(Arc<Mutex<Rows>>);
@@ -111,20 +119,12 @@ impl Packs for Fake {
     async fn head(&self, key: PackKey) -> Result<Option<PackHead>, StoreError> {
         let mut rows = self.rows();
         rows.read.1.push(key);
-        match rows.packs.get(&key) {
-            Some(Some(pack)) => Ok(Some(pack.head())),
-            Some(None) => Err(StoreError::Corrupt("on purpose".into())),
-            None => Ok(None),
-        }
+        Ok(rows.pack(key)?.map(SmsDeliveryPack::head))
     }
     async fn get(&self, key: PackKey) -> Result<Option<Arc<SmsDeliveryPack>>, StoreError> {
         let mut rows = self.rows();
         rows.read.0.push(key);
-        match rows.packs.get(&key) {
-            Some(Some(pack)) => Ok(Some(Arc::new(pack.clone()))),
-            Some(None) => Err(StoreError::Corrupt("on purpose".into())),
-            None => Ok(None),
-        }
+        Ok(rows.pack(key)?.map(|pack| Arc::new(pack.clone())))
     }
 }
 

@@ -191,20 +191,12 @@ impl OpenPack {
         if let Some(number) = filter.number {
             // Whoever looks for one person reads the small columns of the others' packs alone. Not by bisection: once a number
             // was erased, a pack is not in order any more.
-            let head = match stores.packs.head(pack_key(lane, pack)).await {
-                Ok(head) => head.unwrap_or_default(),
-                Err(StoreError::Corrupt(_)) => Default::default(),
-                Err(error) => return Err(error),
-            };
+            let head = StoreError::unless_damaged(stores.packs.head(pack_key(lane, pack)).await)?.unwrap_or_default();
             if !head.numbers.contains(&number.0) {
                 return Ok(OpenPack { content: None, first_seq, reports: HashMap::new(), places: 0..0 });
             }
         }
-        let content = match stores.packs.get(pack_key(lane, pack)).await {
-            Ok(content) => content,
-            Err(StoreError::Corrupt(_)) => None,
-            Err(error) => return Err(error),
-        };
+        let content = StoreError::unless_damaged(stores.packs.get(pack_key(lane, pack)).await)?;
         let reports = reports_of(stores, lane, first_seq, end).await?;
         Ok(OpenPack { content, first_seq, reports, places: first_seq..end })
     }

@@ -165,11 +165,7 @@ async fn read_deliveries(
 
 /// Whether a pack's people can be read. A store that does not answer is an error, not a verdict.
 pub(super) async fn is_readable(stores: &Stores, lane: LaneKey, pack: &ManifestPack) -> Result<bool, StoreError> {
-    match stores.packs.head(pack_key(lane, pack)).await {
-        Ok(head) => Ok(head.is_some()),
-        Err(StoreError::Corrupt(_)) => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(StoreError::unless_damaged(stores.packs.head(pack_key(lane, pack)).await)?.is_some())
 }
 
 /// The name of a manifest's pack.
@@ -190,11 +186,7 @@ async fn count_segments(stores: &Stores, lane: &Lane, settlement: &mut Settlemen
         if mine.is_empty() {
             continue;
         }
-        let head = match stores.packs.head(pack_key(lane.key, pack)).await {
-            Ok(head) => head.unwrap_or_default(),
-            Err(StoreError::Corrupt(_)) => Default::default(),
-            Err(error) => return Err(error),
-        };
+        let head = StoreError::unless_damaged(stores.packs.head(pack_key(lane.key, pack)).await)?.unwrap_or_default();
         for (seq, account) in mine {
             let taken = head.segments.get((seq - pack.first_seq) as usize).copied().unwrap_or(1);
             segments[usize::from(*account)] += u64::from(taken);

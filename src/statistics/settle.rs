@@ -136,10 +136,9 @@ impl Job for MsgCallbackStatistic {
         let (mut ended, mut changed) = (Vec::new(), false);
         let active = self.stores.batch_index.active().await?;
         for batch in &active {
-            let read = self.unreadable.pass_over(self.name(), *batch, self.stores.batches.load(*batch).await)?;
-            let Some(row) = read.flatten() else { continue };
-            if row.row.current_step == CurrentStep::Delivery && row.row.delivery.state.is_final() {
-                ended.push(row.row);
+            let Some(row) = self.unreadable.row(self.name(), &self.stores, *batch).await? else { continue };
+            if row.current_step == CurrentStep::Delivery && row.delivery.state.is_final() {
+                ended.push(row);
             }
         }
         let now = self.world.clock.now();

@@ -1,4 +1,4 @@
-//! Settling batches, and saying how many steps run.
+//! Settling batches, of which one cannot be read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,14 +21,15 @@ use crate::runtime::job::Job;
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
 
-/// A store with batches whose delivery has this state, and of whom nobody was to be sent anything.
-async fn with(batches: impl IntoIterator<Item = (u128, StepState)>) -> (MemoryStore, World) {
+/// A store with batches that have ended, and of whom nobody was to be sent anything.
+async fn ended(batches: [BatchId; 2]) -> (MemoryStore, World) {
     let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
-    for (id, state) in batches {
-        let asked = SmsBatch { batch_id: BatchId(id), ..SmsBatch::new("list", "Hello", "main") };
+    for batch in batches {
+        let asked = SmsBatch { batch_id: batch, ..SmsBatch::new("list", "Hello", "main") };
         let mut row = BatchRow::created(asked, String::new(), START);
-        (row.current_step, row.delivery.state, row.sealed) = (CurrentStep::Delivery, state, Some(SealedPlan::default()));
-        store.stores().batches.insert(BatchId(id), &row, 1).await.expect("inserted");
+        (row.current_step, row.delivery.state) = (CurrentStep::Delivery, StepState::CompletedSucceeded);
+        row.sealed = Some(SealedPlan::default());
+        store.stores().batches.insert(batch, &row, 1).await.expect("inserted");
     }
     (store, World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) })
 }
@@ -37,7 +38,7 @@ async fn with(batches: impl IntoIterator<Item = (u128, StepState)>) -> (MemorySt
 async fn a_batch_that_cannot_be_read_keeps_no_other_from_being_settled() {
     // The job comes to it first.
     let (broken, whole) = (BatchId(6), BatchId(7));
-    let (store, world) = with([broken, whole].map(|batch| (batch.0, StepState::CompletedSucceeded))).await;
+    let (store, world) = ended([broken, whole]).await;
     assert!(store.engine().damage(Table::Batch, &key::batch(broken), |row| row.clear()));
     let syncer = StatisticsSyncer::new(Arc::new(MemoryTallies::new()));
     let settles = MsgCallbackStatistic::new(store.stores(), world, BTreeMap::new(), syncer);

@@ -41,9 +41,8 @@ impl Job for RunningSteps {
         }
         let mut steps = BTreeMap::new();
         for batch in self.stores.batch_index.active().await? {
-            let read = self.unreadable.pass_over(self.name(), batch, self.stores.batches.load(batch).await)?;
-            let Some(row) = read.flatten() else { continue };
-            *steps.entry((row.row.current_step, row.row.step().state)).or_insert(0u64) += 1;
+            let Some(row) = self.unreadable.row(self.name(), &self.stores, batch).await? else { continue };
+            *steps.entry((row.current_step, row.step().state)).or_insert(0u64) += 1;
         }
         let there = |step, state| steps.get(&(step, state)).copied().unwrap_or(0);
         let running = |step| there(step, StepState::Running);

@@ -156,11 +156,7 @@ impl Webhooks {
         let Some(pack) = manifest.pack_of(recipient.seq).map(|at| &manifest.packs[at]) else { return Ok(None) };
         let key = PackKey { lane: recipient.lane, range: pack.range, attempt: pack.attempt, n: pack.n };
         if let std::collections::btree_map::Entry::Vacant(unread) = heads.entry(key) {
-            let head = match self.stores.packs.head(key).await {
-                Ok(head) => head.unwrap_or_default(),
-                Err(StoreError::Corrupt(_)) => Default::default(),
-                Err(error) => return Err(error),
-            };
+            let head = StoreError::unless_damaged(self.stores.packs.head(key).await)?.unwrap_or_default();
             unread.insert(head.numbers);
         }
         let number = heads.get(&key).and_then(|numbers| numbers.get((recipient.seq - pack.first_seq) as usize));
@@ -261,11 +257,9 @@ fn event_of(telling: &Telling) -> (u64, String) {
     (u64::from_be_bytes(first), event.to_string())
 }
 
-/// Reads a webhook's row. One that calls itself otherwise is damaged: its streams, and what is changed of it, would be
-/// another's.
+/// Reads a webhook's row.
 pub(super) fn read(id: &str, body: &str) -> Result<Webhook, StoreError> {
-    let webhook: Webhook = document::read(&format!("webhook {id:.40}"), body)?;
-    if webhook.id == id { Ok(webhook) } else { Err(StoreError::Corrupt(format!("webhook {id:.40}: it has another's id"))) }
+    document::read_named(&format!("webhook {id:.40}"), id, body, |webhook: &Webhook| &webhook.id)
 }
 
 /// The scope of a stream: `webhook/batch/`, or `webhook/-/` for what belongs to no batch.

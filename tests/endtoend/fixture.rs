@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -239,6 +240,38 @@ impl Drop for Provider {
             self.runtime.block_on(simulator.stop());
         }
     }
+}
+
+/// An account `web` of the simulator's HTTP, as the configuration describes it: messages in batches under a key, receipts called
+/// back with the token.
+pub fn web_account(http: SocketAddr, token: &str) -> String {
+    format!(
+        r#"
+[accounts.web]
+protocol = "http"
+answer_timeout = 5.0
+[accounts.web.capabilities]
+long_message = "payload"
+[accounts.web.receipts]
+one_per_message = true
+[accounts.web.http]
+url = "http://{http}/messages"
+body = '[{{{{items}}}}]'
+item = '{{"to":"{{{{number}}}}","text":"{{{{text}}}}","key":"{{{{key}}}}"}}'
+batch = 20
+[accounts.web.http.answer]
+items = ""
+id = "/id"
+success = {{ pointer = "/status", equals = "accepted" }}
+[accounts.web.http.receipts]
+token = "{token}"
+id = "/id"
+reference = "/key"
+number = "/to"
+status = "/status"
+error = "/error"
+"#
+    )
 }
 
 /// The number of a row, in E.164 without its sign.

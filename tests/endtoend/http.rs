@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use super::fixture::{Place, Provider, count, list};
+use super::fixture::{Place, Provider, count, list, web_account};
 
 #[test]
 fn an_http_provider_is_described_by_configuration() {
@@ -14,38 +14,8 @@ fn an_http_provider_is_described_by_configuration() {
     provider.get().set_callback(&format!("http://{listen}/v1/receipts/web"), "push-me").expect("a callback");
     let place = Place::new(provider.port(), 1_000);
     place.write("list.csv", list(ROWS));
-    place.write(
-        "smsfleet.toml",
-        format!(
-            r#"default_region = "CN"
-[serve]
-listen = "{listen}"
-[accounts.web]
-protocol = "http"
-answer_timeout = 5.0
-[accounts.web.capabilities]
-long_message = "payload"
-[accounts.web.receipts]
-one_per_message = true
-[accounts.web.http]
-url = "http://{http}/messages"
-body = '[{{{{items}}}}]'
-item = '{{"to":"{{{{number}}}}","text":"{{{{text}}}}","key":"{{{{key}}}}"}}'
-batch = 20
-[accounts.web.http.answer]
-items = ""
-id = "/id"
-success = {{ pointer = "/status", equals = "accepted" }}
-[accounts.web.http.receipts]
-token = "push-me"
-id = "/id"
-reference = "/key"
-number = "/to"
-status = "/status"
-error = "/error"
-"#
-        ),
-    );
+    let account = web_account(http, "push-me");
+    place.write("smsfleet.toml", format!("default_region = \"CN\"\n[serve]\nlisten = \"{listen}\"\n{account}"));
     place.run(&["check-config"]).ended(0);
     let send = ["send", "--recipients", "list.csv", "--template", "Grüße, {{name}} 🎉", "--account", "web", "--json"];
     let report = place.run(&send).ended(0).json();

@@ -7,7 +7,7 @@ use smsfleet::model::state::StepState;
 use smsfleet::roles::surface::Holding;
 use smsfleet::simulator::{Delay, Simulator, SimulatorConfig};
 
-use super::fixture::number;
+use super::fixture::{number, web_account};
 use super::inside::{config, free_address, sealed, wait};
 
 /// Recipients of each of the large batches, of the urgent one, and of the one whose receipts are called back.
@@ -25,6 +25,7 @@ async fn many_batches_at_once_lose_nothing_and_the_urgent_one_ends_first() {
     let (smpp, http) = (provider.smpp_addr().expect("it speaks SMPP").port(), provider.http_addr().expect("it speaks HTTP"));
     let listen = free_address();
     let folder = tempfile::tempdir().expect("a folder");
+    let web = web_account(http, "push");
     let text = format!(
         r#"
 [serve]
@@ -35,28 +36,7 @@ rate = 500
 port = {smpp}
 system_id = "smsfleet"
 password = "password"
-[accounts.web]
-protocol = "http"
-[accounts.web.capabilities]
-long_message = "payload"
-[accounts.web.receipts]
-one_per_message = true
-[accounts.web.http]
-url = "http://{http}/messages"
-body = '[{{{{items}}}}]'
-item = '{{"to":"{{{{number}}}}","text":"{{{{text}}}}","key":"{{{{key}}}}"}}'
-batch = 20
-[accounts.web.http.answer]
-items = ""
-id = "/id"
-success = {{ pointer = "/status", equals = "accepted" }}
-[accounts.web.http.receipts]
-token = "push"
-id = "/id"
-reference = "/key"
-number = "/to"
-status = "/status"
-"#
+{web}"#
     );
     let fleet = Holding::start(&config(folder.path(), &text)).await.expect("it starts");
     let list = |name: &str, from: u64, rows: u64| {

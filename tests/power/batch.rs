@@ -115,7 +115,7 @@ impl Machine {
         self.shared.broker.lose_all();
         self.shared.lease.flush();
         self.disk.restore();
-        self.shared.stores = open(&self.disk, &self.outside).await?;
+        self.shared.reopen(&open(&self.disk, &self.outside).await?);
         // The mark is looked at as at every start.
         match self.shared.stores.meta.check_mark().await {
             Ok(Ok(())) => {}

@@ -4,7 +4,7 @@
 use serde_json::Value;
 use smsfleet::simulator::{Delay, SimulatorConfig};
 
-use crate::endtoend::fixture::{Place, Provider, Running, Said, count, list, number};
+use crate::endtoend::fixture::{Place, Provider, Running, Said, count, list, number, web_account};
 use crate::endtoend::inside::request;
 
 use super::fleet::{Fleet, Servers, ended_in};
@@ -17,34 +17,8 @@ const TOKEN: &str = "push-me";
 fn web(fleet: &Fleet, provider: &Provider) {
     let http = provider.get().http_addr().expect("the simulator speaks HTTP");
     let text = std::fs::read_to_string(fleet.place.path("smsfleet.toml")).expect("the configuration");
-    let account = format!(
-        r#"
-[accounts.web]
-protocol = "http"
-rate = 150
-answer_timeout = 5.0
-[accounts.web.capabilities]
-long_message = "payload"
-[accounts.web.receipts]
-one_per_message = true
-[accounts.web.http]
-url = "http://{http}/messages"
-body = '[{{{{items}}}}]'
-item = '{{"to":"{{{{number}}}}","text":"{{{{text}}}}","key":"{{{{key}}}}"}}'
-batch = 20
-[accounts.web.http.answer]
-items = ""
-id = "/id"
-success = {{ pointer = "/status", equals = "accepted" }}
-[accounts.web.http.receipts]
-token = "{TOKEN}"
-id = "/id"
-reference = "/key"
-number = "/to"
-status = "/status"
-error = "/error"
-"#
-    );
+    // So slow that the batch can be paused in its middle.
+    let account = web_account(http, TOKEN).replace("[accounts.web]\n", "[accounts.web]\nrate = 150\n");
     fleet.place.write("smsfleet.toml", text + &account);
 }
 

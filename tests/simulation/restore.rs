@@ -13,7 +13,6 @@ use smsfleet::model::time::Timestamp;
 use smsfleet::ports::clock::Chance;
 use smsfleet::roles::opened::check_mark;
 
-use super::laws::watched;
 use super::process::accounts;
 use super::run::{Run, services};
 
@@ -79,7 +78,7 @@ impl Run {
         // Nothing that is still on its way to the old store reaches the new one.
         tokio::time::sleep(Duration::from_secs(10)).await;
         self.store = self.store.restore(backup.rows).map_err(|error| error.to_string())?;
-        self.shared.stores = watched(&self.store.stores(), &self.shared.network);
+        self.shared.reopen(&self.store.stores());
         self.refuses_to_start(backup.raised).await?;
         let types: Vec<(String, String)> =
             accounts().into_values().map(|account| (account.name, account.provider_type)).collect();

@@ -225,7 +225,7 @@ impl Core {
                     self.unreachable.store(true, Ordering::Relaxed);
                     self.failed(&fault);
                     self.queue.put_back(std::mem::take(&mut flight.messages).into_iter());
-                    let delay = waits.next_delay().unwrap_or(self.config.retry_max);
+                    let delay = waits.delay_for_ever();
                     tokio::select! {
                         biased;
                         _ = closing.wait_for(Option::is_some) => return,

@@ -164,7 +164,7 @@ impl Redis {
                 Ok((connection, held.generation))
             }
             Err(error) => {
-                held.next_attempt = Instant::now() + held.waits.next_delay().unwrap_or(RECONNECT.1);
+                held.next_attempt = Instant::now() + held.waits.delay_for_ever();
                 let fault = fault(&error, &self.0.config.nodes.join(", "), Door::Server);
                 self.note(Some(fault.clone()));
                 Err(fault)

@@ -64,7 +64,7 @@ pub async fn keep(core: Arc<Core>, index: usize, role: Role) {
             Err(fault) => fault,
         };
         core.failed(&fault);
-        let delay = waits.next_delay().unwrap_or(core.config.reconnect_max);
+        let delay = waits.delay_for_ever();
         tokio::select! {
             biased;
             _ = closing.wait_for(Option::is_some) => return,

@@ -89,7 +89,7 @@ where
             told = true;
         }
         wait.health.fails("start", format!("it waits for {server}: {}", fault.context));
-        let delay = schedule.next_delay().unwrap_or(AGAIN_MOST);
+        let delay = schedule.delay_for_ever();
         tokio::select! {
             biased;
             () = wait.stop.cancelled() => return Err(fault),

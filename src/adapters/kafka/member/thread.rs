@@ -70,7 +70,7 @@ pub(super) fn run<T: DeserializeOwned + Send + 'static>(shared: &Arc<Shared<T>>,
         if began.elapsed() > Duration::from_secs(60) {
             waits.begin_again();
         }
-        let until = Instant::now() + waits.next_delay().unwrap_or_default();
+        let until = Instant::now() + waits.delay_for_ever();
         pulse.waits(|| {
             while Instant::now() < until && !shared.is_leaving() {
                 std::thread::sleep(POLL);

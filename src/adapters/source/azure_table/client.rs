@@ -163,7 +163,7 @@ impl Table {
             };
             let chance = &client.world.chance;
             let schedule = schedule.get_or_insert_with(|| Schedule::new(WAITS.0, WAITS.1, chance.next()));
-            let delay = schedule.next_delay().unwrap_or(WAITS.1);
+            let delay = schedule.delay_for_ever();
             if Instant::now() + delay > until {
                 return Err(fault);
             }
