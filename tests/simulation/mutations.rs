@@ -21,7 +21,7 @@ const FIRST: [(Bug, u64); 18] = [
     (Bug::NoFenceOnPause, 12),
     (Bug::NoFenceOnProvider, 85),
     (Bug::LostWakeUp, 6),
-    (Bug::ForgetGivenBack, 860),
+    (Bug::ForgetGivenBack, 628),
     (Bug::LeaveDeclared, 258),
     (Bug::FinishOpen, 8),
     (Bug::TrustOldAnswers, 102),
