@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
 use super::lane::{LaneEnd, LaneView, serve};
-use crate::model::id::{BatchId, LaneKey};
+use crate::model::id::{BatchId, LaneKey, TaskCode};
 use crate::model::seat::{Candidate, seats};
 use crate::model::task::{SmsBatchPartitionTask, TaskStatus};
 use crate::model::time::Timestamp;
@@ -40,6 +40,8 @@ struct Slot {
 }
 
 struct Running {
+    /// What it is served under.
+    dispatch: TaskCode,
     task: JoinHandle<()>,
     stop: CancellationToken,
     /// Since when, on the boot clock.
@@ -173,7 +175,7 @@ impl Worker {
 
     fn start(&mut self, key: LaneKey) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
-        let Some(task) = slot.tokens.values().map(|token| token.task_code).max() else { return };
+        let Some(dispatch) = slot.tokens.values().map(|token| token.task_code).max() else { return };
         let (ctx, view, stop, ended) = (self.ctx.clone(), slot.view.clone(), CancellationToken::new(), self.ended.clone());
         let (trace, since) = (slot.trace, self.ctx.world.clock.boot());
         let lane_stop = stop.clone();
@@ -181,10 +183,10 @@ impl Worker {
             holds.lanes.insert(key);
         });
         let task = self.ctx.tasks.spawn("lane", async move {
-            let end = pulse::watch("lane", Turns::WhenWoken, serve(ctx, key, task, view, trace, lane_stop)).await;
+            let end = pulse::watch("lane", Turns::WhenWoken, serve(ctx, key, dispatch, view, trace, lane_stop)).await;
             let _ = ended.send((key, end));
         });
-        slot.running = Some(Running { task, stop, since });
+        slot.running = Some(Running { dispatch, task, stop, since });
     }
 
     async fn lane_ended(&mut self, key: LaneKey, end: LaneEnd) {
@@ -193,17 +195,12 @@ impl Worker {
             holds.lanes.remove(&key);
         });
         let Some(slot) = self.slots.get_mut(&key) else { return };
-        slot.running = None;
+        let Some(Running { dispatch: served, .. }) = slot.running.take() else { return };
         match end {
             LaneEnd::Done | LaneEnd::OutOfDate => {
-                let newest = slot.tokens.values().map(|token| token.task_code).max();
-                let served = if end == LaneEnd::OutOfDate { self.newest_dispatch(key).await } else { None };
-                // A token of a newer dispatch than the one just served may have come meanwhile: it is not out of date.
-                if served.is_some() && served == newest {
-                    self.keep_newest(key);
-                } else {
-                    self.end_tokens(key, |_| true);
-                }
+                // Says nothing of a newer dispatch, whose token may have come meanwhile: that has a look of its own.
+                let is_current = end == LaneEnd::OutOfDate && self.runs_under(key, served).await;
+                self.end_tokens(key, |token| token.task_code < served || token.task_code == served && !is_current);
             }
             LaneEnd::Later(until) => slot.not_before = until,
             LaneEnd::Lost => slot.not_before = now.plus(Duration::from_millis(100)),
@@ -217,15 +214,10 @@ impl Worker {
         self.start_lanes();
     }
 
-    /// The dispatch under which the lane's batch runs now; `None` when it does not run, or nobody can tell.
-    async fn newest_dispatch(&self, key: LaneKey) -> Option<crate::model::id::TaskCode> {
-        let reading = self.ctx.readings.get(key.batch).await.ok().flatten()?;
-        reading.is_running(reading.row.task_number).then(|| reading.row.task_code())
-    }
-
-    fn keep_newest(&mut self, key: LaneKey) {
-        let newest = self.slots.get(&key).and_then(|slot| slot.tokens.values().map(|token| token.task_code).max());
-        self.end_tokens(key, |token| Some(token.task_code) != newest);
+    /// Whether the lane's batch is known to run under this dispatch.
+    async fn runs_under(&self, key: LaneKey, dispatch: TaskCode) -> bool {
+        let reading = self.ctx.readings.get(key.batch).await.ok().flatten();
+        reading.is_some_and(|reading| reading.is_running(dispatch.number) && reading.row.task_code() == dispatch)
     }
 
     fn end_tokens(&mut self, key: LaneKey, ends: impl Fn(&SmsBatchPartitionTask) -> bool) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::deliver::fakes::{BATCH, Bed, LANE, WINDOW};
-use crate::model::batch::SmsBatch;
+use crate::model::batch::{BatchRow, Command, SmsBatch};
 use crate::model::id::TaskCode;
 use crate::model::ledger::Ledger;
 use crate::model::seat::SEATS;
@@ -34,6 +34,39 @@ async fn a_token_that_is_sent_again_for_a_lane_that_waits_is_not_kept() {
     let committed = worker.partitions.get_mut(&partition).and_then(Offsets::to_commit);
     assert_eq!(committed, Some(300), "all of them are over with the lane");
     process.kill();
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_a_dispatch_ended_says_nothing_of_a_newer_one_whose_token_came_meanwhile() {
+    for end in [LaneEnd::OutOfDate, LaneEnd::Done] {
+        let bed = Bed::new(WINDOW).await;
+        bed.keeps_silent();
+        let process = bed.idle(1);
+        let (ended, mut ends) = mpsc::unbounded_channel();
+        let mut worker = Worker::new(process.ctx.clone(), process.queue.clone(), ended);
+        let mut arrives = async |number, worker: &mut Worker| {
+            let tokens = tokens_of(TaskCode { batch: BATCH, number }, LANE, &Ledger::sealed(WINDOW));
+            let (partition, task) = tokens[0];
+            let offset = number - 1;
+            worker.event(QueueEvent::Task { partition, offset, task, trace: None }, &mut ends).await;
+            partition
+        };
+        arrives(1, &mut worker).await;
+        assert!(worker.slots[&LANE].running.is_some());
+        // Paused and let go on at once: the lane, and whoever reads the batch here, know of the pause alone.
+        let now = bed.world.clock.now();
+        bed.change_row(|row| row.command(Command::Pause, now).expect("it runs")).await;
+        worker.ctx.readings.forget(BATCH);
+        worker.ctx.readings.get(BATCH).await.expect("read");
+        bed.change_row(|row| BatchRow { task_number: 2, ..row.command(Command::Resume, now).expect("it is paused") }).await;
+        let partition = arrives(2, &mut worker).await;
+        worker.lane_ended(LANE, end.clone()).await;
+        let slot = &worker.slots[&LANE];
+        assert_eq!(slot.tokens.keys().copied().collect::<Vec<_>>(), [1], "{end:?}");
+        assert_eq!(slot.running.as_ref().map(|running| running.dispatch.number), Some(2), "{end:?}");
+        assert_eq!(process.queue.committed.lock().expect("not poisoned").get(&partition), Some(&1), "{end:?}");
+        process.kill();
+    }
 }
 
 /// A worker that is given the tokens of many batches with one lane each.
