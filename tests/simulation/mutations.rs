@@ -19,7 +19,7 @@ const FIRST: [(Bug, u64); 18] = [
     (Bug::ForgetNotNow, 8),
     (Bug::NoFenceOnCancel, 220),
     (Bug::NoFenceOnPause, 12),
-    (Bug::NoFenceOnProvider, 85),
+    (Bug::NoFenceOnProvider, 101),
     (Bug::LostWakeUp, 6),
     (Bug::ForgetGivenBack, 628),
     (Bug::LeaveDeclared, 258),

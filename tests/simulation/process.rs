@@ -110,7 +110,7 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
         provider_type: name.into(),
         rate: None,
         capabilities,
-        receipts: ReceiptRules { wait: Duration::from_secs(45), id_form: IdForm::Learn, ..ReceiptRules::default() },
+        receipts: ReceiptRules { wait: Duration::from_secs(75), id_form: IdForm::Learn, ..ReceiptRules::default() },
         price: None,
         currency: String::new(),
         hours: None,
