@@ -92,13 +92,14 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The report with its next due time; none once it was looked for as long as receipts are waited for.
+/// The report with its next due time; none once it was looked for twice as long as receipts are waited for. Who was sent to may be
+/// known late: a window whose sender died is judged when somebody serves its lane again.
 fn later(parked: ParkedReport, wait: Duration, now: Timestamp) -> ParkedReport {
     let looks = parked.looks + 1;
     // Where receipts are not waited for long, looks must not be further apart than the wait allows.
     let delay = DELAYS[(looks as usize).min(DELAYS.len() - 1)].min((wait / 8).max(DELAYS[0]));
     let due = now.plus(delay);
-    let given_up = now.since(parked.report.received) > wait && looks >= UNCERTAIN_FROM;
+    let given_up = now.since(parked.report.received) > wait * 2 && looks >= UNCERTAIN_FROM;
     ParkedReport { looks, due: (!given_up).then_some(due), ..parked }
 }
 

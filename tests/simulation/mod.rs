@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use run::{Outcome, simulate};
 
 /// Seeds that every test run explores. `SIMULATION_SEEDS=from..to` explores others, `SIMULATION_MINUTES=n` ends after a time.
-const SEEDS: std::ops::Range<u64> = 0..220;
+const SEEDS: std::ops::Range<u64> = 0..250;
 /// From so many seeds on every kind of fault must have fired.
 const ENOUGH: u64 = 150;
 
