@@ -217,7 +217,7 @@ impl Worker {
     /// Whether the lane's batch is known to run under this dispatch.
     async fn runs_under(&self, key: LaneKey, dispatch: TaskCode) -> bool {
         let reading = self.ctx.readings.get(key.batch).await.ok().flatten();
-        reading.is_some_and(|reading| reading.is_running(dispatch.number) && reading.row.task_code() == dispatch)
+        reading.is_some_and(|reading| reading.is_running(dispatch.number))
     }
 
     fn end_tokens(&mut self, key: LaneKey, ends: impl Fn(&SmsBatchPartitionTask) -> bool) {

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::deliver::fakes::{BATCH, Bed, LANE, WINDOW};
 use crate::model::batch::{BatchRow, Command, SmsBatch};
-use crate::model::id::TaskCode;
 use crate::model::ledger::Ledger;
 use crate::model::seat::SEATS;
 use crate::model::task::tokens_of;

@@ -243,14 +243,15 @@ impl Drop for Provider {
 }
 
 /// An account `web` of the simulator's HTTP, as the configuration describes it: messages in batches under a key, receipts called
-/// back with the token.
-pub fn web_account(http: SocketAddr, token: &str) -> String {
+/// back with the token. `rate` is in messages a second.
+pub fn web_account(http: SocketAddr, token: &str, rate: Option<u32>) -> String {
+    let rate = rate.map(|rate| format!("rate = {rate}\n")).unwrap_or_default();
     format!(
         r#"
 [accounts.web]
 protocol = "http"
 answer_timeout = 5.0
-[accounts.web.capabilities]
+{rate}[accounts.web.capabilities]
 long_message = "payload"
 [accounts.web.receipts]
 one_per_message = true

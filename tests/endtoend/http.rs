@@ -14,7 +14,7 @@ fn an_http_provider_is_described_by_configuration() {
     provider.get().set_callback(&format!("http://{listen}/v1/receipts/web"), "push-me").expect("a callback");
     let place = Place::new(provider.port(), 1_000);
     place.write("list.csv", list(ROWS));
-    let account = web_account(http, "push-me");
+    let account = web_account(http, "push-me", None);
     place.write("smsfleet.toml", format!("default_region = \"CN\"\n[serve]\nlisten = \"{listen}\"\n{account}"));
     place.run(&["check-config"]).ended(0);
     let send = ["send", "--recipients", "list.csv", "--template", "Grüße, {{name}} 🎉", "--account", "web", "--json"];

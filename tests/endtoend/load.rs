@@ -25,7 +25,7 @@ async fn many_batches_at_once_lose_nothing_and_the_urgent_one_ends_first() {
     let (smpp, http) = (provider.smpp_addr().expect("it speaks SMPP").port(), provider.http_addr().expect("it speaks HTTP"));
     let listen = free_address();
     let folder = tempfile::tempdir().expect("a folder");
-    let web = web_account(http, "push");
+    let web = web_account(http, "push", None);
     let text = format!(
         r#"
 [serve]

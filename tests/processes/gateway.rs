@@ -18,7 +18,7 @@ fn web(fleet: &Fleet, provider: &Provider) {
     let http = provider.get().http_addr().expect("the simulator speaks HTTP");
     let text = std::fs::read_to_string(fleet.place.path("smsfleet.toml")).expect("the configuration");
     // So slow that the batch can be paused in its middle.
-    let account = web_account(http, TOKEN).replace("[accounts.web]\n", "[accounts.web]\nrate = 150\n");
+    let account = web_account(http, TOKEN, Some(150));
     fleet.place.write("smsfleet.toml", text + &account);
 }
 

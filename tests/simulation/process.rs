@@ -67,9 +67,7 @@ impl Shared {
             raised: Arc::default(),
         }
     }
-}
 
-impl Shared {
     /// The store as whoever starts from now on finds it: another one, or the same after a restart. Its changes are watched too.
     pub fn reopen(&mut self, stores: &Stores) {
         self.stores = watched(stores, &self.network);
