@@ -241,7 +241,9 @@ impl Worker {
             let ledger =
                 self.slots.get(&key).and_then(|slot| slot.view.lock().unwrap_or_else(PoisonError::into_inner).ledger.clone());
             if let Some(ledger) = ledger {
-                self.end_tokens(key, |token| token.judge(&ledger) == TaskStatus::Done);
+                // A ledger as it was under an older dispatch says nothing of a newer one, which may have more to send.
+                let is_of_it = |token: &SmsBatchPartitionTask| token.task_code.number <= ledger.task_number;
+                self.end_tokens(key, |token| is_of_it(token) && token.judge(&ledger) == TaskStatus::Done);
             }
         }
         let held: BTreeSet<BatchId> = self.slots.keys().map(|key| key.batch).collect();

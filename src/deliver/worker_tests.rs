@@ -59,7 +59,11 @@ async fn how_a_dispatch_ended_says_nothing_of_a_newer_one_whose_token_came_meanw
         worker.ctx.readings.get(BATCH).await.expect("read");
         bed.change_row(|row| BatchRow { task_number: 2, ..row.command(Command::Resume, now).expect("it is paused") }).await;
         let partition = arrives(2, &mut worker).await;
+        // What the lane saw last: all is done, as the older dispatch had it.
+        let done = Ledger { task_number: 1, legs: vec![], ..Ledger::sealed(WINDOW) };
+        worker.slots[&LANE].view.lock().expect("not poisoned").ledger = Some(done);
         worker.lane_ended(LANE, end.clone()).await;
+        worker.look_over().await;
         let slot = &worker.slots[&LANE];
         assert_eq!(slot.tokens.keys().copied().collect::<Vec<_>>(), [1], "{end:?}");
         assert_eq!(slot.running.as_ref().map(|running| running.dispatch.number), Some(2), "{end:?}");
