@@ -24,6 +24,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tower::ServiceExt;
 
+use super::heard::Listening;
 use super::problem::Problem;
 use super::socket;
 use crate::model::code::{Code, Fault};
@@ -205,7 +206,7 @@ impl Client {
 }
 
 async fn exchange(stream: impl Stream + 'static, request: Request<Body>) -> Result<Response<Body>, hyper::Error> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(Listening::new(stream))).await?;
     task::spawn("client", async move {
         // A connection that breaks shows in the response that is being read.
         let _ = connection.await;

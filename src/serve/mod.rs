@@ -15,6 +15,7 @@ pub(crate) mod fakes;
 pub mod fleet;
 pub mod guard;
 pub mod health;
+mod heard;
 pub mod links;
 pub mod listen;
 pub mod listing;

@@ -17,6 +17,7 @@ use super::api;
 use super::callbacks::{self, live};
 use super::fleet::{Limits, Surface};
 use super::health;
+use super::heard::hear_out;
 use super::links;
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
@@ -82,6 +83,7 @@ fn finish(api: Router<Arc<Surface>>, surface: Arc<Surface>) -> Router {
         .layer(middleware::from_fn(move |request, next| within_size(limits, request, next)))
         .layer(middleware::from_fn(move |request, next| in_time(limits.request, request, next)))
         .layer(middleware::from_fn(counted))
+        .layer(middleware::from_fn(hear_out))
         .with_state(surface)
 }
 
