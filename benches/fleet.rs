@@ -186,7 +186,9 @@ fn ask(folder: &Path, arguments: &[&str]) -> Option<Value> {
         smsfleet(folder).args(arguments).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("it runs");
     // 1 says that not everybody got it yet.
     if !matches!(output.status.code(), Some(0 | 1)) {
-        eprintln!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        // In JSON an error stands where the answer would.
+        let said = [output.stdout, output.stderr].concat();
+        eprintln!("{arguments:?}: {}", String::from_utf8_lossy(&said));
         return None;
     }
     serde_json::from_slice(&output.stdout).ok()

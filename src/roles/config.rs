@@ -329,7 +329,7 @@ pub struct ServeConfig {
     pub tls: Option<TlsConfig>,
     /// Kilobytes of a request's body, uploads apart.
     pub body_kb: u32,
-    /// Seconds a request may take until its answer begins.
+    /// Seconds a request may take until its answer begins; a report has twenty minutes.
     #[serde(with = "seconds")]
     pub request_timeout: Duration,
     /// Seconds a connection may take to send the head of a request.

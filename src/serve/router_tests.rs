@@ -137,3 +137,15 @@ async fn the_socket_answers_like_the_router_and_only_to_its_owner() {
         assert!(!place.join(socket::NAME).exists());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_may_take_as_long_as_its_batch_is_large() {
+    let slow = async || tokio::time::sleep(Duration::from_secs(300)).await;
+    let limit = Duration::from_secs(60);
+    let router = Router::new()
+        .route("/v1/batches/{id}/report", get(slow))
+        .route("/v1/batches/{id}", get(slow))
+        .layer(middleware::from_fn(move |request, next| in_time(limit, request, next)));
+    assert_eq!(call(router.clone(), "GET", "/v1/batches/1/report").await.0, 200);
+    assert_eq!(call(router, "GET", "/v1/batches/1").await.0, 408);
+}

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use futures::stream::{self, StreamExt, TryStreamExt};
+
 use super::walk::{Lane, REPORTS_PER_PAGE};
 use crate::model::account::Account;
 use crate::model::batch::BatchRow;
@@ -19,6 +21,8 @@ use crate::ports::{StoreError, Stores};
 
 /// Different kinds of failure kept in a report; the rest is counted together.
 const FAILURE_KINDS_MAX: usize = 200;
+/// Lanes that are read side by side: a store on the network makes each read wait. All people of a lane are in memory meanwhile.
+const LANES_AT_ONCE: usize = 4;
 
 /// Counts a batch from its ranges, manifests, windows and receipts. Reads the whole history of the batch, lane by lane: for
 /// the end of a step and for reports, not for progress bars. `row` is the batch's row as it was read before the call.
@@ -31,10 +35,11 @@ pub async fn recount(
     let mut settlement = Settlement { counted: now, records: row.records, ..Settlement::default() };
     let unread = count_ranges(stores, row, &mut settlement).await?;
     if row.sealed.is_some() {
-        for lane in 0..row.lanes {
-            let key = LaneKey { batch: row.batch.batch_id, lane: lane as u8 };
-            let lane = Lane::load(stores, accounts, key, false).await?;
-            count_lane(stores, accounts, lane, now, &mut settlement).await?;
+        let keys = (0..row.lanes).map(|lane| LaneKey { batch: row.batch.batch_id, lane: lane as u8 });
+        let reading = keys.map(|key| read_lane(stores, accounts, key, now));
+        let mut lanes = stream::iter(reading).buffered(LANES_AT_ONCE);
+        while let Some((lane, deliveries)) = lanes.try_next().await? {
+            count_lane(stores, lane, &deliveries, &mut settlement).await?;
             // A store in this process never makes it wait: a large batch would be one poll of many minutes.
             tokio::task::yield_now().await;
         }
@@ -91,11 +96,23 @@ fn count_unsealed(row: &BatchRow, unread: u64, settlement: &mut Settlement) {
     }
 }
 
-async fn count_lane(
+/// A lane with its answers, and what became of each of its people by the receipts.
+async fn read_lane(
     stores: &Stores,
     accounts: &BTreeMap<String, Account>,
-    mut lane: Lane,
+    key: LaneKey,
     now: Timestamp,
+) -> Result<(Lane, Vec<Option<Delivery>>), StoreError> {
+    let mut lane = Lane::load(stores, accounts, key, false).await?;
+    // Without its manifest nobody of it can be named.
+    let deliveries = if lane.manifest.is_some() { read_deliveries(stores, accounts, &mut lane, now).await? } else { vec![] };
+    Ok((lane, deliveries))
+}
+
+async fn count_lane(
+    stores: &Stores,
+    lane: Lane,
+    deliveries: &[Option<Delivery>],
     settlement: &mut Settlement,
 ) -> Result<(), StoreError> {
     let Some(manifest) = lane.manifest.clone() else {
@@ -105,7 +122,6 @@ async fn count_lane(
         count_failure(settlement, Code::StoreCorrupt, "manifest", lost);
         return Ok(());
     };
-    let deliveries = read_deliveries(stores, accounts, &mut lane, now).await?;
     for pack in &manifest.packs {
         let mut readable = None;
         for seq in pack.first_seq..pack.first_seq + pack.count {
