@@ -206,7 +206,7 @@ impl Client {
 }
 
 async fn exchange(stream: impl Stream + 'static, request: Request<Body>) -> Result<Response<Body>, hyper::Error> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(Listening::new(stream))).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(Listening(stream))).await?;
     task::spawn("client", async move {
         // A connection that breaks shows in the response that is being read.
         let _ = connection.await;

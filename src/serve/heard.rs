@@ -6,7 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -58,66 +58,55 @@ async fn take_in(mut body: Body) {
 /// A body that its owner gets back.
 struct Lent(Arc<Mutex<Body>>);
 
+impl Lent {
+    fn body(&self) -> MutexGuard<'_, Body> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl HttpBody for Lent {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
+        Pin::new(&mut *self.body()).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+        self.body().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+        self.body().size_hint()
     }
 }
 
 /// A client's stream that is read on when writing broke: only reading tells whether the other side said why. When it did not,
 /// reading ends, or breaks too.
-pub(super) struct Listening<S> {
-    stream: S,
-    is_broken: bool,
-}
+pub(super) struct Listening<S>(pub S);
 
-impl<S> Listening<S> {
-    pub fn new(stream: S) -> Listening<S> {
-        Listening { stream, is_broken: false }
-    }
-
-    fn unless_broken<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.is_broken |= matches!(written, Poll::Ready(Err(_)));
-        if self.is_broken { Poll::Pending } else { written }
-    }
+/// A write that broke waits: whoever reads the stream is woken by its end.
+fn unless_broken<T>(written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    if matches!(written, Poll::Ready(Err(_))) { Poll::Pending } else { written }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        Pin::new(&mut self.0).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_broken {
-            return Poll::Pending;
-        }
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.unless_broken(written)
+        unless_broken(Pin::new(&mut self.0).poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_broken {
-            return Poll::Pending;
-        }
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.unless_broken(flushed)
+        unless_broken(Pin::new(&mut self.0).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 
