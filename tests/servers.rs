@@ -1,8 +1,10 @@
 //! The servers of others that the cluster's tests run against: where they are. `tests/servers/up` starts them, `tests/run` calls it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// The folder of the servers' addresses, logs and process ids.
 pub fn folder() -> PathBuf {
@@ -45,4 +47,44 @@ pub fn azurite() -> String {
 /// Azurite's account and its key.
 pub fn azurite_account() -> (String, String) {
     (setting("SMSFLEET_TEST_AZURITE_ACCOUNT"), setting("SMSFLEET_TEST_AZURITE_KEY"))
+}
+
+/// Servers that a test started for itself: it may stop them. They stop with it.
+pub struct Own(tempfile::TempDir);
+
+impl Own {
+    pub fn start(names: &[&str]) -> Own {
+        let own = Own(tempfile::tempdir().expect("a folder"));
+        run_script("up", own.0.path(), names);
+        own
+    }
+
+    /// Where one of them is, by the name that `tests/servers/up` gives its address.
+    pub fn address(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(self.0.path().join("env")).expect("the servers' addresses");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("{name} is not in {text}")).to_owned()
+    }
+
+    /// Stops one of them, as an operator does, and starts it again with its data when it was `away` for so long.
+    pub fn restart(&self, name: &str, away: Duration) {
+        run_script("down", self.0.path(), &["--keep", name]);
+        std::thread::sleep(away);
+        run_script("up", self.0.path(), &[name]);
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        run_script("down", self.0.path(), &[]);
+    }
+}
+
+fn run_script(name: &str, into: &Path, arguments: &[&str]) {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/servers").join(name);
+    let mut command = Command::new(script);
+    // Jars are fetched once, for all.
+    command.args(arguments).env("SMSFLEET_SERVERS", into).env("SMSFLEET_JARS", folder());
+    let output = command.output().expect("the script runs");
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::endtoend::fixture::{Place, Provider, Running, Said, count};
-use crate::servers;
+use crate::servers::{self, Own};
 
 /// A condition that takes longer is a failure. Several processes share two cores with three servers here.
 pub const DEADLINE: Duration = Duration::from_secs(240);
@@ -27,8 +27,8 @@ pub fn ended(report: &Value) -> u64 {
 
 /// Where the servers are.
 pub struct Servers {
-    /// Of servers that this test started for itself: it may stop them.
-    own: Option<tempfile::TempDir>,
+    /// Those that this test started for itself: it may stop them.
+    own: Option<Own>,
     cql: String,
     kafka: String,
     redis: String,
@@ -42,23 +42,15 @@ impl Servers {
 
     /// Servers of this test's own, so that it may restart them.
     pub fn own() -> Servers {
-        let folder = tempfile::tempdir().expect("a folder");
-        run_script("up", folder.path(), &["kafka", "cassandra", "redis"]);
-        let text = std::fs::read_to_string(folder.path().join("env")).expect("the servers' addresses");
-        let of = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            line.unwrap_or_else(|| panic!("{name} is not in {text}")).to_owned()
-        };
-        let (cql, kafka, redis) = (of("SMSFLEET_TEST_CQL"), of("SMSFLEET_TEST_KAFKA"), of("SMSFLEET_TEST_REDIS"));
-        Servers { own: Some(folder), cql, kafka, redis }
+        let own = Own::start(&["kafka", "cassandra", "redis"]);
+        let [cql, kafka, redis] =
+            ["SMSFLEET_TEST_CQL", "SMSFLEET_TEST_KAFKA", "SMSFLEET_TEST_REDIS"].map(|name| own.address(name));
+        Servers { own: Some(own), cql, kafka, redis }
     }
 
     /// Stops one of its own servers, as an operator does, and starts it again with its data.
     pub fn restart(&self, name: &str) {
-        let folder = self.own.as_ref().expect("it has servers of its own").path();
-        run_script("down", folder, &["--keep", name]);
-        std::thread::sleep(Duration::from_secs(2));
-        run_script("up", folder, &[name]);
+        self.own.as_ref().expect("it has servers of its own").restart(name, Duration::from_secs(2));
     }
 
     /// Empties Redis.
@@ -70,23 +62,6 @@ impl Servers {
         stream.read_exact(&mut answer).expect("it answers");
         assert_eq!(&answer, b"+OK\r\n");
     }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        if let Some(folder) = &self.own {
-            run_script("down", folder.path(), &[]);
-        }
-    }
-}
-
-fn run_script(name: &str, folder: &std::path::Path, arguments: &[&str]) {
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/servers").join(name);
-    let mut command = Command::new(script);
-    // Jars are fetched once, for all.
-    command.args(arguments).env("SMSFLEET_SERVERS", folder).env("SMSFLEET_JARS", servers::folder());
-    let output = command.output().expect("the script runs");
-    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// One process of the fleet.

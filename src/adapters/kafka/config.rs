@@ -248,6 +248,9 @@ impl KafkaConfig {
             .set("session.timeout.ms", self.session_timeout.as_millis().to_string())
             .set("heartbeat.interval.ms", heartbeat.as_millis().to_string())
             .set("max.poll.interval.ms", self.session_timeout.max(Duration::from_secs(300)).as_millis().to_string())
+            // A broker that has just started may not know its topics yet. Whoever hears that while joining its group waits for the
+            // next look at the topics: five minutes, if nobody says otherwise.
+            .set("topic.metadata.refresh.interval.ms", "5000")
             .set("queued.max.messages.kbytes", "8192")
             .set("fetch.queue.backoff.ms", "10");
         if let Some(id) = &self.instance_id {

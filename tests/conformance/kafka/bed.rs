@@ -32,17 +32,24 @@ impl Bed {
     /// Names without topics.
     pub fn unmade() -> Bed {
         let random = std::hash::RandomState::new().build_hasher().finish();
-        Bed::named(&format!("test-{random:016x}"), true)
+        Bed::named(servers::kafka(), &format!("test-{random:016x}"), true)
     }
 
     /// Names that another process made and removes.
     pub fn of(prefix: &str) -> Bed {
-        Bed::named(prefix, false)
+        Bed::named(servers::kafka(), prefix, false)
     }
 
-    fn named(prefix: &str, owner: bool) -> Bed {
+    /// Topics on a broker of the test's own, which goes with them.
+    pub async fn made_at(broker: &str) -> Bed {
+        let bed = Bed::named(broker.to_owned(), "test", false);
+        migrate(&bed.config).await.expect("the topics are made");
+        bed
+    }
+
+    fn named(broker: String, prefix: &str, owner: bool) -> Bed {
         let config = KafkaConfig {
-            brokers: vec![servers::kafka()],
+            brokers: vec![broker],
             topic_prefix: prefix.to_owned(),
             replication: 1,
             session_timeout: SESSION,

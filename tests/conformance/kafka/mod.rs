@@ -2,6 +2,7 @@
 
 mod bed;
 mod frozen;
+mod restarted;
 mod secured;
 mod topics;
 
