@@ -149,8 +149,11 @@ impl Fold {
             self.parts = 1;
             self.uncertain = 0;
         }
-        self.accepted |= 1u32 << part;
-        self.uncertain &= !(1u32 << part);
+        let bit = 1u32 << part;
+        self.accepted |= bit;
+        self.uncertain &= !bit;
+        // It was refused once, was ordered again, and arrived: the refusal says nothing of the other parts.
+        self.take_back(bit);
     }
 
     /// Parts that were taken, as bits.
@@ -269,6 +272,18 @@ mod tests {
         assert_eq!(retried.outcome(true).0, Outcome::Failed);
         retried.unanswered();
         assert_eq!(retried.outcome(true).0, Outcome::Uncertain);
+    }
+
+    #[test]
+    fn a_receipt_for_a_refused_part_that_was_sent_again_leaves_the_others_in_doubt() {
+        let again =
+            || fold(&[(0, 3, failed()), (1, 3, ok()), (2, 3, failed()), (0, 3, Answer::NoAnswer), (2, 3, Answer::NoAnswer)]);
+        assert_eq!(again().outcome(true).0, Outcome::Uncertain);
+        let mut one = again();
+        one.receipt(0);
+        assert_eq!(one.outcome(true).0, Outcome::Uncertain, "of the last part nobody knows");
+        one.receipt(2);
+        assert_eq!(one.outcome(true).0, Outcome::Accepted);
     }
 
     #[test]
