@@ -13,6 +13,7 @@ use crate::model::ledger::Ledger;
 use crate::model::time::Timestamp;
 use crate::ports::control::Versioned;
 use crate::ports::{StoreError, Stores};
+use crate::runtime::mutation::{self, Bug};
 
 /// How often somebody who waits looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -63,11 +64,16 @@ impl PauseReceipt {
             cut: now,
             in_flight: in_flight(lanes),
             may_still_go: open().filter(|window| window.send_by > now).map(|window| u64::from(window.len())).sum(),
-            until: open().map(|window| window.send_by).max().map_or(now, |limit| limit.max(now)),
+            until: open().map(|window| window.send_by).max().map_or(now, |limit| limit.max(now)).plus(stretched()),
             settled: settled(lanes),
             end: None,
         }
     }
+}
+
+/// What [`Bug::PromiseNothing`] adds.
+fn stretched() -> Duration {
+    if mutation::is_on(Bug::PromiseNothing) { Duration::from_secs(3_600) } else { Duration::ZERO }
 }
 
 /// Waits until nothing of a paused batch is in flight, for `most` at most.

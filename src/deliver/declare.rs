@@ -77,7 +77,7 @@ pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Re
         account: route.account.name.clone(),
         declarer: ctx.worker,
         declared_at,
-        send_by: declared_at.plus(SEND_BY),
+        send_by: declared_at.plus(if mutation::is_on(Bug::StretchWindows) { Duration::from_secs(3_600) } else { SEND_BY }),
     };
     let send_by = if mutation::is_on(Bug::NoSendBy) { Duration::MAX } else { declared + SEND_BY };
     if mutation::is_on(Bug::SendBeforeDeclare) {

@@ -278,7 +278,7 @@ fn end_tries(entries: &[RetryEntry], answers: &mut [Answered]) {
             continue;
         }
         let tries = entries.binary_search_by_key(&answered.seq, |entry| entry.seq).map_or(0, |at| entries[at].tries);
-        if next_try(&answered.answer, tries) == Next::GiveUp {
+        if next_try(&answered.answer, tries) == Next::GiveUp || mutation::is_on(Bug::FailNotNow) {
             answered.answer = gave_up(&answered.answer);
         }
     }

@@ -7,6 +7,7 @@ use crate::model::pack::{LinkSpot, Message};
 use crate::model::record::{Record, Reject, RejectKind, RowFault};
 use crate::model::text::beginning;
 use crate::model::text::{Encoding, compose_into, split};
+use crate::runtime::mutation::{self, Bug};
 use crate::runtime::short_code::ShortCode;
 
 use super::number;
@@ -79,6 +80,10 @@ pub fn candidates(recipe: &Recipe, records: Vec<Record>, found: &mut Found) -> V
         };
         let cell = fields.get(recipe.number_column).map_or("", String::as_str);
         match number::parse(cell, recipe.region) {
+            Ok(number) if mutation::is_on(Bug::RejectValid) && number.0 % 40 == 0 => {
+                let fault = RowFault { code: Code::InputInvalid, detail: String::new() };
+                found.rejects.push(rejected(record, line, fault, cell));
+            }
             Ok(number) => candidates.push(Candidate { record, line, number, fields }),
             Err(fault) => found.rejects.push(rejected(record, line, fault, cell)),
         }

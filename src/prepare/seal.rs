@@ -161,6 +161,12 @@ impl Sealing {
         if mutation::is_on(Bug::NoDeduplication) {
             strikes.clear();
         }
+        if mutation::is_on(Bug::StrikeAll) {
+            let twice = self.entries.windows(2).filter(|pair| pair[0].number == pair[1].number);
+            strikes.extend(twice.map(|pair| pair[0].seq));
+            strikes.sort_unstable();
+            strikes.dedup();
+        }
         let mut totals = SealTotals { duplicates: strikes.len() as u64, ..SealTotals::default() };
         let mut struck = strikes.iter().copied().peekable();
         for (seq, (&segments, &ucs2)) in self.segments.iter().zip(&self.ucs2).enumerate() {

@@ -140,7 +140,10 @@ impl Intake {
         }
         let (mut matched, mut parked) = (Vec::new(), Vec::new());
         let now = self.world.clock.now();
-        for (name, reports) in accounts {
+        for (name, mut reports) in accounts {
+            if mutation::is_on(Bug::ForgetUndelivered) {
+                reports.retain(|report| !matches!(report.rung, Rung::Ended(_)));
+            }
             let found = match self.routes.get(name) {
                 Some(route) => find(&self.stores, &self.known, self.world.clock.boot(), &route.account, &reports).await?,
                 None => vec![None; reports.len()],

@@ -6,6 +6,7 @@ pub mod digest;
 pub mod document;
 pub mod erased;
 pub mod fence;
+pub mod freezer;
 pub mod handed;
 pub mod job;
 pub mod logging;

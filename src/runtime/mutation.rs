@@ -76,6 +76,18 @@ bugs! {
     KeepRevoked,
     /// After a restore, who was refused before the backup can be sent again.
     RetryRestored,
+    /// Of numbers that are twice in a list all records are struck, also the first.
+    StrikeAll,
+    /// Some records with a good number are rejected.
+    RejectValid,
+    /// Who was told "not now" has failed at once.
+    FailNotNow,
+    /// A pause promises an end that is no end.
+    PromiseNothing,
+    /// Windows are declared for an hour.
+    StretchWindows,
+    /// Receipts that say that a message did not arrive are acknowledged and thrown away.
+    ForgetUndelivered,
 }
 
 thread_local! {

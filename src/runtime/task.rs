@@ -6,13 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::Instrument;
 
+use super::freezer::Freezer;
+
 /// Spawns a task under a name that appears in its log lines.
 pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(future.instrument(tracing::info_span!("task", name)))
+    let future = future.instrument(tracing::info_span!("task", name));
+    match Freezer::current() {
+        None => tokio::spawn(future),
+        Some(freezer) => tokio::spawn(freezer.hold(Box::pin(future))),
+    }
 }
 
 /// The tasks of one role: they end with it. Dropping it leaves them running; [`Tasks::abort_all`] is what a crash does.

@@ -88,7 +88,7 @@ impl Machine {
     async fn new(seed: u64, disk: PowerDisk) -> Result<Machine, String> {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::new(Timestamp(1_800_000_000_000)));
         let outside = MarkCell::default();
-        let network = Network::new(seed ^ 2, clock.clone(), Arc::default());
+        let network = Network::new(seed ^ 2, clock.clone(), Default::default());
         // Receipts early, late and twice, refusals, answers that never come.
         *network.per_mille.lock().expect("not poisoned") = 30;
         let shared = Shared::new(&open(&disk, &outside).await?, network, clock.clone());

@@ -1,54 +1,75 @@
 //! Ports that wait, fail, answer late and lie, as real servers do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use smsfleet::adapters::system::SeededChance;
 use smsfleet::ports::StoreError;
-use smsfleet::ports::clock::Chance;
-use tokio::sync::Notify;
+use smsfleet::ports::clock::{Chance, Clock};
 
-/// How often a fault fired, over a whole run.
-pub type Fired = Arc<Mutex<BTreeMap<&'static str, u64>>>;
+use super::process::Shared;
 
-/// Counts a fault that is carried out now. One that was only drawn has not fired.
-pub fn fire(fired: &Fired, name: &'static str) {
-    *fired.lock().expect("not poisoned").entry(name).or_default() += 1;
-}
-
-/// What a process's ports are behind: nothing passes while it is shut. Whoever waits goes on in the order they came, which a
-/// watch channel of tokio would leave to chance, and one seed would make many runs.
+/// What fired in a run, and what was told of it.
 #[derive(Default)]
-pub struct Gate {
-    is_shut: AtomicBool,
-    opened: Notify,
+pub struct Story {
+    /// How often each fault was carried out. One that was only drawn has not fired.
+    counts: BTreeMap<&'static str, u64>,
+    /// When, and what: troubles and commands, all of them.
+    told: Vec<(Duration, String)>,
+    /// The last faults of single calls, which nobody told of.
+    last: VecDeque<(Duration, &'static str)>,
 }
 
-impl Gate {
-    pub fn shut(&self) {
-        self.is_shut.store(true, Ordering::Relaxed);
+/// Faults of single calls that a story ends with.
+const LAST: usize = 60;
+
+/// The story of a run: it outlives the run, so that one that hangs or panics has it too.
+#[derive(Clone, Default)]
+pub struct Fired(Arc<Mutex<Story>>);
+
+impl Fired {
+    fn story(&self) -> MutexGuard<'_, Story> {
+        self.0.lock().expect("not poisoned")
     }
 
-    pub fn open(&self) {
-        self.is_shut.store(false, Ordering::Relaxed);
-        self.opened.notify_waiters();
-    }
-
-    async fn pass(&self) {
-        while self.is_shut.load(Ordering::Relaxed) {
-            self.opened.notified().await;
+    /// Counts a fault that is carried out now, since the run began so long ago.
+    pub fn fire(&self, name: &'static str, now: Duration) {
+        let mut story = self.story();
+        *story.counts.entry(name).or_default() += 1;
+        if story.last.len() == LAST {
+            story.last.pop_front();
         }
+        story.last.push_back((now, name));
+    }
+
+    /// Tells what happens now.
+    pub fn tell(&self, what: String, now: Duration) {
+        self.story().told.push((now, what));
+    }
+
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.story().counts.clone()
     }
 }
 
-/// The troubles of one process: its own chance, its own gate.
+impl fmt::Display for Fired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let story = self.story();
+        let told = story.told.iter().map(|(at, what)| (*at, what.as_str()));
+        let mut lines: Vec<(Duration, &str)> = told.chain(story.last.iter().copied()).collect();
+        lines.sort_by_key(|(at, _)| *at);
+        lines.iter().try_for_each(|(at, what)| write!(f, "\n  {at:>9.3?} {what}"))
+    }
+}
+
+/// The troubles of one process, by its own chance.
 #[derive(Clone)]
 pub struct Trouble {
     pub(super) chance: Arc<SeededChance>,
-    /// Shut while the process is frozen.
-    gate: Arc<Gate>,
+    clock: Arc<dyn Clock>,
     /// Troubles in a thousand calls; shared by all processes, so that everything can heal.
     pub per_mille: Arc<Mutex<u64>>,
     fired: Fired,
@@ -71,23 +92,19 @@ pub(super) enum Fate {
 }
 
 impl Trouble {
-    pub fn new(seed: u64, gate: Arc<Gate>, per_mille: Arc<Mutex<u64>>, fired: Fired, full: Arc<AtomicBool>) -> Trouble {
-        Trouble { chance: Arc::new(SeededChance::from_seed(seed)), gate, per_mille, fired, full }
+    pub fn new(seed: u64, shared: &Shared) -> Trouble {
+        let Shared { clock, per_mille, fired, full, .. } = shared;
+        let (clock, per_mille, fired, full) = (clock.clone(), per_mille.clone(), fired.clone(), full.clone());
+        Trouble { chance: Arc::new(SeededChance::from_seed(seed)), clock, per_mille, fired, full }
     }
 
-    /// Waits while the process is frozen.
-    pub async fn gate(&self) {
-        self.gate.pass().await;
-    }
-
-    /// A short wait, sometimes only a yield, and the gate.
+    /// A short wait, sometimes only a yield.
     pub async fn wait(&self) {
         match self.chance.next() % 8 {
             0 => tokio::task::yield_now().await,
             1 => tokio::time::sleep(Duration::from_millis(self.chance.next() % 40)).await,
             _ => tokio::time::sleep(Duration::from_micros(self.chance.next() % 3_000)).await,
         }
-        self.gate().await;
     }
 
     /// What becomes of a call that meets trouble so many times as often as others.
@@ -105,7 +122,7 @@ impl Trouble {
     }
 
     pub fn fire(&self, name: &'static str) {
-        fire(&self.fired, name);
+        self.fired.fire(name, self.clock.boot());
     }
 
     /// "Not now" of a server that did nothing.
@@ -144,10 +161,8 @@ impl Trouble {
                 self.fire("store slow");
                 // Before it happens or after, as long as it takes in all.
                 tokio::time::sleep(takes / 2).await;
-                self.gate().await;
                 let answer = call().await;
                 tokio::time::sleep(takes / 2).await;
-                self.gate().await;
                 answer
             }
             Fate::Unavailable => self.unavailable(),
@@ -179,23 +194,17 @@ impl Trouble {
     pub(super) async fn read<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         self.wait().await;
         match self.fate(1) {
-            Fate::Fine => {
-                let answer = call.await;
-                self.gate().await;
-                answer
-            }
+            Fate::Fine => call.await,
             Fate::Slow(takes) => {
                 self.fire("store slow");
                 let answer = call.await;
                 tokio::time::sleep(takes).await;
-                self.gate().await;
                 answer
             }
             Fate::Unavailable => self.unavailable(),
             Fate::Dropped | Fate::Applied | Fate::Late(_) => {
                 self.fire("read timed out");
                 tokio::time::sleep(Duration::from_millis(200 + self.chance.next() % 3_000)).await;
-                self.gate().await;
                 Err(StoreError::Unavailable("no answer".into()))
             }
         }

@@ -29,10 +29,12 @@ mod scenes;
 mod source;
 mod troubles;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use run::{Outcome, simulate};
+use faults::Fired;
+use run::{Outcome, simulate, simulate_telling};
 
 /// Seeds that every test run explores. `SIMULATION_SEEDS=from..to` explores others, `SIMULATION_MINUTES=n` ends after a time.
 const SEEDS: std::ops::Range<u64> = 0..250;
@@ -64,11 +66,9 @@ fn on_all_cores<T: Send>(all: impl Iterator<Item = T> + Send, run: impl Fn(T) + 
 
 /// What a seed came to, or the story of what went wrong.
 fn explore(seed: u64) -> Result<Outcome, String> {
-    match std::panic::catch_unwind(|| simulate(seed)) {
-        Ok(Ok(outcome)) => Ok(outcome),
-        Ok(Err(story)) => Err(story),
-        Err(_) => Err("it panicked".into()),
-    }
+    let fired = Fired::default();
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| simulate_telling(seed, &fired)));
+    ended.unwrap_or_else(|_| Err("it panicked".into())).map_err(|wrong| format!("{wrong}{fired}"))
 }
 
 #[test]

@@ -25,7 +25,7 @@ const FIRST: [(Bug, u64); 18] = [
     (Bug::LeaveDeclared, 258),
     (Bug::FinishOpen, 8),
     (Bug::TrustOldAnswers, 102),
-    (Bug::RetryRestored, 354),
+    (Bug::RetryRestored, 329),
     (Bug::PlanAgain, 7),
     (Bug::KeepRevoked, 8),
     (Bug::UnknownIsApplied, 18),

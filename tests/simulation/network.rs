@@ -20,8 +20,9 @@ use smsfleet::ports::provider::{Chunk, Health, Provider, ReportSink, Reports, Su
 use smsfleet::runtime::task::Tasks;
 use tokio::sync::oneshot;
 
-use super::faults::{Fired, Trouble, fire};
+use super::faults::{Fired, Trouble};
 use super::operators::Operators;
+use super::process::RECEIPTS_WAIT;
 
 /// What one number got of one batch.
 #[derive(Clone, Debug, Default)]
@@ -30,9 +31,10 @@ pub struct Got {
     pub parts: BTreeMap<u8, u32>,
     /// Parts of the message.
     pub of: u8,
-    /// When it was last taken, on the boot clock and by the calendar.
+    /// When it was last taken, on the boot clock and by the calendar, and when first.
     pub last: Duration,
     pub last_at: Timestamp,
+    pub first_at: Timestamp,
     pub number: Msisdn,
     /// Accounts that took parts of it.
     pub accounts: BTreeSet<String>,
@@ -56,10 +58,13 @@ impl Got {
 #[derive(Default)]
 pub struct Known {
     pub got: BTreeMap<String, Got>,
-    /// Receipts that were acknowledged: by recipient, with what they said.
-    pub acknowledged: BTreeMap<String, Rung>,
-    /// Recipients that some receipt called delivered, acknowledged or not.
-    pub delivered: BTreeSet<String>,
+    /// What receipts said: all of them, and those that were acknowledged.
+    pub said: Said,
+    pub acknowledged: Said,
+    /// Who was refused, and how.
+    pub refused: BTreeMap<String, Refusals>,
+    /// Recipients with a message whose id another message has too: which of them a receipt is about, nobody can tell.
+    pub collided: BTreeSet<String>,
     /// A hash of all that happened, in its order.
     pub trace: u64,
     /// What the operators did, to hold what arrives against.
@@ -72,16 +77,36 @@ pub struct Known {
     pub last: String,
     /// Recipients of whom some part was taken without an answer.
     pub silent: BTreeSet<String>,
-    /// Workers that crashed, were frozen, or were not through when they had to be: what they were told may never have been written down.
-    pub lost: BTreeMap<WorkerId, Timestamp>,
-    /// Numbers that were suppressed during the run, and when.
+    /// Workers that crashed, or were not through when they had to be, and those that were frozen, until they woke: what they were
+    /// told may never have been written down.
+    pub lost: BTreeMap<WorkerId, Vec<(Timestamp, Option<Timestamp>)>>,
+    /// Numbers that were suppressed during the run, and when; and those that ever were, whatever a restore made of it.
     pub suppressed: BTreeMap<Msisdn, Duration>,
-    /// Whether the store was restored from a backup.
-    pub restored: bool,
+    pub ever_suppressed: BTreeSet<Msisdn>,
+    /// When the backup was taken that the store was restored from, and when that was, if it was.
+    pub restored: Option<(Timestamp, Timestamp)>,
     /// Partitions that were taken away from workers: since when, and until when they had none of it.
     pub away: Vec<Away>,
     next_id: u64,
+    /// Whose message has that id.
+    last_taken: String,
     sinks: Vec<ReportSink>,
+}
+
+/// The best that receipts said of each part, by recipient.
+pub type Said = BTreeMap<String, BTreeMap<u8, Rung>>;
+
+fn note(said: &mut Said, recipient: &str, part: u8, rung: Rung) {
+    let best = said.entry(recipient.to_owned()).or_default().entry(part).or_insert(rung);
+    *best = rung.max(*best);
+}
+
+/// How often somebody was refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Refusals {
+    pub for_good: u32,
+    /// "Not now", of the kinds that are given up some time.
+    pub not_now: u32,
 }
 
 /// A partition that a worker was told to let go of.
@@ -104,6 +129,27 @@ impl Known {
     pub fn given(&mut self, worker: WorkerId, partitions: &[u8], now: Timestamp) {
         let open = self.away.iter_mut().filter(|away| away.worker == worker && away.until.is_none());
         open.filter(|away| partitions.contains(&away.partition)).for_each(|away| away.until = Some(now));
+    }
+
+    /// A worker is lost, or frozen, from here on.
+    pub fn lose(&mut self, worker: WorkerId, now: Timestamp) {
+        let times = self.lost.entry(worker).or_default();
+        if times.last().is_none_or(|(_, until)| until.is_some()) {
+            times.push((now, None));
+        }
+    }
+
+    /// A frozen worker goes on.
+    pub fn woken(&mut self, worker: WorkerId, now: Timestamp) {
+        if let Some((_, until)) = self.lost.get_mut(&worker).and_then(|times| times.last_mut()) {
+            *until = Some(now);
+        }
+    }
+
+    /// Since when a worker was lost that it was some time between two instants.
+    pub fn lost_between(&self, worker: WorkerId, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
+        let mut times = self.lost.get(&worker).into_iter().flatten();
+        times.find(|(since, until)| *since <= to && until.is_none_or(|until| until >= from)).map(|(since, _)| *since)
     }
 
     /// Takes something that happened into the trace.
@@ -168,14 +214,15 @@ impl Network {
     /// How long an answer takes: some come when others would have given up nearly.
     fn latency(&self) -> Duration {
         let late = self.mixed();
-        if late {
+        let takes = self.chance.next() % if late { 5_900 } else { 300 };
+        if takes >= 2_000 {
             self.fire("answer late");
         }
-        Duration::from_millis(self.chance.next() % if late { 5_900 } else { 300 })
+        Duration::from_millis(takes)
     }
 
     fn fire(&self, name: &'static str) {
-        fire(&self.fired, name);
+        self.fired.fire(name, self.clock.boot());
     }
 
     /// One part of a message arrives.
@@ -204,14 +251,25 @@ impl Network {
         let id = if taken && known.next_id > 0 && self.mixed() && self.chance.next().is_multiple_of(4) {
             // The provider's counter stands still: two messages have one id.
             self.fire("colliding id");
+            let other = known.last_taken.clone();
+            known.collided.extend([other, recipient.clone()]);
             known.next_id
         } else {
             known.next_id + 1
         };
         known.next_id = id;
+        known.last_taken.clone_from(&recipient);
         known.arrivals += 1;
         known.last.clone_from(&recipient);
         let refused = matches!(&fate, Fate::Refused(Answer::Failed { .. }));
+        if let Fate::Refused(answer) = &fate {
+            let refusals = known.refused.entry(recipient.clone()).or_default();
+            match answer {
+                Answer::NotNow { kind: NotNow::Transient | NotNow::QueueFull, .. } => refusals.not_now += 1,
+                Answer::NotNow { .. } => {}
+                _ => refusals.for_good += 1,
+            }
+        }
         if let Err(wrong) = known.operators.arrives(&recipient, part, refused, self.clock.now()) {
             known.wrong.push(format!("{now:?} {wrong}: {recipient} part {part} at {account}"));
         }
@@ -223,6 +281,9 @@ impl Network {
         }
         if taken {
             let got = known.got.entry(recipient.clone()).or_default();
+            if got.parts.is_empty() {
+                got.first_at = self.clock.now();
+            }
             *got.parts.entry(part).or_default() += 1;
             got.of = of;
             got.last = now;
@@ -241,7 +302,7 @@ impl Network {
     }
 
     /// Sends the receipt of a part, again and again until somebody acknowledges it.
-    fn receipt(self: &Arc<Self>, submit: &Submit, account: &str, id: String, early: bool) {
+    fn receipt(self: &Arc<Self>, submit: &Submit, part: u8, account: &str, id: String, early: bool) {
         let (network, number, recipient) = (self.clone(), submit.number, recipient_of(submit));
         let draw = self.chance.next();
         let rung = match draw % 10 {
@@ -261,7 +322,13 @@ impl Network {
         if early {
             self.fire("receipt early");
         }
-        let delay = if early { 0 } else { 20 + (draw >> 8) % 20_000 };
+        // Some come when they are not waited for any more.
+        let late = (draw >> 44).is_multiple_of(24);
+        let delay = match (early, late) {
+            (true, _) => 0,
+            (false, false) => 20 + (draw >> 8) % 20_000,
+            (false, true) => 70_000 + (draw >> 8) % 150_000,
+        };
         let mut copies: Vec<(u64, Rung)> = (0..times).map(|copy| (delay + copy * 700, rung)).collect();
         if on_its_way {
             // That it is on its way is said when it has arrived long since, or before.
@@ -275,16 +342,16 @@ impl Network {
             let (network, id, recipient, account) = (network.clone(), id.clone(), recipient.clone(), account.to_owned());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(delay)).await;
-                if rung == Rung::Delivered {
-                    network.known().delivered.insert(recipient.clone());
+                note(&mut network.known().said, &recipient, part, rung);
+                if delay > RECEIPTS_WAIT.as_millis() as u64 {
+                    network.fire("receipt late");
                 }
                 while !network.deliver(&account, number, &id, rung).await {
                     tokio::time::sleep(Duration::from_secs(2)).await;
                 }
                 let mut known = network.known();
                 known.follow(network.clock.boot().as_micros() as u64 ^ number.0);
-                let best = known.acknowledged.entry(recipient).or_insert(rung);
-                *best = (*best).max(rung);
+                note(&mut known.acknowledged, &recipient, part, rung);
             });
         }
     }
@@ -353,16 +420,19 @@ impl Provider for Sessions {
                 0 => self.trouble.wait().await,
                 _ if self.network.slowness > 0 => {
                     tokio::time::sleep(Duration::from_millis(self.network.chance.next() % self.network.slowness)).await;
-                    self.trouble.gate().await;
                 }
-                _ => self.trouble.gate().await,
+                _ => {}
             }
             let parts = split(&submit.text, self.account.capabilities.long_message).parts;
             let account = &self.account.name;
             for part in (0..parts).filter(|part| submit.parts == 0 || submit.parts & (1 << part) != 0) {
                 let answered = |answer| Answered { seq: submit.seq, part, parts, answer };
                 let is_lost = lost_at.is_some_and(|lost| at > lost);
-                if is_lost || chunk.stop.is_cancelled() || self.network.clock.boot() > chunk.send_by {
+                let too_late = self.network.clock.boot() > chunk.send_by;
+                if too_late {
+                    self.network.fire("woken too late to send");
+                }
+                if is_lost || chunk.stop.is_cancelled() || too_late {
                     answers.push((answered(Answer::NotSent), Duration::ZERO));
                     continue;
                 }
@@ -371,11 +441,11 @@ impl Provider for Sessions {
                 let latency = self.network.latency();
                 match fate {
                     Fate::Taken => {
-                        self.network.receipt(submit, account, id.clone(), early);
+                        self.network.receipt(submit, part, account, id.clone(), early);
                         answers.push((answered(Answer::Accepted { id: id.into() }), latency));
                     }
                     Fate::TakenSilently => {
-                        self.network.receipt(submit, account, id, early);
+                        self.network.receipt(submit, part, account, id, early);
                         answers.push((answered(Answer::NoAnswer), Duration::from_secs(5)));
                     }
                     Fate::Refused(answer) => answers.push((answered(answer), latency)),
@@ -389,7 +459,7 @@ impl Provider for Sessions {
                 self.network.known().silent.extend(silent);
             }
         }
-        let (trouble, sender) = (self.trouble.clone(), chunk.answers);
+        let sender = chunk.answers;
         self.tasks.spawn("answers", async move {
             answers.sort_by_key(|(_, latency)| *latency);
             let mut passed = Duration::ZERO;
@@ -398,7 +468,6 @@ impl Provider for Sessions {
                     tokio::time::sleep(latency - passed).await;
                     passed = latency;
                 }
-                trouble.gate().await;
                 let _ = sender.send(vec![answered]);
             }
         });

@@ -23,6 +23,8 @@ pub struct Operators {
     refused: BTreeMap<(String, u8), usize>,
     /// Paused batches: nothing arrives after the instant, and no more recipients than so many before.
     paused: BTreeMap<String, (Timestamp, u64, BTreeSet<String>)>,
+    /// By batch: from the answer to each pause or cancel on, until it went on again.
+    still: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>)>>,
     /// By batch: changes of provider, from when, and since when for certain.
     changes: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>, String)>>,
 }
@@ -55,26 +57,42 @@ impl Operators {
         Ok(())
     }
 
-    pub fn paused(&mut self, batch: BatchId, until: Timestamp, most: u64) {
+    /// A pause, or a cancel, was answered `now`.
+    pub fn paused(&mut self, batch: BatchId, now: Timestamp, until: Timestamp, most: u64) {
+        self.still.entry(batch).or_default().push((now, None));
         self.paused.insert(batch.to_string(), (until, most, BTreeSet::new()));
     }
 
     /// An order to send again: these numbers, or all who were refused. Whatever was paused goes on.
-    pub fn retried(&mut self, batch: BatchId, numbers: Option<BTreeSet<u64>>) {
-        self.goes_on(batch);
+    pub fn retried(&mut self, batch: BatchId, numbers: Option<BTreeSet<u64>>, now: Timestamp) {
+        self.goes_on(batch, now);
         self.orders.entry(batch.to_string()).or_default().push(numbers);
     }
 
     /// The store that knew of it was lost: what was paused or changed since the backup may be as it was.
-    pub fn forget(&mut self) {
+    pub fn forget(&mut self, now: Timestamp) {
         self.paused.clear();
+        self.still.values_mut().for_each(|times| end(times, now));
         for changes in self.changes.values_mut() {
             changes.iter_mut().for_each(|(_, since, _)| *since = None);
         }
     }
 
-    pub fn goes_on(&mut self, batch: BatchId) {
+    /// From before an order on that lets it go on.
+    pub fn goes_on(&mut self, batch: BatchId, now: Timestamp) {
         self.paused.remove(&batch.to_string());
+        self.still.entry(batch).and_modify(|times| end(times, now));
+    }
+
+    /// Whether nothing may be declared at an instant.
+    pub fn stands_at(&self, batch: BatchId, at: Timestamp) -> bool {
+        let mut times = self.still.get(&batch).into_iter().flatten();
+        times.any(|(from, until)| at > *from && until.is_none_or(|until| at < until))
+    }
+
+    /// Whether somebody tried to change a batch's provider.
+    pub fn changed(&self, batch: BatchId) -> bool {
+        self.changes.contains_key(&batch)
     }
 
     /// Provider types that a window may have been declared for at this instant.
@@ -89,6 +107,10 @@ impl Operators {
         }
         allowed
     }
+}
+
+fn end(times: &mut [(Timestamp, Option<Timestamp>)], now: Timestamp) {
+    times.iter_mut().for_each(|(_, until)| *until = until.or(Some(now)));
 }
 
 impl Run {
@@ -162,7 +184,8 @@ impl Run {
         let order = self.order_id();
         let witness = |run: &Run| run.shared.network.known().operators.orders.entry(id.to_string()).or_default().len();
         let place = witness(self);
-        self.shared.network.known().operators.retried(id, numbers);
+        let now = self.shared.clock.now();
+        self.shared.network.known().operators.retried(id, numbers, now);
         let request = RetryRequest { what, not_after: None };
         let by_plan = (draw >> 2).is_multiple_of(2).then_some(plan.plan_hash.as_str());
         let most = Duration::from_millis([5, 50, 200, 20_000][(draw >> 4) as usize % 4]);
@@ -197,7 +220,8 @@ impl Run {
             return Ok(false);
         }
         let order = self.order_id();
-        self.shared.network.known().operators.retried(id, None);
+        let now = self.shared.clock.now();
+        self.shared.network.known().operators.retried(id, None, now);
         let request = RetryRequest { what: RetryWhat::Failed, not_after: None };
         let given = self.service.retry(id, &request, Some(&plan.plan_hash), &order).await.map_err(|fault| fault.to_string())?;
         if given.ordered != Some(plan.recipients) {

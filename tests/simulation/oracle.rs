@@ -5,21 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smsfleet::model::batch::{BatchRow, SmsBatch};
-use smsfleet::model::id::{BatchId, LaneKey, Msisdn};
+use smsfleet::model::code::Code;
+use smsfleet::model::id::{BatchId, LaneKey, Msisdn, WorkerId};
 use smsfleet::model::lane::{lane_of, partition_of};
 use smsfleet::model::ledger::OpenWindow;
-use smsfleet::model::limits::SEND_BY;
+use smsfleet::model::limits::{QUEUE_FULL_TRIES_MAX, SEND_BY, TRANSIENT_TRIES_MAX};
 use smsfleet::model::outcome::Outcome as Ends;
 use smsfleet::model::pack::PackKey;
-use smsfleet::model::receipt::Rung;
+use smsfleet::model::receipt::{Delivery, Rung};
 use smsfleet::model::step::CurrentStep;
 use smsfleet::model::time::Timestamp;
 use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
-use super::network::Away;
+use super::network::{Away, Said};
 use super::process::{Shared, accounts};
 use super::run::Outcome;
 use super::source::{VERSIONS, records};
+
+/// How long after its taking a message's answer is written down, by a worker that lives: the provider takes its time, and the store.
+const ANSWERED: Duration = Duration::from_secs(60);
 
 /// How long a worker may take to let go of a partition.
 const LET_GO: Duration = Duration::from_secs(1);
@@ -36,7 +40,7 @@ pub async fn check(
     if row.current_step == CurrentStep::Preparation {
         // Canceled before the seal: nobody may have got anything, unless a restore took the seal away.
         let known = shared.network.known();
-        let sent = !known.restored && known.got.keys().any(|key| key.starts_with(&id.to_string()));
+        let sent = known.restored.is_none() && known.got.keys().any(|key| key.starts_with(&id.to_string()));
         return if sent { Err(format!("batch {id} was never sealed, yet somebody got it")) } else { Ok(()) };
     }
     shared.network.known().nothing_wrong()?;
@@ -59,19 +63,27 @@ pub async fn check(
     let mut seen = std::collections::BTreeSet::new();
     for line in &lines {
         let asked = all.get(line.record as usize).map(|(number, _)| number.as_str());
-        if line.outcome != Ends::Rejected && asked != Some(line.number.as_str()) {
+        if asked != Some(line.number.as_str()) {
             return Err(format!("batch {id}: record {} was {asked:?}, and is {:?}", line.record, line.number));
         }
         *by_outcome.entry(line.outcome).or_default() += 1;
         if !seen.insert(line.record) {
             return Err(format!("batch {id}: record {} is listed twice", line.record));
         }
-        let checked = check_line(shared, id, line, canceled).and_then(|()| check_text(shared, id, line, &all));
+        let checked = check_line(shared, id, line, canceled)
+            .and_then(|()| check_cause(shared, id, line, &all, canceled.is_some()))
+            .and_then(|()| check_receipts(shared, id, line))
+            .and_then(|()| check_text(shared, id, line, &all));
         if let Err(wrong) = checked {
             return Err(format!("{wrong}\n{}", lane_story(shared, row, &line.number).await));
         }
     }
     check_doubts(shared, row, &lines).await?;
+    check_strangers(shared, id, &all)?;
+    let delivered = lines.iter().filter(|line| line.delivery == Some(Delivery::Delivered)).count() as u64;
+    if settlement.delivery_num != delivered {
+        return Err(format!("batch {id}: {delivered} were delivered, and the recount says {settlement:?}"));
+    }
     for (ends, count) in &by_outcome {
         if settlement.of(*ends) != *count {
             return Err(format!("batch {id}: the recount says {settlement:?}, the list says {by_outcome:?}"));
@@ -107,12 +119,91 @@ fn check_text(shared: &Shared, id: BatchId, line: &RecipientLine, all: &[(String
     Err(format!("somebody got another text than {own:?}: {:?} {line:?}", got.text))
 }
 
+/// What a record came to has its cause: in the list, with the provider, or with an operator.
+fn check_cause(
+    shared: &Shared,
+    id: BatchId,
+    line: &RecipientLine,
+    all: &[(String, String)],
+    is_canceled: bool,
+) -> Result<(), String> {
+    let known = shared.network.known();
+    let first = all.iter().position(|(number, _)| *number == line.number).map(|at| at as u64);
+    let number = line.number.strip_prefix('+').and_then(|digits| digits.parse().ok()).map(Msisdn);
+    let is_suppressed = number.is_some_and(|number| known.ever_suppressed.contains(&number));
+    let key = format!("{id}/{}", line.number);
+    let refusals = known.refused.get(&key).copied().unwrap_or_default();
+    // As often as the less patient of the two kinds of "not now" is tried.
+    let too_often = refusals.not_now > u32::from(TRANSIENT_TRIES_MAX.min(QUEUE_FULL_TRIES_MAX));
+    let got_some = known.got.get(&key).is_some_and(|got| !got.parts.is_empty());
+    let is_refused = match line.code {
+        Some(Code::ProviderRefused) => refusals.for_good > 0,
+        Some(Code::ProviderTransient) => too_often,
+        // A window's late answers said so, and nobody tries again behind their worker.
+        Some(Code::BatchUnsent) => !got_some && !known.lost.is_empty(),
+        Some(Code::PartiallySent) => {
+            got_some && (refusals.for_good > 0 || too_often || known.operators.changed(id) || is_canceled)
+        }
+        _ => false,
+    };
+    let has_cause = match line.outcome {
+        Ends::Rejected => number.is_none(),
+        _ if number.is_none() => false,
+        Ends::Duplicate => first < Some(line.record),
+        // Who was suppressed between two of its ranges was not the same to both.
+        _ if first < Some(line.record) => is_suppressed,
+        Ends::Suppressed => is_suppressed,
+        Ends::Failed => is_refused,
+        // No batch ends by its time here.
+        Ends::Expired => false,
+        Ends::Accepted | Ends::Uncertain | Ends::Canceled | Ends::Open => true,
+    };
+    if has_cause { Ok(()) } else { Err(format!("it has no cause: {line:?} first {first:?} {refusals:?} {is_suppressed}")) }
+}
+
+/// Whoever got something of a batch is in its list.
+fn check_strangers(shared: &Shared, id: BatchId, all: &[(String, String)]) -> Result<(), String> {
+    let known = shared.network.known();
+    let of_it = format!("{id}/");
+    let mut got = known.got.keys().filter_map(|key| key.strip_prefix(of_it.as_str()));
+    match got.find(|got| all.iter().all(|(number, _)| number != got)) {
+        Some(stranger) => Err(format!("batch {id}: {stranger} got something, and is not in the list")),
+        None => Ok(()),
+    }
+}
+
+/// What the store says of receipts is what they said: those that were acknowledged are in it, and nothing that none said.
+fn check_receipts(shared: &Shared, id: BatchId, line: &RecipientLine) -> Result<(), String> {
+    let known = shared.network.known();
+    let key = format!("{id}/{}", line.number);
+    let (Some(got), Ends::Accepted) = (known.got.get(&key), line.outcome) else { return Ok(()) };
+    let means = |said: &Said| {
+        let rungs: Vec<Rung> = (0..got.of).filter_map(|part| said.get(&key)?.get(&part).copied()).collect();
+        let is_bad = rungs.iter().any(|rung| matches!(rung, Rung::Ended(_)));
+        match rungs.len() == usize::from(got.of) && rungs.iter().all(|rung| *rung == Rung::Delivered) {
+            true => Some(Delivery::Delivered),
+            false => is_bad.then_some(Delivery::Undelivered),
+        }
+    };
+    let wrong = |what: &str| {
+        Err(format!("{what}: {line:?} said {:?} acknowledged {:?}", known.said.get(&key), known.acknowledged.get(&key)))
+    };
+    let told = line.delivery.filter(|told| matches!(told, Delivery::Delivered | Delivery::Undelivered));
+    if told.is_some() && told != means(&known.said) && !known.collided.contains(&key) {
+        return wrong("no receipt said so");
+    }
+    // Of a message in parts that was not answered nobody knows which part a receipt is about.
+    let is_known = got.of == 1 || !known.silent.contains(&key);
+    let acknowledged = means(&known.acknowledged);
+    if is_known && acknowledged.is_some() && told != acknowledged && !known.collided.contains(&key) {
+        return wrong("an acknowledged receipt is lost");
+    }
+    Ok(())
+}
+
 /// A worker that was told to let go of a partition declares nothing in its lanes a second later, until it is given to it again.
 async fn check_releases(shared: &Shared, row: &BatchRow) -> Result<(), String> {
-    let (away, lost) = {
-        let known = shared.network.known();
-        (known.away.clone(), known.lost.clone())
-    };
+    let away = shared.network.known().away.clone();
     let id = row.batch.batch_id;
     for lane in 0..row.lanes {
         let key = LaneKey { batch: id, lane: lane as u8 };
@@ -122,10 +213,14 @@ async fn check_releases(shared: &Shared, row: &BatchRow) -> Result<(), String> {
         }
         for stored in shared.stores.windows.list(key, 0, 10_000).await.map_err(|error| error.to_string())? {
             let window = stored.row.map(|row| row.window).or(stored.judgement.map(|judgement| judgement.window));
-            let Some(window) = window.filter(|window| !lost.contains_key(&window.declarer)) else { continue };
+            let Some(window) = window else { continue };
             let late = |away: &&&Away| {
                 let behind = away.until.is_none_or(|until| window.declared_at < until);
-                away.worker == window.declarer && window.declared_at > away.from.plus(LET_GO) && behind
+                away.worker == window.declarer
+                    && window.declared_at > away.from.plus(LET_GO)
+                    && behind
+                    // Who stood in between had no second.
+                    && shared.network.known().lost_between(away.worker, away.from, window.declared_at).is_none()
             };
             if let Some(away) = mine.iter().find(late) {
                 return Err(format!("declared though the partition was taken away: {window:?} {away:?}"));
@@ -138,16 +233,20 @@ async fn check_releases(shared: &Shared, row: &BatchRow) -> Result<(), String> {
 /// Whoever is in doubt was taken without an answer, or was declared by a worker that did not live to write the answer down.
 async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) -> Result<(), String> {
     let id = row.batch.batch_id;
-    let (silent, lost, restored) = {
+    let (silent, restored) = {
         let known = shared.network.known();
-        (known.silent.clone(), known.lost.clone(), known.restored)
+        (known.silent.clone(), known.restored)
     };
-    if restored {
-        // A recovery puts more people in doubt than it knows of.
-        return Ok(());
-    }
-    let unexplained =
-        |line: &&RecipientLine| line.outcome == Ends::Uncertain && !silent.contains(&format!("{id}/{}", line.number));
+    // A recovery puts more people in doubt than it knows of: whoever may have been sent to since the backup. Who had it, and whose
+    // answer was written long before, is none of them.
+    let may_be_since = |key: &String| {
+        restored
+            .is_some_and(|(taken, _)| shared.network.known().got.get(key).is_none_or(|got| got.last_at.plus(ANSWERED) > taken))
+    };
+    let unexplained = |line: &&RecipientLine| {
+        let key = format!("{id}/{}", line.number);
+        line.outcome == Ends::Uncertain && !silent.contains(&key) && !may_be_since(&key)
+    };
     for line in lines.iter().filter(unexplained) {
         let Some(number) = line.number.strip_prefix('+').and_then(|digits| digits.parse().ok()) else { continue };
         let lane = LaneKey { batch: id, lane: lane_of(Msisdn(number), row.lanes) };
@@ -162,8 +261,8 @@ async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) 
         let is_there = shared.network.known().got.contains_key(&format!("{id}/{}", line.number));
         // Whoever lived beyond a window's limit has run it.
         let by_lost = mine.any(|(window, ran)| {
-            let since = lost.get(&window.declarer);
-            since.is_some_and(|since| ran || is_there || *since <= window.send_by.plus(Duration::from_secs(2)))
+            let since = shared.network.known().lost_between(window.declarer, window.declared_at, Timestamp(i64::MAX));
+            since.is_some_and(|since| ran || is_there || since <= window.send_by.plus(Duration::from_secs(2)))
         });
         if !by_lost {
             let story = lane_story(shared, row, &line.number).await;
@@ -173,7 +272,8 @@ async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) 
     Ok(())
 }
 
-/// After a change of provider was answered, nothing is declared for the old one.
+/// A window ends when rule 8 says; nothing is declared while its batch is paused or canceled; and after a change of provider was
+/// answered, nothing is declared for the old one.
 async fn check_accounts(shared: &Shared, row: &BatchRow) -> Result<(), String> {
     let id = row.batch.batch_id;
     for lane in 0..row.lanes {
@@ -182,6 +282,15 @@ async fn check_accounts(shared: &Shared, row: &BatchRow) -> Result<(), String> {
             let window = stored.row.map(|row| row.window).or(stored.judgement.map(|judgement| judgement.window));
             let Some(window) = window else { continue };
             let allowed = shared.network.known().operators.types_at(id, window.declared_at);
+            // What a recovery writes down is over when it is.
+            let is_recovered = window.declarer == WorkerId(0) && shared.network.known().restored.is_some();
+            let lasts = if is_recovered { Duration::ZERO } else { SEND_BY };
+            if window.send_by != window.declared_at.plus(lasts) || window.declared_at > shared.clock.now() {
+                return Err(format!("it ends at another time than {lasts:?} behind its beginning: {window:?}"));
+            }
+            if !is_recovered && shared.network.known().operators.stands_at(id, window.declared_at) {
+                return Err(format!("declared behind the answer to a pause or a cancel: {window:?}"));
+            }
             if !allowed.contains(&window.account) {
                 return Err(format!("declared for {}, when {allowed:?} was in force: {window:?}", window.account));
             }
@@ -205,21 +314,23 @@ async fn check_times(shared: &Shared, row: &BatchRow, canceled: Option<Duration>
         if let Some(window) = windows.iter().find(|window| canceled.is_some_and(|canceled| window.declared_at > canceled)) {
             return Err(format!("declared after the cancel was answered at {canceled:?}: {window:?}"));
         }
-        if shared.network.known().restored {
-            // Windows since the backup are gone, and what was in them.
-            continue;
-        }
-        let mut limits: BTreeMap<u64, Timestamp> = BTreeMap::new();
+        let mut limits: BTreeMap<u64, (Timestamp, Timestamp)> = BTreeMap::new();
         for (seq, number) in places(shared, lane).await? {
             // Who is in a retry pack is not looked up: any of the lane's may hold them.
             let of = windows.iter().filter(|window| window.leg != 0 || (window.from..window.to).contains(&seq));
-            let limit = limits.entry(number).or_default();
-            *limit = of.map(|window| window.send_by).fold(*limit, Ord::max);
+            let limit = limits.entry(number).or_insert((Timestamp(i64::MAX), Timestamp(0)));
+            *limit = of.fold(*limit, |(from, to), window| (from.min(window.declared_at), to.max(window.send_by)));
         }
-        for (number, limit) in limits {
+        for (number, (from, to)) in limits {
             let Some(got) = shared.network.known().got.get(&format!("{}/+{number}", lane.batch)).cloned() else { continue };
-            if got.last_at > limit {
-                return Err(format!("handed over after its window's limit: +{number} at {:?}, {limit:?}", got.last_at));
+            // Windows since the backup are gone with the store that was lost, and what was in them.
+            let restored = shared.network.known().restored;
+            let gone = |at: Timestamp| restored.is_some_and(|(taken, back)| (taken..=back).contains(&at));
+            if got.last_at > to && !gone(got.last_at) {
+                return Err(format!("handed over after its window's limit: +{number} at {:?}, {to:?}", got.last_at));
+            }
+            if got.first_at < from && !gone(got.first_at) {
+                return Err(format!("handed over before it was declared: +{number} at {:?}, {from:?}", got.first_at));
             }
         }
     }
@@ -289,7 +400,9 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
     match line.outcome {
         Ends::Accepted if complete != 1 => return wrong("accepted, and not there"),
         // An order to send the refused again may have been lost with what came behind the backup.
-        Ends::Failed if complete != 0 && !known.restored => return wrong("failed, and there"),
+        Ends::Failed if complete != 0 && !known.restored.is_some_and(|(taken, back)| (taken..=back).contains(&got.last_at)) => {
+            return wrong("failed, and there");
+        }
         Ends::Rejected | Ends::Duplicate | Ends::Suppressed | Ends::Expired | Ends::Canceled if !got.parts.is_empty() => {
             return wrong("should not have been sent");
         }
@@ -300,15 +413,6 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
         && got.last > canceled + SEND_BY
     {
         return wrong("sent long after the cancel");
-    }
-    // A receipt that was acknowledged is in the store: an accepted recipient whose one part has one is not without.
-    let delivered = line.delivery == Some(smsfleet::model::receipt::Delivery::Delivered);
-    let acknowledged = key.as_ref().is_some_and(|key| known.acknowledged.get(key) == Some(&Rung::Delivered));
-    if line.outcome == Ends::Accepted && got.of == 1 && acknowledged && !delivered {
-        return wrong("an acknowledged receipt is lost");
-    }
-    if delivered && !key.is_some_and(|key| known.delivered.contains(&key)) {
-        return wrong("delivered, but no receipt said so");
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The ports of a store as a process meets them: each call with its fate.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +22,7 @@ use smsfleet::ports::suppressions::Suppressions;
 use smsfleet::ports::windows::{StoredWindow, Windows};
 use smsfleet::ports::{StoreError, Stores};
 
-use super::faults::{Fate, Trouble};
+use super::faults::Trouble;
 
 /// How often the mark beside the store was raised, over all processes.
 pub type Raised = Arc<AtomicU64>;
@@ -39,7 +40,7 @@ impl Trouble {
             packs: Arc::new(TroubledPacks(inner.packs.clone(), self.clone())),
             rejects: Arc::new(TroubledRejects(inner.rejects.clone(), self.clone())),
             manifests: Arc::new(TroubledManifests(inner.manifests.clone(), self.clone())),
-            windows: Arc::new(TroubledWindows(inner.windows.clone(), self.clone())),
+            windows: Arc::new(TroubledWindows(inner.windows.clone(), self.clone(), Puts::default())),
             receipts: Arc::new(TroubledReceipts(inner.receipts.clone(), self.clone())),
             receipt_index: Arc::new(TroubledIndex(inner.receipt_index.clone(), self.clone())),
             parked: Arc::new(TroubledParked(inner.parked.clone(), self.clone())),
@@ -109,7 +110,8 @@ impl Meta for TroubledMeta {
     }
 
     async fn accept(&self) -> Result<(), StoreError> {
-        self.0.accept().await
+        let inner = self.0.clone();
+        self.1.write(1, move || async move { inner.accept().await }).await
     }
 
     async fn get(&self, name: &str) -> Result<Option<String>, StoreError> {
@@ -197,31 +199,36 @@ impl Manifests for TroubledManifests {
     }
 }
 
-struct TroubledWindows(Arc<dyn Windows>, Trouble);
+struct TroubledWindows(Arc<dyn Windows>, Trouble, Puts);
+
+/// Which of a writer's rows of a window is there: a data row has one writer whose later rows hold the earlier ones, and real
+/// stores order a writer's own rows by their time. One that lands late lands behind none that is newer.
+#[derive(Clone, Default)]
+struct Puts(Arc<Mutex<(u64, BTreeMap<WindowKey, u64>)>>);
+
+impl Puts {
+    fn next(&self) -> u64 {
+        let mut puts = self.0.lock().expect("not poisoned");
+        puts.0 += 1;
+        puts.0
+    }
+
+    /// Whether a row is newer than what is there. From here on it is there.
+    fn lands(&self, key: WindowKey, put: u64) -> bool {
+        let mut puts = self.0.lock().expect("not poisoned");
+        let there = puts.1.entry(key).or_default();
+        let lands = put > *there;
+        *there = put.max(*there);
+        lands
+    }
+}
 
 #[async_trait::async_trait]
 impl Windows for TroubledWindows {
     async fn put(&self, key: WindowKey, row: &WindowRow, index: Vec<IndexEntry>) -> Result<(), StoreError> {
-        let (inner, row) = (self.0.clone(), row.clone());
-        // A data row has one writer whose later rows hold the earlier ones: an older write that lands late would lose
-        // answers, and real stores order a writer's own writes by their time. So nothing lands late here.
-        self.1.wait().await;
-        match self.1.fate(1) {
-            Fate::Fine => inner.put(key, &row, index).await,
-            Fate::Slow(takes) => {
-                self.1.fire("store slow");
-                tokio::time::sleep(takes).await;
-                self.1.gate().await;
-                inner.put(key, &row, index).await
-            }
-            Fate::Unavailable => self.1.unavailable(),
-            Fate::Dropped | Fate::Late(_) => self.1.dropped().await,
-            Fate::Applied => {
-                self.1.fire("timed out, applied");
-                let _ = inner.put(key, &row, index).await;
-                Err(StoreError::Unknown("no answer".into()))
-            }
-        }
+        let (inner, row, puts, put) = (self.0.clone(), row.clone(), self.2.clone(), self.2.next());
+        let write = move || async move { if puts.lands(key, put) { inner.put(key, &row, index).await } else { Ok(()) } };
+        self.1.write(1, write).await
     }
 
     async fn put_judgement(&self, key: WindowKey, judgement: &Judgement) -> Result<(), StoreError> {
@@ -388,6 +395,7 @@ impl Journal for TroubledJournal {
     }
 
     async fn drop_before(&self, stream: Stream, before: Timestamp) -> Result<(), StoreError> {
-        self.0.drop_before(stream, before).await
+        let inner = self.0.clone();
+        self.1.write(1, move || async move { inner.drop_before(stream, before).await }).await
     }
 }

@@ -1,7 +1,7 @@
 //! One process of the fleet: all roles, its own troubles, and the ways it can end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,11 +25,12 @@ use smsfleet::prepare::tools::Settings as PrepareSettings;
 use smsfleet::roles::coordinator::{self, Leading};
 use smsfleet::roles::edges::Edges;
 use smsfleet::roles::fleet::{Ends, Fleet, Settings};
+use smsfleet::runtime::freezer::Freezer;
 use smsfleet::runtime::task::Tasks;
 use smsfleet::webhooks::Webhooks;
 use tokio::sync::{Notify, mpsc};
 
-use super::faults::{Fired, Gate, Trouble};
+use super::faults::{Fired, Trouble};
 use super::laws::watched;
 use super::network::{Network, Sessions};
 use super::ports::Raised;
@@ -61,7 +62,7 @@ impl Shared {
             network,
             clock,
             per_mille: Arc::default(),
-            fired: Arc::default(),
+            fired: Fired::default(),
             full: Arc::default(),
             changed: Arc::default(),
             raised: Arc::default(),
@@ -74,17 +75,20 @@ impl Shared {
     }
 }
 
+/// How long receipts are waited for.
+pub const RECEIPTS_WAIT: Duration = Duration::from_secs(75);
+
 /// What a process has for its end.
 const GRACE: Duration = Duration::from_secs(8);
 
 pub struct Process {
     fleet: Fleet,
     sessions: Tasks,
-    gate: Arc<Gate>,
+    freezer: Freezer,
+    /// How often it was frozen or woken.
+    turns: Arc<AtomicU64>,
     members: [MemberId; 2],
     worker: WorkerId,
-    /// Thrown out of its groups while it was frozen: its roles end when it wakes, as a process would that exits then.
-    pub expelled: bool,
 }
 
 /// The accounts: one of the provider type that batches begin with, and one of another, which splits messages otherwise and
@@ -108,7 +112,7 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
         provider_type: name.into(),
         rate: None,
         capabilities,
-        receipts: ReceiptRules { wait: Duration::from_secs(75), id_form: IdForm::Learn, ..ReceiptRules::default() },
+        receipts: ReceiptRules { wait: RECEIPTS_WAIT, id_form: IdForm::Learn, ..ReceiptRules::default() },
         price: None,
         currency: String::new(),
         hours: None,
@@ -120,8 +124,8 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
 
 impl Process {
     pub fn start(shared: &Shared, seed: u64) -> Process {
-        let gate = Arc::new(Gate::default());
-        let trouble = Trouble::new(seed, gate.clone(), shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
+        let freezer = Freezer::default();
+        let trouble = Trouble::new(seed, shared);
         let sessions = Tasks::default();
         let route = |(name, account): (String, Account)| {
             let (network, trouble, tasks) = (shared.network.clone(), trouble.clone(), sessions.clone());
@@ -138,7 +142,7 @@ impl Process {
             stores,
             rates: Arc::new(LocalRates::new(accounts().into_keys().map(|name| (name, None)), world.clock.boot())),
             world,
-            source: Arc::new(SimSource { changed: shared.changed.clone(), fired: shared.fired.clone() }),
+            source: Arc::new(SimSource { changed: shared.changed.clone(), trouble: trouble.clone() }),
             uploads: None,
             routes,
             tallies: Arc::new(MemoryTallies::new()),
@@ -166,18 +170,18 @@ impl Process {
             delivery: Some(Arc::new(delivery)),
             reports: Some(reports),
         };
-        let fleet = Fleet::start(edges, ends, settings(), worker);
-        Process { fleet, sessions, gate, members, worker, expelled: false }
+        let fleet = freezer.within(|| Fleet::start(edges, ends, settings(), worker));
+        Process { fleet, sessions, freezer, turns: Arc::default(), members, worker }
     }
 
-    /// Whether a role ended that nobody stopped. One that was thrown out of its groups ends by itself.
+    /// Whether a role ended that nobody stopped.
     pub fn died(&self) -> bool {
-        !self.expelled && self.fleet.died.is_cancelled()
+        self.fleet.died.is_cancelled()
     }
 
     /// SIGKILL: everything in it ends where it stands; what the network took stays taken.
     pub fn crash(self, shared: &Shared) {
-        shared.network.known().lost.entry(self.worker).or_insert(shared.clock.now());
+        shared.network.known().lose(self.worker, shared.clock.now());
         self.fleet.crash();
         self.sessions.abort_all();
         for member in self.members {
@@ -190,24 +194,35 @@ impl Process {
         let until = shared.clock.boot() + GRACE;
         self.fleet.stop().await;
         if shared.clock.boot() >= until {
-            shared.network.known().lost.entry(self.worker).or_insert(shared.clock.now());
+            shared.network.known().lose(self.worker, shared.clock.now());
         }
         self.sessions.abort_all();
     }
 
-    /// SIGSTOP, seen from outside: nothing passes its ports; the queue gives its partitions away.
-    pub fn freeze(&mut self, shared: &Shared) {
-        shared.network.known().lost.entry(self.worker).or_insert(shared.clock.now());
-        self.gate.shut();
-        self.expelled = true;
-        for member in self.members {
-            shared.broker.expel(member);
-        }
+    /// SIGSTOP: nothing in it goes on. If it stands for longer than `session`, the queue gives its partitions away.
+    pub fn freeze(&self, shared: &Shared, session: Duration) {
+        shared.network.known().lose(self.worker, shared.clock.now());
+        self.freezer.freeze();
+        let (turns, broker, members) = (self.turns.clone(), shared.broker.clone(), self.members);
+        let this = turns.fetch_add(1, Ordering::Relaxed) + 1;
+        tokio::spawn(async move {
+            tokio::time::sleep(session).await;
+            if turns.load(Ordering::Relaxed) == this {
+                members.into_iter().for_each(|member| broker.sleep(member));
+            }
+        });
     }
 
-    /// SIGCONT.
-    pub fn thaw(&self) {
-        self.gate.open();
+    /// SIGCONT: it goes on where it stood, and hears `late` that its partitions are others' now, if they are.
+    pub fn thaw(&self, shared: &Shared, late: Duration) {
+        shared.network.known().woken(self.worker, shared.clock.now());
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        self.freezer.wake();
+        let (broker, members) = (shared.broker.clone(), self.members);
+        tokio::spawn(async move {
+            tokio::time::sleep(late).await;
+            members.into_iter().for_each(|member| broker.wake(member));
+        });
     }
 }
 

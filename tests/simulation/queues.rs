@@ -117,7 +117,6 @@ impl<T: Send + Sync + 'static> TaskQueue<T> for TroubledQueue<T> {
     }
 
     async fn commit(&self, partition: u8, next_offset: u64) -> Result<(), QueueError> {
-        self.1.gate().await;
         if self.1.is_mixed(2) {
             self.1.fire("commit lost");
             return Err(QueueError::Unavailable("no answer".into()));
@@ -187,7 +186,7 @@ impl TaskQueue<SmsBatchPartitionTask> for WitnessedQueue {
     async fn commit(&self, partition: u8, next_offset: u64) -> Result<(), QueueError> {
         self.inner.commit(partition, next_offset).await?;
         for token in self.committed(partition, next_offset) {
-            if self.is_open(&token).await.unwrap_or(false) && !self.network.known().restored {
+            if self.is_open(&token).await.unwrap_or(false) && self.network.known().restored.is_none() {
                 let wrong = format!("a token was committed while there is work for it: {token:?} by {}", self.worker);
                 self.network.known().wrong.push(wrong);
             }

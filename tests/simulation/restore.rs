@@ -8,11 +8,11 @@ use smsfleet::adapters::embedded::engine::memory::Snapshot;
 use smsfleet::coordinate::recover::recover;
 use smsfleet::model::code::Code;
 use smsfleet::model::id::BatchId;
-use smsfleet::model::receipt::Rung;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::clock::Chance;
 use smsfleet::roles::opened::check_mark;
 
+use super::network::Said;
 use super::process::accounts;
 use super::run::{Run, services};
 
@@ -22,7 +22,7 @@ pub struct Backup {
     /// How often the mark had been raised.
     raised: u64,
     taken: Timestamp,
-    acknowledged: BTreeMap<String, Rung>,
+    acknowledged: Said,
     canceled: BTreeMap<BatchId, Duration>,
 }
 
@@ -33,7 +33,7 @@ impl Run {
     /// Takes a backup; or brings back the one that was taken, once. Half of the time the operator sends again whom the provider
     /// refused, the store is lost a little later, and the operator, who sees them refused still, does it once more.
     pub(super) async fn backup_or_restore(&mut self, which: usize, draw: u64) -> Result<(), String> {
-        if self.shared.network.known().restored {
+        if self.shared.network.known().restored.is_some() {
             return Ok(());
         }
         let Some(backup) = self.backup.take() else {
@@ -88,11 +88,12 @@ impl Run {
         [self.service, self.shaky] = services(&self.shared, &self.world, seed);
         {
             let mut known = self.shared.network.known();
-            known.restored = true;
+            let now = self.shared.clock.now();
+            known.restored = Some((backup.taken, now));
             known.acknowledged = backup.acknowledged;
             // What operators did since is lost with the rest: they are told to do it again.
             known.suppressed.clear();
-            known.operators.forget();
+            known.operators.forget(now);
         }
         self.canceled = backup.canceled;
         self.fire("restore");

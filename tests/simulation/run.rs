@@ -19,14 +19,14 @@ use smsfleet::ports::clock::{Chance, Clock};
 use smsfleet::roles::selection::Selection;
 use tokio::sync::Notify;
 
-use super::faults::{Fired, Trouble, fire};
+use super::faults::{Fired, Trouble};
 use super::network::Network;
 use super::oracle;
 use super::process::{Process, Shared, accounts};
 use super::restore::Backup;
 
 /// The kinds of faults that must have fired over all runs.
-const FAULTS: [&str; 48] = [
+const FAULTS: [&str; 51] = [
     "answer late",
     "answer lost",
     "cancel",
@@ -48,6 +48,7 @@ const FAULTS: [&str; 48] = [
     "queue lost",
     "read timed out",
     "receipt early",
+    "receipt late",
     "receipt never",
     "receipt out of order",
     "receipt twice",
@@ -60,6 +61,7 @@ const FAULTS: [&str; 48] = [
     "retry of the unsent",
     "retry interrupted",
     "session dropped",
+    "source away",
     "source changed",
     "stale read",
     "start",
@@ -75,6 +77,7 @@ const FAULTS: [&str; 48] = [
     "token sent, with an error",
     "token twice",
     "transient refusal",
+    "woken too late to send",
 ];
 
 /// What a run came to.
@@ -107,11 +110,17 @@ impl Outcome {
 
 /// Runs a seed to its verdict; the error is the story of what went wrong.
 pub fn simulate(seed: u64) -> Result<Outcome, String> {
+    let fired = Fired::default();
+    simulate_telling(seed, &fired).map_err(|wrong| format!("{wrong}{fired}"))
+}
+
+/// The same; the story is told to `fired`, so that it is there whatever becomes of the run.
+pub fn simulate_telling(seed: u64, fired: &Fired) -> Result<Outcome, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     super::panics::begin();
     runtime.block_on(async {
         // A deadlock in paused time waits for ever: under a simulated deadline it fails at once.
-        match tokio::time::timeout(Duration::from_secs(30 * 86_400), run(seed)).await {
+        match tokio::time::timeout(Duration::from_secs(30 * 86_400), run(seed, fired.clone())).await {
             Ok(outcome) => outcome,
             Err(_) => Err("it never ends".into()),
         }
@@ -130,7 +139,6 @@ pub(super) struct Run {
     pub(super) batches: Vec<(BatchId, SmsBatch)>,
     pub(super) service: SmsBatchService,
     pub(super) world: World,
-    pub(super) story: Vec<String>,
     pub(super) canceled: BTreeMap<BatchId, Duration>,
     /// The commands of an operator whose store has troubles, and who may be interrupted.
     pub(super) shaky: SmsBatchService,
@@ -139,9 +147,8 @@ pub(super) struct Run {
     pub(super) is_calm: bool,
 }
 
-async fn run(seed: u64) -> Result<Outcome, String> {
+async fn run(seed: u64, fired: Fired) -> Result<Outcome, String> {
     let clock: Arc<dyn Clock> = Arc::new(SimClock::new(Timestamp(1_800_000_000_000)));
-    let fired: Fired = Arc::default();
     let store = MemoryStore::new(Arc::new(SeededChance::from_seed(seed ^ 1)));
     let chance = SeededChance::from_seed(seed);
     let network = Network::new(seed ^ 2, clock.clone(), fired.clone());
@@ -160,7 +167,6 @@ async fn run(seed: u64) -> Result<Outcome, String> {
         batches: vec![],
         service,
         world,
-        story: vec![],
         canceled: BTreeMap::new(),
         shaky,
         orders: 0,
@@ -172,19 +178,14 @@ async fn run(seed: u64) -> Result<Outcome, String> {
     for n in 0..1 + run.chance.next() % 3 {
         run.create(seed, n).await?;
     }
-    let verdict = match run.troubles().await {
-        Ok(()) => {
-            run.heal().await;
-            run.finish().await
-        }
-        Err(wrong) => Err(wrong),
-    };
-    verdict.map_err(|wrong| format!("{wrong}\n  {}", run.story.join("\n  ")))
+    run.troubles().await?;
+    run.heal().await;
+    run.finish().await
 }
 
 /// What operators speak to: one over a healthy store, because what is tested are the workers, and one over a store with troubles.
 pub(super) fn services(shared: &Shared, world: &World, seed: u64) -> [SmsBatchService; 2] {
-    let trouble = Trouble::new(seed, Arc::default(), shared.per_mille.clone(), shared.fired.clone(), shared.full.clone());
+    let trouble = Trouble::new(seed, shared);
     [shared.stores.clone(), trouble.stores(&shared.stores, &shared.raised)].map(|stores| {
         let select = Selection::new(stores.clone(), accounts());
         SmsBatchService::new(stores, world.clone(), Arc::new(Notify::new()), select)
@@ -199,15 +200,16 @@ impl Run {
     }
 
     pub(super) fn tell(&mut self, what: String) {
-        let line = format!("{:>9.3?} {what}", self.shared.clock.boot());
+        let now = self.shared.clock.boot();
         let mut known = self.shared.network.known();
-        line.bytes().for_each(|byte| known.follow(u64::from(byte)));
+        known.follow(now.as_micros() as u64);
+        what.bytes().for_each(|byte| known.follow(u64::from(byte)));
         drop(known);
-        self.story.push(line);
+        self.shared.fired.tell(what, now);
     }
 
     pub(super) fn fire(&self, fault: &'static str) {
-        fire(&self.shared.fired, fault);
+        self.shared.fired.fire(fault, self.shared.clock.boot());
     }
 
     /// What must hold after every step: nothing arrived that may not, no control row changed against the laws, and nothing of ours
@@ -248,10 +250,10 @@ impl Run {
         *self.shared.per_mille.lock().expect("not poisoned") = 0;
         *self.shared.network.per_mille.lock().expect("not poisoned") = 0;
         for (_, process) in std::mem::take(&mut self.frozen) {
-            process.thaw();
+            process.thaw(&self.shared, Duration::ZERO);
             self.processes.push(process);
         }
-        if self.processes.iter().all(|process| process.expelled) {
+        if self.processes.is_empty() {
             self.start_process();
         }
         self.tell("all is well from here".into());
@@ -266,7 +268,7 @@ impl Run {
             step.state == StepState::CompletedFailed && step.reason.as_ref().is_some_and(|(reason, _)| *reason == code)
         };
         let is_changed = self.shared.changed.load(Ordering::Relaxed) && failed_with(Code::SourceChanged);
-        let is_restored = self.shared.network.known().restored && failed_with(Code::StoreStale);
+        let is_restored = self.shared.network.known().restored.is_some() && failed_with(Code::StoreStale);
         if is_canceled || is_changed || is_restored {
             Ok(())
         } else {
@@ -282,7 +284,8 @@ impl Run {
                 self.nothing_wrong()?;
                 let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
                 if row.step().state == StepState::Paused {
-                    self.shared.network.known().operators.goes_on(id);
+                    let now = self.shared.clock.now();
+                    self.shared.network.known().operators.goes_on(id, now);
                     let _ = self.service.command(id, Command::Resume).await;
                 }
                 let prepared_in_vain = row.sealed.is_none() && row.preparation.state.is_final();
@@ -319,7 +322,7 @@ impl Run {
             }
             oracle::check(&self.shared, &row, &batch, self.canceled.get(&id).copied(), &mut outcome).await?;
         }
-        outcome.faults = self.shared.fired.lock().expect("not poisoned").clone();
+        outcome.faults = self.shared.fired.counts();
         {
             let mut known = self.shared.network.known();
             known.follow(self.shared.clock.boot().as_micros() as u64);

@@ -24,6 +24,7 @@ use smsfleet::runtime::control::change;
 use smsfleet::statistics::RecipientLine;
 use tokio::sync::Notify;
 
+use super::faults::Fired;
 use super::network::Network;
 use super::oracle;
 use super::process::{Process, Shared, accounts, offers};
@@ -41,7 +42,7 @@ struct Scene {
 impl Scene {
     fn new() -> Scene {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::new(START));
-        let network = Network::new(7, clock.clone(), Arc::default());
+        let network = Network::new(7, clock.clone(), Fired::default());
         *network.per_mille.lock().expect("not poisoned") = 0;
         let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
         let shared = Shared::new(&stores, network, clock.clone());
@@ -282,7 +283,7 @@ fn an_order_whose_command_died_is_finished_by_the_leader() {
             current.row.order_retry("o", "digest", RetryWhat::Failed, None, now)
         });
         died.await.expect("the store answers").expect("ordered");
-        scene.shared.network.known().operators.retried(id, None);
+        scene.shared.network.known().operators.retried(id, None, scene.shared.clock.now());
         tokio::time::sleep(Duration::from_secs(5)).await;
         let pending = scene.row(id).await;
         assert_eq!((pending.delivery.state, pending.orders.pending.is_some()), (StepState::Ready, true), "it is not dispatched");
@@ -344,7 +345,7 @@ fn a_retry_sends_exactly_whom_its_plan_named() {
         request.not_after = Some(scene.shared.clock.now().plus(Duration::from_secs(3_600)));
         let changed = service.retry(id, &request, Some(&all.plan_hash), "o2").await.expect_err("another plan");
         assert_eq!(changed.code, Code::PlanChanged);
-        scene.shared.network.known().operators.retried(id, None);
+        scene.shared.network.known().operators.retried(id, None, scene.shared.clock.now());
         let answer = service.retry(id, &request, Some(&some.plan_hash), "o2").await.expect("ordered");
         assert_eq!((answer.ordered, answer.already), (Some(some.recipients), false));
         let again = service.retry(id, &request, Some(&some.plan_hash), "o2").await.expect("the same order");

@@ -9,13 +9,13 @@ use smsfleet::model::record::{Fingerprint, RangePlan, Record, SourcePlan};
 use smsfleet::ports::clock::Chance;
 use smsfleet::ports::source::{RangeReader, Source, SourceSpec};
 
-use super::faults::{Fired, fire};
+use super::faults::Trouble;
 
 /// Lists by the number that is their address.
 pub struct SimSource {
     /// True once they were changed.
     pub changed: Arc<AtomicBool>,
-    pub fired: Fired,
+    pub trouble: Trouble,
 }
 
 /// The version of all lists before they are changed, and after.
@@ -48,6 +48,7 @@ pub fn records(table_name: &str, version: &str) -> Vec<(String, String)> {
 #[async_trait::async_trait]
 impl Source for SimSource {
     async fn plan(&self, spec: &SourceSpec, range_records: u32) -> Result<SourcePlan, Fault> {
+        away(&self.trouble).await?;
         let version = self.version();
         let all = records(&spec.table_name, version).len() as u64;
         let step = u64::from(range_records);
@@ -69,13 +70,14 @@ impl Source for SimSource {
     }
 
     async fn open(&self, spec: &SourceSpec, plan: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
+        away(&self.trouble).await?;
         let version = self.version();
         if plan.fingerprint.version != version {
-            return Err(changed(&self.fired));
+            return Err(changed(&self.trouble));
         }
         let rows = records(&spec.table_name, version);
-        let (list, fired) = (self.changed.clone(), self.fired.clone());
-        Ok(Box::new(Reader { rows, at: range.from, to: range.to, version, changed: list, fired }))
+        let (list, trouble) = (self.changed.clone(), self.trouble.clone());
+        Ok(Box::new(Reader { rows, at: range.from, to: range.to, version, changed: list, trouble }))
     }
 }
 
@@ -90,9 +92,19 @@ fn version(changed: &AtomicBool) -> &'static str {
 }
 
 /// A change that somebody met: only then did it matter.
-fn changed(fired: &Fired) -> Fault {
-    fire(fired, "source changed");
+fn changed(trouble: &Trouble) -> Fault {
+    trouble.fire("source changed");
     Fault::new(Code::SourceChanged, "it was changed since it was planned")
+}
+
+/// The way to the list takes its time, and is closed sometimes.
+async fn away(trouble: &Trouble) -> Result<(), Fault> {
+    trouble.wait().await;
+    if !trouble.is_mixed(1) {
+        return Ok(());
+    }
+    trouble.fire("source away");
+    Err(Fault::new(Code::SourceUnavailable, "it does not answer"))
 }
 
 struct Reader {
@@ -101,14 +113,15 @@ struct Reader {
     to: u64,
     version: &'static str,
     changed: Arc<AtomicBool>,
-    fired: Fired,
+    trouble: Trouble,
 }
 
 #[async_trait::async_trait]
 impl RangeReader for Reader {
     async fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
+        away(&self.trouble).await?;
         if version(&self.changed) != self.version {
-            return Err(changed(&self.fired));
+            return Err(changed(&self.trouble));
         }
         let end = self.to.min(self.at + limit.min(40) as u64);
         let read = (self.at..end)

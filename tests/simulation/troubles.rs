@@ -29,8 +29,9 @@ impl Run {
     async fn trouble(&mut self) -> Result<(), String> {
         let now = tokio::time::Instant::now();
         for (_, process) in self.frozen.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>() {
-            process.thaw();
-            self.story.push(format!("{:>9.3?} a frozen process wakes", self.shared.clock.boot()));
+            let late = [0, 20, 300, 2_000][(self.chance.next() % 4) as usize];
+            process.thaw(&self.shared, Duration::from_millis(late));
+            self.tell("a frozen process wakes".into());
             self.processes.push(process);
         }
         let draw = self.chance.next();
@@ -47,10 +48,13 @@ impl Run {
                 process.crash(&self.shared);
             }
             3 | 4 if !self.processes.is_empty() => {
-                let mut process = self.processes.remove(which(self.processes.len()));
+                self.until_somebody_is_sent_to(draw >> 50).await;
+                let process = self.processes.remove(which(self.processes.len()));
                 self.tell("freeze".into());
                 self.fire("freeze");
-                process.freeze(&self.shared);
+                // Others have its partitions at once, soon, or when it has woken long since.
+                let session = [0, 3_000, 10_000][(draw >> 51) as usize % 3];
+                process.freeze(&self.shared, Duration::from_millis(session));
                 self.frozen.push((now + Duration::from_millis(500 + draw % 40_000), process));
             }
             5 | 6 if !self.processes.is_empty() => {
@@ -95,7 +99,9 @@ impl Run {
                     let number = Msisdn(digits);
                     self.shared.stores.suppressions.add(&[number]).await.map_err(|error| error.to_string())?;
                     let now = self.shared.clock.boot();
-                    self.shared.network.known().suppressed.entry(number).or_insert(now);
+                    let mut known = self.shared.network.known();
+                    known.suppressed.entry(number).or_insert(now);
+                    known.ever_suppressed.insert(number);
                 }
             }
             16 => {
@@ -107,7 +113,7 @@ impl Run {
                 self.tell(if full { "the disk is full" } else { "the disk has room" }.into());
             }
             // Whoever knows that a backup may be needed, or was, sends again more often.
-            17..20 if self.backup.is_some() || self.shared.network.known().restored => {
+            17..20 if self.backup.is_some() || self.shared.network.known().restored.is_some() => {
                 self.retry(which(self.batches.len()), draw >> 8).await?;
             }
             20 | 21 => self.change_provider(which(self.batches.len()), draw >> 8).await?,
@@ -129,21 +135,29 @@ impl Run {
     }
 
     pub(super) async fn operate(&mut self, command: Command, word: &'static str, which: usize) {
-        let (id, _) = self.batches[which];
+        let (id, batch) = self.batches[which].clone();
+        let now = self.shared.clock.now();
         if command != Command::Pause {
-            self.shared.network.known().operators.goes_on(id);
+            self.shared.network.known().operators.goes_on(id, now);
         }
         // Refused where the state does not allow it, as for anybody.
         if let Ok(answer) = self.service.command(id, command).await {
+            let now = self.shared.clock.now();
             if let Some(receipt) = answer.pause.filter(|_| !answer.already) {
-                self.shared.network.known().operators.paused(id, receipt.until, receipt.may_still_go);
+                let people = records(&batch.table_name, VERSIONS[0]).len() as u64;
+                let mut known = self.shared.network.known();
+                // More than a window's time, or than there are people, is no promise.
+                if receipt.until > now.plus(SEND_BY) || receipt.may_still_go > people {
+                    known.wrong.push(format!("at {now:?} the pause of {people} people promised nothing: {receipt:?}"));
+                }
+                known.operators.paused(id, now, receipt.until, receipt.may_still_go);
             }
             if command == Command::Cancel {
                 self.canceled.entry(id).or_insert(self.shared.clock.boot());
                 // What was declared before may still go, and nothing else.
                 let ledgers = self.shared.stores.ledgers.list(id).await.unwrap_or_default();
                 let open = ledgers.iter().map(|(_, ledger)| ledger.row.in_flight()).sum();
-                self.shared.network.known().operators.paused(id, self.shared.clock.now().plus(SEND_BY), open);
+                self.shared.network.known().operators.paused(id, now, now.plus(SEND_BY), open);
             }
             self.fire(word);
             self.tell(format!("{word} {id}"));

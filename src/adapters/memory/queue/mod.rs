@@ -68,6 +68,19 @@ impl MemoryBroker {
         self.delivery.remove(member);
     }
 
+    /// A member's session ends because its process stands: its partitions go to the others at once, and it hears of nothing
+    /// until [`MemoryBroker::wake`].
+    pub fn sleep(&self, member: MemberId) {
+        self.prepare.sleep(member);
+        self.delivery.sleep(member);
+    }
+
+    /// A member whose session ended is told so: that what it had is taken away. It joins anew.
+    pub fn wake(&self, member: MemberId) {
+        self.prepare.wake(member);
+        self.delivery.wake(member);
+    }
+
     /// Takes partitions of both topics away from whoever has them, as a rebalance does that moves some while the others go on.
     /// They are given out again once they were let go of.
     pub fn take_away(&self, which: impl Fn(u8) -> bool) {

@@ -1,6 +1,6 @@
 //! One topic with its group: logs, offsets, and what each member is told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ struct Member {
     next: BTreeMap<u8, u64>,
     /// The partition served last: the others come first.
     last: u8,
+    /// Its session has ended, and nobody told it yet.
+    is_asleep: bool,
     /// When it last looked in vain: after which change, and until when nothing but a change brings news. Looking goes over all
     /// partitions, and a member asks far more often than there is news.
     vain: Option<(u64, Option<Instant>)>,
@@ -87,11 +89,34 @@ impl<T: Clone> Topic<T> {
             if state.members.remove(&member).is_none() {
                 return;
             }
-            for partition in &mut state.partitions {
-                if matches!(partition.owner, Owner::Is(owner) | Owner::Leaves(owner, _) if owner == member) {
-                    partition.owner = Owner::Nobody;
-                }
-            }
+            state.free(member);
+            state.rebalance(Instant::now());
+        }
+        self.tell();
+    }
+
+    pub(super) fn sleep(&self, id: MemberId) {
+        {
+            let mut state = self.lock();
+            let Some(member) = state.members.get_mut(&id) else { return };
+            member.is_asleep = true;
+            state.free(id);
+            state.rebalance(Instant::now());
+        }
+        self.tell();
+    }
+
+    pub(super) fn wake(&self, id: MemberId) {
+        {
+            let mut state = self.lock();
+            let Some(member) = state.members.get_mut(&id).filter(|member| member.is_asleep) else { return };
+            let leaving = member.news.iter().flat_map(|news| match news {
+                News::Revoked(partitions) => partitions.as_slice(),
+                // It never heard of these.
+                News::Assigned(_) => &[],
+            });
+            let had: BTreeSet<u8> = leaving.chain(member.next.keys()).copied().collect();
+            *member = Member { news: VecDeque::from([News::Revoked(had.into_iter().collect())]), ..Member::default() };
             state.rebalance(Instant::now());
         }
         self.tell();
@@ -146,8 +171,18 @@ impl<T: Clone> Topic<T> {
 }
 
 impl<T: Clone> State<T> {
+    /// What a member had is nobody's.
+    fn free(&mut self, member: MemberId) {
+        for partition in &mut self.partitions {
+            if matches!(partition.owner, Owner::Is(owner) | Owner::Leaves(owner, _) if owner == member) {
+                partition.owner = Owner::Nobody;
+            }
+        }
+    }
+
     fn rebalance(&mut self, now: Instant) {
-        let mut owned: BTreeMap<MemberId, Vec<u8>> = self.members.keys().map(|member| (*member, vec![])).collect();
+        let mut owned: BTreeMap<MemberId, Vec<u8>> =
+            self.members.iter().filter(|(_, member)| !member.is_asleep).map(|(member, _)| (*member, vec![])).collect();
         let mut free = Vec::new();
         for (number, partition) in self.partitions.iter().enumerate() {
             match partition.owner {
@@ -206,7 +241,10 @@ impl<T: Clone> State<T> {
 
     /// What is there for a member, until when nothing comes by itself, and whether partitions became free.
     fn look(&mut self, id: MemberId, now: Instant) -> Result<Looked<T>, QueueError> {
-        let vain = self.members.get(&id).ok_or(QueueError::Closed)?.vain;
+        let Member { vain, is_asleep, .. } = *self.members.get(&id).ok_or(QueueError::Closed)?;
+        if is_asleep {
+            return Ok((None, None, false));
+        }
         if let Some((changes, until)) = vain
             && changes == self.changes
             && until.is_none_or(|until| now < until)
@@ -318,8 +356,8 @@ impl<T: Clone + Send + Sync + 'static> TaskQueue<T> for MemberQueue<T> {
 
     async fn commit(&self, partition: u8, next_offset: u64) -> Result<(), QueueError> {
         let mut state = self.topic.lock();
-        if !state.members.contains_key(&self.member) {
-            return Err(QueueError::Closed);
+        if state.members.get(&self.member).ok_or(QueueError::Closed)?.is_asleep {
+            return Err(QueueError::Unavailable("its session has ended".into()));
         }
         let Some(partition) = state.partitions.get_mut(usize::from(partition)) else { return Ok(()) };
         // Whoever lost the partition commits nothing: its new owner does.
