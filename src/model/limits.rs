@@ -38,6 +38,9 @@ pub const PARTS_MAX: usize = 16;
 pub const TEXT_CHARS_MAX: usize = 2_400;
 /// Bytes of one source record at most; a longer one is rejected.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the records that one read of a range gives, about: enough for a thousand records of any usual list, and little enough
+/// that many preparers may each hold as many of the largest. The record that passes it is still given.
+pub const READ_BYTES_MAX: usize = 8 << 20;
 /// Columns of one source record at most.
 pub const COLUMNS_MAX: usize = 1_024;
 /// Bytes of a template at most.
@@ -66,5 +69,6 @@ pub const QUEUE_FULL_TRIES_MAX: u8 = 3;
 const _: () = assert!(LANES_MAX <= DELIVERY_PARTITIONS);
 const _: () = assert!(WINDOW_RECIPIENTS_MAX < OPEN_RECIPIENTS_MAX);
 const _: () = assert!(PARTS_MAX <= 32, "parts are kept as bits of a u32");
+const _: () = assert!(RECORD_BYTES_MAX < READ_BYTES_MAX);
 const _: () = assert!(SLICE_RECIPIENTS > WINDOW_RECIPIENTS_MAX);
 const _: () = assert!(BATCH_READING_EVERY.as_millis() * 2 < BATCH_READING_MAX.as_millis());

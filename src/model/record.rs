@@ -98,6 +98,16 @@ pub struct Record {
     pub fields: Result<Vec<String>, RowFault>,
 }
 
+impl Record {
+    /// Bytes it takes in memory, about: an empty field takes some too.
+    pub fn bytes(&self) -> usize {
+        match &self.fields {
+            Ok(fields) => fields.iter().map(|field| size_of::<String>() + field.len()).sum(),
+            Err(fault) => fault.detail.len(),
+        }
+    }
+}
+
 /// Why a record cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowFault {

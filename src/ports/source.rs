@@ -48,7 +48,8 @@ pub trait ListCopies: Send + Sync {
 /// Reads one range in bounded memory.
 #[async_trait::async_trait]
 pub trait RangeReader: Send {
-    /// The next records, at most about `limit`; empty at the end. A record that cannot be used comes with its reason, and
+    /// The next records, at most about `limit` and about [`crate::model::limits::READ_BYTES_MAX`] bytes of them, but one at least;
+    /// empty at the end. A record that cannot be used comes with its reason, and
     /// reading goes on. At the end the range's content is checked against the plan.
     async fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault>;
 }

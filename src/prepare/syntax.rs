@@ -188,7 +188,6 @@ fn signs(tag: &str) -> Signs {
     let bytes = tag.as_bytes();
     let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || !byte.is_ascii();
     while let Some(&byte) = bytes.get(at) {
-        let length = bytes[at..].iter().take_while(|byte| is_of_word(byte)).count();
         match (quote, byte) {
             (Some(_), b'\\') => at += 1,
             (Some(open), byte) if open == byte => quote = None,
@@ -199,6 +198,8 @@ fn signs(tag: &str) -> Signs {
                 quote = Some(byte).filter(|byte| matches!(byte, b'"' | b'\''));
                 // The brackets of the tag itself are no such.
                 wraps += usize::from(matches!(byte, b'(' | b'[' | b'{' | b'|') && at >= 2);
+                // Counted only here: a long text in quotes would be gone through again from each of its bytes.
+                let length = bytes[at..].iter().take_while(|byte| is_of_word(byte)).count();
                 if length > 0 {
                     words = (words.1, &tag[at..at + length]);
                     at += length - 1;
@@ -335,5 +336,16 @@ mod tests {
                 (found, _) => panic!("{source}: {found:?}"),
             }
         }
+    }
+
+    /// A text in quotes is one piece, however long. Gone through from each of its bytes, this one would take hours.
+    #[test]
+    fn a_long_text_in_quotes_is_gone_through_once() {
+        let long = "a".repeat(2_000_000);
+        for source in [format!("{{{{ \"{long}\" }}}}"), format!("{{{{ '{long}' ~ {long} }}}}"), format!("{{{{ \"{long}")] {
+            assert_eq!(check_tags(&source), Ok(()));
+        }
+        let many = format!("{{{{ {} }}}}", "'a' ~ ".repeat(PIECES_MAX));
+        assert!(check_tags(&many).is_err_and(|fault| fault.context.contains("words and signs")));
     }
 }

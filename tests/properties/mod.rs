@@ -48,7 +48,7 @@ macro_rules! hold {
 }
 
 hold! {
-    csv json_lines lists plans templates receipts pdus session http_answers http_pushes
+    csv json_lines lists plans azure templates receipts pdus session http_answers http_pushes
     rows blocks control_rows queue store documents config
 }
 

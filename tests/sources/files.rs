@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use smsfleet::adapters::source::{ListSource, expire, spool, sweep};
 use smsfleet::model::code::Code;
+use smsfleet::model::limits::{COLUMNS_MAX, READ_BYTES_MAX, RECORD_BYTES_MAX};
+use smsfleet::model::record::Record;
 use smsfleet::ports::source::{Source, SourceSpec};
 
 use super::{KINDS, Place, fault_of, files_in, shown};
@@ -139,5 +141,39 @@ async fn a_copy_is_made_once_and_again_when_it_is_gone() {
         assert_eq!(made, inode(), "the second attempt finds it");
         std::fs::remove_dir_all(place.spool()).expect("removed");
         assert_eq!(place.read(&plan, 0, 10).await.expect("records").iter().map(shown).collect::<Vec<_>>(), ["2: 1|张三"]);
+    }
+}
+
+#[tokio::test]
+async fn one_read_gives_no_more_than_a_few_megabytes_of_records() {
+    let large = format!("{},b\n", "x".repeat(RECORD_BYTES_MAX - 2));
+    let too_long = format!("{},b\n", "x".repeat(2 * RECORD_BYTES_MAX));
+    let keys: Vec<String> = (0..COLUMNS_MAX).map(|n| format!("\"c{n}\":1")).collect();
+    for (what, bytes, count, reads_at_least) in [
+        ("long fields", format!("a,b\n{}", large.repeat(20)), 20, 3),
+        // Nothing of them is kept, but they are read all the same.
+        ("fields that are too long", format!("a,b\n{}", too_long.repeat(9)), 9, 3),
+        ("many fields", format!("{{{}}}\n{}", keys.join(","), "{}\n".repeat(800)), 801, 3),
+        ("small ones", format!("a,b\n{}", "1,2\n".repeat(1_000)), 1_000, 1),
+    ] {
+        for kind in KINDS {
+            let place = Place::of(kind, bytes.as_bytes(), "");
+            let plan = place.plan(1_000).await.unwrap_or_else(|fault| panic!("{what}: {fault}"));
+            let mut reader = place.source.open(&place.spec, &plan, &plan.ranges[0]).await.expect("it is there");
+            let (mut next, mut reads) = (0, 0);
+            loop {
+                let records = reader.read(1_000).await.unwrap_or_else(|fault| panic!("{what}: {fault}"));
+                if records.is_empty() {
+                    break;
+                }
+                let bytes: usize = records.iter().map(Record::bytes).sum();
+                assert!(bytes < READ_BYTES_MAX + 2 * RECORD_BYTES_MAX, "{what}: {bytes} bytes at once");
+                assert!(records.iter().zip(next..).all(|(record, n)| record.record == n), "{what}: in order, none left out");
+                next += records.len() as u64;
+                reads += 1;
+            }
+            assert_eq!(next, count, "{what}");
+            assert!(reads >= reads_at_least && (reads_at_least > 1 || reads == 1), "{what}: {reads} reads");
+        }
     }
 }

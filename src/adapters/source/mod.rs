@@ -187,6 +187,9 @@ impl Source for ListSource {
     }
 
     async fn open(&self, spec: &SourceSpec, plan: &SourcePlan, range: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
+        if [range.from, range.to, range.first_record, range.first_line].iter().any(|place| *place > PLACE_MAX) {
+            return Err(changed(&spec.table_name));
+        }
         if let Address::Table(address) = Address::parse(&spec.table_name)? {
             return self.tables.open(&address, spec, plan, range);
         }
@@ -203,9 +206,6 @@ impl Source for ListSource {
         };
         let dialect = Dialect::parse(dialect)?;
         let name = part.name.clone();
-        if [range.from, range.to, range.first_record, range.first_line].iter().any(|place| *place > PLACE_MAX) {
-            return Err(changed(&name));
-        }
         let input = if dialect.is_readable_in_place() {
             if let Place::File(path) = &part.place {
                 self.note_use(path)?;

@@ -2,13 +2,13 @@
 
 use super::dialect::{Dialect, Format, encoding_name};
 use super::fields::CsvFields;
-use super::json_fields;
+use super::json_fields::{JsonFields, Unusable};
 use super::part::Input;
 use super::plan::framing;
 use super::records::{Cut, Raw, Records};
 use super::{blocking, cannot_read, changed};
 use crate::model::code::{Code, Fault};
-use crate::model::limits::RECORD_BYTES_MAX;
+use crate::model::limits::{READ_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::model::record::{RangePlan, Record, RowFault, SourcePlan};
 use crate::ports::source::RangeReader;
 
@@ -27,7 +27,7 @@ impl RangeRecords {
     pub fn new(input: Input, name: &str, dialect: &Dialect, plan: &SourcePlan, range: &RangePlan) -> RangeRecords {
         let parser = match dialect.format {
             Format::Csv => Parser::Csv(Box::new(CsvFields::new(dialect.delimiter))),
-            Format::JsonLines => Parser::JsonLines,
+            Format::JsonLines => Parser::Json(JsonFields::new(&plan.columns)),
         };
         let end = match &range.part {
             Some(part) => part.end,
@@ -36,7 +36,7 @@ impl RangeRecords {
         RangeRecords {
             name: name.to_string(),
             records: Records::new(input, framing(dialect), range.from, range.first_line),
-            rows: Rows { parser, columns: plan.columns.clone(), encoding: encoding_name(dialect.encoding), end },
+            rows: Rows { parser, columns: plan.columns.len(), encoding: encoding_name(dialect.encoding), end },
             range: range.clone(),
             count: 0,
             checked: false,
@@ -46,11 +46,15 @@ impl RangeRecords {
     fn read(&mut self, limit: usize) -> Result<Vec<Record>, Fault> {
         let left = usize::try_from(self.range.records - self.count.min(self.range.records)).unwrap_or(usize::MAX);
         let mut records = Vec::with_capacity(limit.min(left).min(4_096));
-        while records.len() < limit.max(1) {
+        let (begin, mut bytes) = (self.records.offset(), 0);
+        // What is passed over takes no memory, but time.
+        while records.len() < limit.max(1) && bytes.max(self.records.offset() - begin) < READ_BYTES_MAX as u64 {
             match self.records.next().map_err(|error| cannot_read(&self.name, &error))? {
                 Some(raw) => {
                     let (line, fields) = (raw.line, self.rows.fields(&raw));
-                    records.push(Record { record: self.range.first_record + self.count, line, fields });
+                    let record = Record { record: self.range.first_record + self.count, line, fields };
+                    bytes += record.bytes() as u64;
+                    records.push(record);
                     self.count += 1;
                 }
                 None => {
@@ -79,8 +83,8 @@ impl RangeRecords {
 /// A range of a local file.
 ///
 /// Reading blocks: a chunk of 256 KiB at a time from a local file that was read a moment ago for the plan, tens of
-/// microseconds from the page cache. Handing each chunk to another thread would cost more than that, and would make a
-/// simulated run depend on the threads' order.
+/// microseconds from the page cache, and a few megabytes in one read, behind which its reader lets others have their turn.
+/// Handing each chunk to another thread would cost more than that, and would make a simulated run depend on the threads' order.
 pub(super) struct LocalRange(pub RangeRecords);
 
 #[async_trait::async_trait]
@@ -118,7 +122,7 @@ impl RangeReader for FetchedRange {
 /// Makes fields of records.
 struct Rows {
     parser: Parser,
-    columns: Vec<String>,
+    columns: usize,
     encoding: String,
     /// Where the whole text ends.
     end: u64,
@@ -126,7 +130,7 @@ struct Rows {
 
 enum Parser {
     Csv(Box<CsvFields>),
-    JsonLines,
+    Json(JsonFields),
 }
 
 impl Rows {
@@ -138,13 +142,11 @@ impl Rows {
         let text =
             std::str::from_utf8(bytes).map_err(|_| row_fault(Code::RowNotText, format!("is not valid {}", self.encoding)))?;
         match &mut self.parser {
-            Parser::Csv(fields) => fields.split(text, raw.quoted, self.columns.len()).map_err(|found| {
+            Parser::Csv(fields) => fields.split(text, raw.quoted, self.columns).map_err(|found| {
                 let field = if found == 1 { "field" } else { "fields" };
-                row_fault(Code::RowMalformed, format!("has {found} {field}, the header has {}", self.columns.len()))
+                row_fault(Code::RowMalformed, format!("has {found} {field}, the header has {}", self.columns))
             }),
-            Parser::JsonLines => {
-                json_fields::values(text, &self.columns).map_err(|json_fields::Unusable(why)| row_fault(Code::RowMalformed, why))
-            }
+            Parser::Json(fields) => fields.values(text).map_err(|Unusable(why)| row_fault(Code::RowMalformed, why)),
         }
     }
 

@@ -4,7 +4,8 @@
 //! The borders are those of crate `csv` (property tested): a record ends at CR, LF or CR LF outside quotes, empty lines are no
 //! records, a quote opens only at the beginning of a field, and what follows a closing quote belongs to the field as it is.
 //! In one thing this is stricter: a quote that is not closed within [`RECORD_BYTES_MAX`] or before the end costs the line it
-//! stands in and no more, instead of swallowing everything behind it.
+//! stands in and no more, instead of swallowing everything behind it. What was looked at to find that out is not looked at
+//! again for every line behind it ([`Followed`]): the work grows with the bytes, whatever they are.
 
 use std::io::{self, Read};
 
@@ -52,6 +53,8 @@ pub(super) enum Cut {
 pub(super) struct Records<R> {
     input: R,
     framing: Framing,
+    /// The longest record: [`RECORD_BYTES_MAX`], but for tests.
+    longest: usize,
     /// Read bytes; those before `at` belong to records that were handed out.
     buffer: Vec<u8>,
     at: usize,
@@ -61,6 +64,7 @@ pub(super) struct Records<R> {
     base: u64,
     line: u64,
     after_return: bool,
+    followed: Option<Followed>,
     /// Over the bytes between the last [`Records::take_hash`] and `base`.
     hash: Xxh3,
     /// Up to where in `buffer` they are hashed.
@@ -73,6 +77,7 @@ impl<R: Read> Records<R> {
         Records {
             input,
             framing,
+            longest: RECORD_BYTES_MAX,
             buffer: vec![0; CHUNK_BYTES],
             at: 0,
             filled: 0,
@@ -80,6 +85,7 @@ impl<R: Read> Records<R> {
             base: offset,
             line,
             after_return: false,
+            followed: None,
             hash: Xxh3::new(),
             hashed: 0,
         }
@@ -157,77 +163,89 @@ impl<R: Read> Records<R> {
     }
 
     fn quoted_record(&mut self, delimiter: u8) -> io::Result<Found> {
-        // Places are counted from `self.at`, which is the record's beginning and moves when the buffer is filled.
-        let (mut place, mut open, mut quoted) = (0, false, false);
-        let (mut lines, mut first_line_end) = (0, None);
+        let mut reading = Reading::default();
         loop {
-            let Some(hit) = memchr3(b'"', b'\n', b'\r', &self.buffer[self.at + place..self.filled]) else {
-                place = self.filled - self.at;
-                if place > RECORD_BYTES_MAX {
-                    return self.cut(Cut::TooLong, first_line_end, place, quoted);
-                }
+            let from = self.at + reading.place;
+            let hit = memchr3(b'"', b'\n', b'\r', &self.buffer[from..self.filled]);
+            reading.place = hit.map_or(self.filled, |hit| from + hit) - self.at;
+            if reading.place > self.longest {
+                return self.cut(Cut::TooLong, reading);
+            }
+            if hit.is_none() {
                 if self.fill()? {
                     continue;
                 }
-                return if open {
-                    self.cut(Cut::Unclosed, first_line_end, place, quoted)
-                } else {
-                    self.line += lines;
-                    Ok(Found { length: place, cut: None, quoted })
-                };
-            };
-            place += hit;
-            if place > RECORD_BYTES_MAX {
-                return self.cut(Cut::TooLong, first_line_end, place, quoted);
+                return if reading.open { self.cut(Cut::Unclosed, reading) } else { Ok(self.whole(&reading)) };
             }
-            let byte = self.buffer[self.at + place];
-            match (byte, open) {
+            let byte = self.buffer[self.at + reading.place];
+            match (byte, reading.open) {
                 (b'"', false) => {
-                    open = place == 0 || self.buffer[self.at + place - 1] == delimiter;
-                    quoted = true;
+                    reading.open = reading.place == 0 || self.buffer[self.at + reading.place - 1] == delimiter;
+                    reading.quoted = true;
                 }
                 (b'"', true) => {
-                    if self.at + place + 1 == self.filled {
+                    if self.at + reading.place + 1 == self.filled {
                         self.fill()?;
                     }
-                    if self.at + place + 1 < self.filled && self.buffer[self.at + place + 1] == b'"' {
-                        place += 1;
+                    let behind = self.at + reading.place + 1;
+                    if behind < self.filled && self.buffer[behind] == b'"' {
+                        reading.place += 1;
                     } else {
-                        open = false;
+                        reading.open = false;
                     }
                 }
-                (_, false) => {
-                    self.line += lines;
-                    return Ok(Found { length: place, cut: None, quoted });
-                }
+                (_, false) => return Ok(self.whole(&reading)),
                 (_, true) => {
-                    first_line_end = first_line_end.or(Some(place));
                     // A CR LF counts once.
-                    lines += u64::from(byte == b'\r' || self.buffer[self.at + place - 1] != b'\r');
+                    reading.lines += u64::from(byte == b'\r' || self.buffer[self.at + reading.place - 1] != b'\r');
+                    if reading.first_line_end.is_none() {
+                        reading.first_line_end = Some(reading.place);
+                        if self.goes_on_as_followed(&mut reading) {
+                            continue;
+                        }
+                    }
                 }
             }
-            place += 1;
+            reading.place += 1;
         }
+    }
+
+    /// Skips what an earlier reading went through: see [`Followed`].
+    fn goes_on_as_followed(&self, reading: &mut Reading) -> bool {
+        let here = self.offset() + reading.place as u64;
+        let Some(Followed { to, open, line }) = self.followed.filter(|followed| followed.to > here) else { return false };
+        // It was never read further than the buffer is filled.
+        reading.place += (to - here) as usize;
+        (reading.open, reading.lines) = (open, line - self.line);
+        true
+    }
+
+    /// A record that ends where its reading stands.
+    fn whole(&mut self, reading: &Reading) -> Found {
+        self.line += reading.lines;
+        Found { length: reading.place, cut: None, quoted: reading.quoted }
     }
 
     fn line_record(&mut self) -> io::Result<Found> {
-        let mut place = 0;
+        let mut reading = Reading::default();
         loop {
-            let hit = memchr2(b'\n', b'\r', &self.buffer[self.at + place..self.filled]);
-            place = hit.map_or(self.filled - self.at, |hit| place + hit);
-            if place > RECORD_BYTES_MAX {
-                return self.cut(Cut::TooLong, None, place, false);
+            let from = self.at + reading.place;
+            let hit = memchr2(b'\n', b'\r', &self.buffer[from..self.filled]);
+            reading.place = hit.map_or(self.filled, |hit| from + hit) - self.at;
+            if reading.place > self.longest {
+                return self.cut(Cut::TooLong, reading);
             }
             if hit.is_some() || !self.fill()? {
-                return Ok(Found { length: place, cut: None, quoted: false });
+                return Ok(self.whole(&reading));
             }
         }
     }
 
-    /// Ends a record at the end of its first line, so that the next line is read as if nothing had happened. That line may be
-    /// looked at twice, but not more often: a line that leaves a quote open would have closed the one before.
-    fn cut(&mut self, cut: Cut, first_line_end: Option<usize>, mut place: usize, quoted: bool) -> io::Result<Found> {
+    /// Ends a record at the end of its first line, so that the next line is read as if nothing had happened.
+    fn cut(&mut self, cut: Cut, reading: Reading) -> io::Result<Found> {
+        let Reading { mut place, open, quoted, lines, first_line_end } = reading;
         if let Some(length) = first_line_end {
+            self.followed = Some(Followed { to: self.offset() + place as u64, open, line: self.line + lines });
             return Ok(Found { length, cut: Some(cut), quoted });
         }
         loop {
@@ -245,12 +263,13 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// Reads more behind what is there; `false` at the end. Bytes before `at` go.
+    /// Reads more behind what is there; `false` at the end. Bytes before `at` go, once they are worth moving the rest for: after
+    /// a record that was cut a whole megabyte may be left behind a few bytes.
     fn fill(&mut self) -> io::Result<bool> {
         if self.ended {
             return Ok(false);
         }
-        if self.at > 0 {
+        if self.at >= CHUNK_BYTES || self.at >= self.filled - self.at {
             self.hash_to(self.at);
             self.buffer.copy_within(self.at..self.filled, 0);
             self.base += self.at as u64;
@@ -289,110 +308,35 @@ struct Found {
     quoted: bool,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(bytes: &[u8], framing: Framing) -> Vec<(u64, u64, Result<Vec<u8>, Cut>)> {
-        let mut records = Records::new(bytes, framing, 0, 1);
-        let mut found = vec![];
-        while let Some(raw) = records.next().expect("memory is read") {
-            found.push((raw.offset, raw.line, raw.bytes.map(<[u8]>::to_vec)));
-        }
-        found
-    }
-
-    const CSV: Framing = Framing::Quoted { delimiter: b',' };
-
-    #[test]
-    fn lines_are_counted_as_people_count_them() {
-        for (text, lines) in [
-            ("a\nb\n\nc", vec![1, 2, 4]),
-            ("a\r\nb\r\n\r\nc\r\n", vec![1, 2, 4]),
-            ("a\rb\r\rc", vec![1, 2, 4]),
-            ("\n\na", vec![3]),
-            ("\"a\nb\r\nc\"\nd", vec![1, 4]),
-            ("\"a\n\nb\",c\nd\n", vec![1, 4]),
-        ] {
-            let found: Vec<u64> = read(text.as_bytes(), CSV).into_iter().map(|(_, line, _)| line).collect();
-            assert_eq!(found, lines, "{text:?}");
-        }
-        let found: Vec<u64> = read(b"{}\n \t \n{}", Framing::Lines).into_iter().map(|(_, line, _)| line).collect();
-        assert_eq!(found, [1, 3]);
-    }
-
-    #[test]
-    fn an_open_quote_costs_one_line() {
-        let found = read(b"a\nb,\"c\nd\ne\"f\n", CSV);
-        assert_eq!(found[1].2, Ok(b"b,\"c\nd\ne\"f".to_vec()), "it closes");
-        let found = read(b"a\nb,\"c\nd\ne\n", CSV);
-        let expected =
-            [(0, 1, Ok(b"a".to_vec())), (2, 2, Err(Cut::Unclosed)), (7, 3, Ok(b"d".to_vec())), (9, 4, Ok(b"e".to_vec()))];
-        assert_eq!(found, expected);
-        let mut long = b"a\n\"open\n".to_vec();
-        long.extend(b"0123456789\n".repeat(200_000));
-        let found = read(&long, CSV);
-        assert_eq!((found.len(), found[1].2.clone(), found[2].1), (200_002, Err(Cut::TooLong), 3));
-    }
-
-    #[test]
-    fn a_line_without_end_is_passed_over_in_bounded_memory() {
-        for framing in [CSV, Framing::Lines] {
-            for length in [RECORD_BYTES_MAX, RECORD_BYTES_MAX + 1, 5 * RECORD_BYTES_MAX] {
-                let mut bytes = b"a\n".to_vec();
-                bytes.extend(std::iter::repeat_n(b'x', length));
-                bytes.extend(b"\r\nb");
-                let mut records = Records::new(&bytes[..], framing, 0, 1);
-                let mut lines = vec![];
-                let mut cut = 0;
-                while let Some(raw) = records.next().expect("memory is read") {
-                    lines.push(raw.line);
-                    cut += usize::from(raw.bytes.is_err());
-                }
-                assert_eq!((lines, cut), (vec![1, 2, 3], usize::from(length > RECORD_BYTES_MAX)));
-                assert!(records.buffer.len() <= RECORD_BYTES_MAX + 2 * CHUNK_BYTES);
-                assert_eq!(records.take_hash(), xxhash_rust::xxh3::xxh3_64(&bytes), "what is passed over is hashed too");
-            }
-        }
-    }
-
-    /// Gives a few bytes at a time, so that every place is once the end of what was read.
-    struct Trickle<'a>(&'a [u8], usize);
-
-    impl Read for Trickle<'_> {
-        fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
-            let count = self.1.min(chunk.len()).min(self.0.len());
-            let (now, later) = self.0.split_at(count);
-            chunk[..count].copy_from_slice(now);
-            self.0 = later;
-            Ok(count)
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn the_ends_of_chunks_do_not_matter(text in "[a,\"\"\r\n ]{0,60}", count in 1usize..4, lines: bool) {
-            let framing = if lines { Framing::Lines } else { CSV };
-            let mut records = Records::new(Trickle(text.as_bytes(), count), framing, 0, 1);
-            let mut found = vec![];
-            while let Some(raw) = records.next().expect("memory is read") {
-                found.push((raw.offset, raw.line, raw.bytes.map(<[u8]>::to_vec)));
-            }
-            proptest::prop_assert_eq!(found, read(text.as_bytes(), framing));
-            proptest::prop_assert_eq!(records.take_hash(), xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
-        }
-
-        #[test]
-        fn a_range_that_ends_between_records_gives_the_same_records(text in "[a,\"\"\r\n]{0,60}", at in 0usize..30) {
-            let whole = read(text.as_bytes(), CSV);
-            let Some(&(border, line, _)) = whole.get(at) else { return Ok(()) };
-            let (before, behind) = text.as_bytes().split_at(border as usize);
-            let mut parts = read(before, CSV);
-            let mut records = Records::new(behind, CSV, border, line);
-            while let Some(raw) = records.next().expect("memory is read") {
-                parts.push((raw.offset, raw.line, raw.bytes.map(<[u8]>::to_vec)));
-            }
-            proptest::prop_assert_eq!(parts, whole);
-        }
-    }
+/// How far a record at `at` was read.
+#[derive(Default)]
+struct Reading {
+    /// Counted from `at`, which is the record's beginning and moves when the buffer is filled.
+    place: usize,
+    /// Whether a quote is open there.
+    open: bool,
+    /// Whether there was a quote before it.
+    quoted: bool,
+    /// Ends of lines before it, all of them within quotes.
+    lines: u64,
+    /// Where the first of them is.
+    first_line_end: Option<usize>,
 }
+
+/// How far a record was read that was cut in the end: from its first line on, every end of a line up to `to` was within quotes.
+///
+/// Two readings of the same bytes differ in nothing but whether a quote is open. So one that begins in a later line ends with that
+/// line, where it finds no quote open, or goes on exactly as this one did: then it need not go through those bytes again.
+#[derive(Clone, Copy)]
+struct Followed {
+    /// In the stream.
+    to: u64,
+    /// Whether a quote is open there.
+    open: bool,
+    /// Which line it is.
+    line: u64,
+}
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

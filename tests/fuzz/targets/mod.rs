@@ -19,6 +19,7 @@ pub mod rows;
 pub mod session;
 pub mod smpp;
 pub mod store;
+pub mod tables;
 pub mod templates;
 
 /// One of them.
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     target("json_lines", records::json_lines, 1_000),
     target("lists", records::lists, 500),
     target("plans", records::plans, 500),
+    target("azure", tables::azure, 400),
     target("templates", templates::template, 3_000),
     target("receipts", receipts::receipt, 5_000),
     target("pdus", smpp::pdus, 10_000),

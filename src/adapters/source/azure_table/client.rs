@@ -11,7 +11,7 @@ use url::Url;
 use super::Scope;
 use super::config::AzureTableConfig;
 use super::keys::encoded;
-use super::page::{self, Page, Token};
+use super::page::{self, ENTITIES_MAX, NoPage, Page, Token};
 use super::sign::{self, Access};
 use crate::adapters::secure;
 use crate::model::code::{Code, Fault};
@@ -20,8 +20,9 @@ use crate::runtime::retry::Schedule;
 
 /// The version of the service's interface.
 const VERSION: &str = "2019-02-02";
-/// Bytes of an answer at most: the service's own pages end at 1,000 entities and about 4 MiB.
-const ANSWER_MAX: usize = 64 << 20;
+/// Bytes of an answer at most: the service's own pages end at 1,000 entities and about 4 MiB, of which JSON with escapes makes a few
+/// times as many at most.
+const ANSWER_MAX: usize = 16 << 20;
 /// Bytes of a refusal that are looked at.
 const REFUSAL_MAX: usize = 16 << 10;
 /// The first and the longest wait before a request is repeated; a `Retry-After` may ask for more.
@@ -186,8 +187,7 @@ impl Table {
             body.extend_from_slice(&piece);
             if body.len() > most {
                 if status.is_success() {
-                    let text = format!("{}: {} answers with more than {ANSWER_MAX} bytes", self.shown, client.endpoint);
-                    return Err(Refused::ForGood(Fault::new(Code::SourceBroken, text)));
+                    return Err(self.too_much(&format!("{ANSWER_MAX} bytes")));
                 }
                 break;
             }
@@ -195,10 +195,13 @@ impl Table {
         if status != StatusCode::OK {
             return Err(self.refused(status, &headers, &body));
         }
-        let entities = page::entities(&body).ok_or_else(|| {
-            let text = format!("{}: {} answers with no entities", self.shown, client.endpoint);
-            let advice = format!("check {}.endpoint and what stands between", client.setting);
-            Refused::Now(Fault::new(Code::SourceUnavailable, format!("{text}; {advice}")))
+        let entities = page::entities(&body).map_err(|no_page| match no_page {
+            NoPage::NoEntities => {
+                let text = format!("{}: {} answers with no entities", self.shown, client.endpoint);
+                let advice = format!("check {}.endpoint and what stands between", client.setting);
+                Refused::Now(Fault::new(Code::SourceUnavailable, format!("{text}; {advice}")))
+            }
+            NoPage::TooMany => self.too_much(&format!("{ENTITIES_MAX} entities")),
         })?;
         let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_string()).filter(|text| !text.is_empty());
         let next = text("x-ms-continuation-NextPartitionKey")
@@ -281,6 +284,13 @@ impl Table {
                 Refused::ForGood(Fault::new(Code::SourceBroken, text))
             }
         }
+    }
+
+    /// An answer that no such service gives.
+    fn too_much(&self, most: &str) -> Refused {
+        let Client { endpoint, setting, .. } = &*self.client;
+        let text = format!("{}: {endpoint} answers with more than {most} at once, as no such service does", self.shown);
+        Refused::ForGood(Fault::new(Code::SourceBroken, format!("{text}; check {setting}.endpoint and what stands between")))
     }
 
     fn throttled(&self) -> Fault {

@@ -1,10 +1,17 @@
 //! One page of an answer: its entities, and where the next page begins.
 
+use std::fmt;
+use std::sync::LazyLock;
+
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::adapters::source::json_fields;
+use crate::adapters::source::json_fields::{self, JsonFields};
 use crate::model::record::RecordKey;
+
+/// Entities of a page at most: the service gives no more than this, whatever it is asked for.
+pub const ENTITIES_MAX: usize = 1_000;
 
 /// The properties that every entity has: they are read with every record, and come first among the columns.
 pub const SYSTEM: [&str; 3] = ["PartitionKey", "RowKey", "Timestamp"];
@@ -27,28 +34,76 @@ pub struct Page {
     pub next: Option<Token>,
 }
 
-/// The entities of a body; `None` when it is no answer to a query.
-pub fn entities(body: &[u8]) -> Option<Vec<Box<RawValue>>> {
+/// Why a body is no page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPage {
+    /// It is no answer to a query.
+    NoEntities,
+    /// It holds more than [`ENTITIES_MAX`].
+    TooMany,
+}
+
+/// The entities of a body. No more of them are kept than a page may have.
+pub fn entities(body: &[u8]) -> Result<Vec<Box<RawValue>>, NoPage> {
     #[derive(Deserialize)]
     struct Body {
-        value: Vec<Box<RawValue>>,
+        value: Entities,
     }
-    serde_json::from_slice::<Body>(body).ok().map(|body| body.value)
+    let body: Body = serde_json::from_slice(body).map_err(|_| NoPage::NoEntities)?;
+    body.value.0.ok_or(NoPage::TooMany)
+}
+
+/// The entities, unless there are too many.
+struct Entities(Option<Vec<Box<RawValue>>>);
+
+impl<'de> Deserialize<'de> for Entities {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Entities, D::Error> {
+        input.deserialize_seq(EntitiesOf)
+    }
+}
+
+struct EntitiesOf;
+
+impl<'de> Visitor<'de> for EntitiesOf {
+    type Value = Entities;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of entities")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entities, A::Error> {
+        let mut entities = vec![];
+        while entities.len() < ENTITIES_MAX {
+            match list.next_element()? {
+                Some(entity) => entities.push(entity),
+                None => return Ok(Entities(Some(entities))),
+            }
+        }
+        let mut more = false;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            more = true;
+        }
+        Ok(Entities((!more).then_some(entities)))
+    }
 }
 
 /// The key of an entity, and when it was last written; `None` when it has none.
 pub fn key(entity: &RawValue) -> Option<(RecordKey, String)> {
-    let mut values = json_fields::values(entity.get(), &SYSTEM.map(str::to_string)).ok()?.into_iter();
+    static KEY: LazyLock<JsonFields> = LazyLock::new(|| JsonFields::new(&SYSTEM.map(str::to_string)));
+    let mut values = KEY.values(entity.get()).ok()?.into_iter();
     let (partition, row, written) = (values.next()?, values.next()?, values.next()?);
     // Both keys may be empty texts; that they are there at all is seen by the time, which is not.
     (!written.is_empty()).then_some((RecordKey { partition, row }, written))
 }
 
-/// The names of an entity's properties. Notes about them (`x@odata.type`, `odata.etag`) are none.
-pub fn properties(entity: &RawValue) -> Vec<String> {
-    let mut names = json_fields::keys(entity.get()).unwrap_or_default();
-    names.retain(|name| !name.contains('@') && !name.starts_with("odata."));
-    names
+/// The names of an entity's properties, one by one. Notes about them (`x@odata.type`, `odata.etag`) are none.
+pub fn each_property(entity: &RawValue, mut each: impl FnMut(&str)) {
+    // What is no object has none, or none behind the place where it ceases to be one.
+    let _ = json_fields::each_key(entity.get(), |name| {
+        if !name.contains('@') && !name.starts_with("odata.") {
+            each(name);
+        }
+    });
 }
 
 #[cfg(test)]
@@ -64,12 +119,24 @@ mod tests {
         let found = entities(body).expect("a page");
         let key_of_first = (RecordKey { partition: "p".into(), row: String::new() }, "2024-01-01T00:00:00Z".to_string());
         assert_eq!(found.iter().map(|entity| key(entity)).collect::<Vec<_>>(), [Some(key_of_first), None]);
-        let names = properties(&found[0]);
+        let mut names = vec![];
+        each_property(&found[0], |name| names.push(name.to_string()));
         assert_eq!(names, ["PartitionKey", "RowKey", "Timestamp", "phone", "n", "x", "b", "none"]);
-        let values = json_fields::values(found[0].get(), &names).expect("an object");
+        let values = JsonFields::new(&names).values(found[0].get()).expect("an object");
         assert_eq!(values[3..], ["4915", "9007199254740993", "9.90", "true", ""], "no digit changes, and null is empty");
         for wrong in ["", "{}", "<html>", r#"{"value":1}"#, r#"{"value":[{}]"#] {
-            assert!(entities(wrong.as_bytes()).is_none(), "{wrong}");
+            assert_eq!(entities(wrong.as_bytes()).expect_err("no page"), NoPage::NoEntities, "{wrong}");
         }
+    }
+
+    #[test]
+    fn no_more_entities_are_kept_than_a_page_has() {
+        let body = |count: usize| format!("{{\"value\":[{}]}}", vec!["0"; count].join(","));
+        assert_eq!(entities(body(0).as_bytes()).map(|found| found.len()), Ok(0));
+        assert_eq!(entities(body(ENTITIES_MAX).as_bytes()).map(|found| found.len()), Ok(ENTITIES_MAX));
+        for count in [ENTITIES_MAX + 1, 1_000_000] {
+            assert_eq!(entities(body(count).as_bytes()).expect_err("too many"), NoPage::TooMany);
+        }
+        assert_eq!(entities(&body(ENTITIES_MAX + 1).as_bytes()[..2_010]).expect_err("cut"), NoPage::NoEntities);
     }
 }

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::client::{Query, Table};
 use super::keys;
-use super::page::{SYSTEM, key, properties};
+use super::page::{SYSTEM, each_property, key};
 use crate::model::code::{Code, Fault};
 use crate::model::limits::COLUMNS_MAX;
 use crate::model::record::{Fingerprint, KeyRange, RangePlan, RecordKey, SourcePlan};
@@ -46,7 +46,11 @@ async fn columns(table: &Table) -> Result<Vec<String>, Fault> {
         let page = table.page(&query).await?;
         for entity in page.entities.iter().take(SAMPLE_RECORDS - records) {
             records += 1;
-            names.extend(properties(entity).into_iter().filter(|name| known.insert(name.clone())));
+            each_property(entity, |name| {
+                if names.len() <= COLUMNS_MAX && known.insert(name.to_string()) {
+                    names.push(name.to_string());
+                }
+            });
             if names.len() > COLUMNS_MAX {
                 let text = format!("{}: there are more than {COLUMNS_MAX} different properties", table.shown);
                 return Err(Fault::new(Code::InputInvalid, text));

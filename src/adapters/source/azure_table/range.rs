@@ -10,8 +10,10 @@ use super::client::{Query, Table};
 use super::keys;
 use super::page::{SYSTEM, key};
 use super::plan::add_to;
-use crate::adapters::source::{changed, json_fields};
+use crate::adapters::source::changed;
+use crate::adapters::source::json_fields::{JsonFields, Unusable};
 use crate::model::code::{Code, Fault};
+use crate::model::limits::READ_BYTES_MAX;
 use crate::model::record::{RangePlan, Record, RowFault};
 use crate::ports::source::RangeReader;
 
@@ -21,14 +23,17 @@ const SELECT_CHARS_MAX: usize = 8_000;
 /// The records of a range. Holds one page.
 pub(super) struct TableRange {
     table: Table,
-    columns: Vec<String>,
+    fields: JsonFields,
     range: RangePlan,
     /// Filters that are still to be asked for.
     filters: VecDeque<String>,
     query: Query,
-    ready: VecDeque<Record>,
+    /// Entities that came and were not given yet, as they came: their fields may take many times as much.
+    ready: VecDeque<Box<RawValue>>,
     ended: bool,
+    /// Entities that came, and those that were given.
     count: u64,
+    given: u64,
     hash: Xxh3,
 }
 
@@ -42,12 +47,13 @@ impl TableRange {
         TableRange {
             query: Query { filter, select: select(needed, columns), next: None },
             table,
-            columns: columns.to_vec(),
+            fields: JsonFields::new(columns),
             range: range.clone(),
             filters,
             ready: VecDeque::new(),
             ended: false,
             count: 0,
+            given: 0,
             hash: Xxh3::new(),
         }
     }
@@ -55,13 +61,15 @@ impl TableRange {
     /// Fetches the next page; at the end of the last stretch checks the whole.
     async fn fetch(&mut self) -> Result<(), Fault> {
         let page = self.table.page(&self.query).await?;
-        for entity in &page.entities {
-            let record = self.record(entity)?;
-            self.ready.push_back(record);
-        }
+        self.count += page.entities.len() as u64;
         if self.count > self.range.records {
             return Err(changed(&self.table.shown));
         }
+        for entity in &page.entities {
+            let (key, written) = key(entity).ok_or_else(|| self.table.no_keys())?;
+            add_to(&mut self.hash, &key, &written);
+        }
+        self.ready.extend(page.entities);
         match (page.next, self.filters.pop_front()) {
             (Some(next), waiting) => {
                 self.query.next = Some(next);
@@ -76,14 +84,11 @@ impl TableRange {
         Ok(())
     }
 
-    fn record(&mut self, entity: &RawValue) -> Result<Record, Fault> {
-        let (key, written) = key(entity).ok_or_else(|| self.table.no_keys())?;
-        add_to(&mut self.hash, &key, &written);
-        let record = self.range.first_record + self.count;
-        self.count += 1;
-        let fields = json_fields::values(entity.get(), &self.columns)
-            .map_err(|json_fields::Unusable(detail)| RowFault { code: Code::RowMalformed, detail });
-        Ok(Record { record, line: record + 1, fields })
+    fn record(&mut self, entity: &RawValue) -> Record {
+        let record = self.range.first_record + self.given;
+        self.given += 1;
+        let unusable = |Unusable(detail)| RowFault { code: Code::RowMalformed, detail };
+        Record { record, line: record + 1, fields: self.fields.values(entity.get()).map_err(unusable) }
     }
 }
 
@@ -105,8 +110,16 @@ impl RangeReader for TableRange {
         while self.ready.is_empty() && !self.ended {
             self.fetch().await?;
         }
-        let count = self.ready.len().min(limit.max(1));
-        Ok(self.ready.drain(..count).collect())
+        let (mut records, mut bytes) = (vec![], 0);
+        while records.len() < limit.max(1)
+            && bytes < READ_BYTES_MAX
+            && let Some(entity) = self.ready.pop_front()
+        {
+            let record = self.record(&entity);
+            bytes += record.bytes();
+            records.push(record);
+        }
+        Ok(records)
     }
 }
 

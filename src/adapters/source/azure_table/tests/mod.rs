@@ -15,7 +15,8 @@ use crate::adapters::secret::Secret;
 use crate::adapters::source::ListSource;
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::model::code::{Code, Fault};
-use crate::model::record::{Record, SourcePlan};
+use crate::model::limits::READ_BYTES_MAX;
+use crate::model::record::{RangePlan, Record, SourcePlan};
 use crate::ports::World;
 use crate::ports::source::{Source, SourceSpec};
 
@@ -292,4 +293,66 @@ async fn addresses_reach_only_what_the_configuration_names() {
     fault_of(check("aztable://other/people"), Code::SourceForbidden, &["azure_tables.other"]);
     let with_dialect = SourceSpec { dialect: "header=no".into(), ..spec(&[]) };
     fault_of(source.plan(&with_dialect, 1).await, Code::InputInvalid, &["dialect"]);
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_any_of_the_service_is_refused_and_not_asked_for_again() {
+    let server = Fake::start(10, false).await;
+    people(&server);
+    let source = source(&config(server.port));
+    for (reply, says) in [(Reply::Much(1_001, 0), "1000 entities"), (Reply::Much(20, 1 << 20), "16777216 bytes")] {
+        let asked = server.asked().len();
+        server.script([reply]);
+        fault_of(source.plan(&spec(&[]), 1).await, Code::SourceBroken, &[says, "azure_tables.main.endpoint"]);
+        assert_eq!(server.asked().len(), asked + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_stored_range_that_no_table_has_is_refused_before_anything_is_asked() {
+    let server = Fake::start(10, false).await;
+    people(&server);
+    let source = source(&config(server.port));
+    let plan = source.plan(&spec(&[]), 1_000).await.expect("a plan");
+    let asked = server.asked().len();
+    let far: [fn(&mut RangePlan); 4] = [
+        |range| range.first_record = u64::MAX,
+        |range| range.first_line = u64::MAX,
+        |range| range.from = u64::MAX,
+        |range| range.to = u64::MAX,
+    ];
+    for change in far {
+        let mut planned = plan.clone();
+        change(&mut planned.ranges[0]);
+        fault_of(read(&source, &spec(&[]), &planned, 0).await, Code::SourceChanged, &["aztable://main/people"]);
+    }
+    assert_eq!(server.asked().len(), asked);
+}
+
+#[tokio::test]
+async fn records_of_many_columns_come_a_few_at_a_time() {
+    let server = Fake::start(1_000, false).await;
+    let names: Vec<String> = (0..1_000).map(|n| format!("c{n}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), 1.into())).collect();
+    server.put("p", "0000", &all);
+    (1..1_000).for_each(|row| server.put("p", &format!("{row:04}"), &[("c7", row.into())]));
+    let source = source(&config(server.port));
+    let plan = source.plan(&spec(&[]), 1_000).await.expect("a plan");
+    assert_eq!((plan.columns.len(), plan.ranges.len()), (1_003, 1));
+    let mut reader = source.open(&spec(&[]), &plan, &plan.ranges[0]).await.expect("it is there");
+    let (mut next, mut reads) = (0, 0);
+    loop {
+        let records = reader.read(1_000).await.expect("the planned table");
+        let bytes: usize = records.iter().map(Record::bytes).sum();
+        assert!(bytes < READ_BYTES_MAX + 30_000, "{bytes} bytes at once");
+        if records.is_empty() {
+            break;
+        }
+        for record in records {
+            assert_eq!((record.record, record.fields.expect("fields")[1].as_str()), (next, format!("{next:04}").as_str()));
+            next += 1;
+        }
+        reads += 1;
+    }
+    assert_eq!((next, reads), (1_000, 3));
 }

@@ -37,6 +37,8 @@ pub enum Reply {
     Nonsense,
     /// No entity, and always the same token.
     SameToken,
+    /// This many texts of this many bytes where entities should be.
+    Much(usize, usize),
 }
 
 /// A request.
@@ -193,6 +195,10 @@ async fn answer(
             status(500).body(whole(String::new()))
         }
         Reply::Nonsense => status(200).body(whole("<html>".into())),
+        Reply::Much(count, bytes) => {
+            let text = format!("\"{}\"", "x".repeat(bytes));
+            status(200).body(whole(format!("{{\"value\":[{}]}}", vec![text; count].join(","))))
+        }
         Reply::SameToken => {
             status(200).header("x-ms-continuation-NextPartitionKey", "1!4!YQ--").body(whole("{\"value\":[]}".into()))
         }
