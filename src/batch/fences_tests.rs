@@ -42,7 +42,7 @@ impl ControlRows<LaneKey, Ledger> for Slow {
         self.0.insert(key, row, nonce).await
     }
     async fn replace(&self, key: LaneKey, expected: u64, row: &Ledger, nonce: u64) -> Result<Cas, StoreError> {
-        if key.lane == 2 {
+        if key.lane == 3 {
             tokio::time::sleep(SLOW).await;
         }
         self.0.replace(key, expected, row, nonce).await
@@ -70,16 +70,16 @@ fn service(stores: &Stores) -> SmsBatchService {
     SmsBatchService::new(stores.clone(), world, Arc::new(Notify::new()), Arc::new(Nobody))
 }
 
-/// A batch that is being sent: three lanes of ten, claimed by one worker. The stores of the worker, and a service whose store
+/// A batch that is being sent: four lanes of ten, claimed by one worker. The stores of the worker, and a service whose store
 /// is slow.
 async fn running() -> (Stores, SmsBatchService) {
     let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
     let asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
     let mut row = BatchRow::created(asked, String::new(), NOW);
-    (row.current_step, row.delivery.state, row.lanes, row.task_number) = (CurrentStep::Delivery, StepState::Running, 3, 1);
+    (row.current_step, row.delivery.state, row.lanes, row.task_number) = (CurrentStep::Delivery, StepState::Running, 4, 1);
     row.sealed = Some(SealedPlan::default());
     stores.batches.insert(BATCH, &row, 1).await.expect("inserted");
-    for lane in 0..3 {
+    for lane in 0..4 {
         let ledger = Ledger::sealed(10).claim(WORKER, 1).expect("claimed");
         stores.ledgers.insert(key(lane), &ledger, 1).await.expect("inserted");
     }
@@ -107,11 +107,11 @@ async fn a_cancel_and_a_pause_are_answered_only_behind_the_fence_of_every_lane()
         let (stores, service) = running().await;
         let mut answer = std::pin::pin!(service.command(BATCH, command));
         assert!(tokio::time::timeout(SLOW / 2, &mut answer).await.is_err(), "{command:?} is not answered yet");
-        assert_eq!(declare(&stores, 2).await, Ok(()), "the last lane has no fence yet");
+        assert_eq!(declare(&stores, 3).await, Ok(()), "the last lane has no fence yet");
         let answer = answer.await.expect("carried out");
         // Whatever was declared before is in the answer, and nothing is declared behind it.
-        assert_eq!((answer.in_flight, answer.undeclared), (3, 27), "{command:?}");
-        for lane in 0..3 {
+        assert_eq!((answer.in_flight, answer.undeclared), (3, 37), "{command:?}");
+        for lane in 0..4 {
             assert!(declare(&stores, lane).await.is_err(), "lane {lane} behind {command:?}");
         }
     }
@@ -135,8 +135,8 @@ async fn a_change_of_provider_is_answered_only_behind_the_fence_of_every_lane() 
     let mut answer = std::pin::pin!(service.change_provider(BATCH, "other", &plan.plan_hash, &offers, "order"));
     assert!(tokio::time::timeout(SLOW / 2, &mut answer).await.is_err(), "it is not answered yet");
     let answer = answer.await.expect("carried out");
-    assert_eq!(answer.undeclared, 30);
-    for lane in 0..3 {
+    assert_eq!(answer.undeclared, 40);
+    for lane in 0..4 {
         assert!(declare(&stores, lane).await.is_err(), "lane {lane} goes to the old account");
     }
 }

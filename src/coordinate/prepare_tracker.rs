@@ -58,7 +58,7 @@ impl PrepareStatusTracker {
         let batch = row.batch.batch_id;
         let ranges = self.stores.ranges.list(batch).await?;
         let open = ranges.iter().filter(|(_, range)| matches!(range.row.state, RangeState::Waiting | RangeState::Claimed));
-        *unread += open.map(|(_, range)| range.row.plan.records).sum::<u64>();
+        *unread = open.fold(*unread, |sum, (_, range)| sum.saturating_add(range.row.plan.records));
         let now = self.world.clock.now();
         if let Some(fault) = ranges.iter().find_map(|(_, range)| match &range.row.state {
             RangeState::Failed(fault) => Some(fault.clone()),

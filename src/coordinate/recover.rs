@@ -99,7 +99,7 @@ async fn batch(
     for (key, ledger) in stores.ledgers.list(row.batch.batch_id).await? {
         recovered.uncertain += doubt_open(stores, key, &ledger.row, since).await?;
         if !ledger.row.closed && ledger.row.undeclared() > 0 {
-            recovered.uncertain += lane(stores, world, &mine, key, ledger, since).await?;
+            recovered.uncertain += lane(stores, world, (&mine, row.records), key, ledger, since).await?;
         }
     }
     Ok(())
@@ -116,12 +116,12 @@ fn marked(row: &BatchRow, since: Timestamp) -> Result<BatchRow, ()> {
 async fn lane(
     stores: &Stores,
     world: &World,
-    accounts: &[&str],
+    (accounts, records): (&[&str], u64),
     key: LaneKey,
     ledger: Versioned<Ledger>,
     since: Timestamp,
 ) -> Result<u64, Fault> {
-    let people = undeclared(stores, key, &ledger.row).await?;
+    let people = undeclared(stores, key, &ledger.row, records).await?;
     let name = ledger.version + 1;
     let window = OpenWindow {
         window: name,
@@ -140,7 +140,7 @@ async fn lane(
     next.legs.iter_mut().for_each(|leg| leg.declared = leg.len);
     // A leg stays while one of its windows is open: who judges the window reads it.
     next.legs.retain(|leg| next.open.iter().any(|open| open.leg == leg.id));
-    next.totals.uncertain += people.len() as u64;
+    next.totals.uncertain = next.totals.uncertain.saturating_add(people.len() as u64);
     match stores.ledgers.replace(key, ledger.version, &next, world.chance.next()).await? {
         Cas::Applied => Ok(people.len() as u64),
         Cas::Refused => Err(Fault::new(Code::StoreConflict, format!("lane {key} was changed while it was recovered"))),
@@ -176,12 +176,19 @@ async fn doubt_open(stores: &Stores, lane: LaneKey, ledger: &Ledger, since: Time
     Ok(doubted)
 }
 
-/// Places of a lane that were not declared at the time of the backup, of all its legs.
-async fn undeclared(stores: &Stores, key: LaneKey, ledger: &Ledger) -> Result<Vec<u32>, Fault> {
+/// Places of a lane that were not declared at the time of the backup, of all its legs. A lane has no more of them than its manifest,
+/// or, where that is lost, than its batch has `records`: a ledger that says otherwise is damaged, and no room is made by it.
+async fn undeclared(stores: &Stores, key: LaneKey, ledger: &Ledger, records: u64) -> Result<Vec<u32>, Fault> {
     let mut people = vec![];
     for leg in ledger.legs.iter().filter(|leg| leg.declared < leg.len) {
         if leg.id == 0 {
-            let manifest = stores.manifests.get(key).await?.unwrap_or_default();
+            let manifest = stores.manifests.get(key).await?;
+            let most = manifest.as_ref().map_or(records, |manifest| u64::from(manifest.len()));
+            if u64::from(leg.len) > most {
+                let context = format!("the ledger of lane {key} has {} places, and the lane {most}", leg.len);
+                return Err(Fault::new(Code::StoreCorrupt, context));
+            }
+            let manifest = manifest.unwrap_or_default();
             people.extend((leg.declared..leg.len).filter(|seq| !manifest.is_struck(*seq)));
         } else if let Some(pack) = stores.windows.retry(key, leg.id).await? {
             people.extend(pack.entries.iter().skip(leg.declared as usize).map(|entry| entry.seq));
@@ -230,7 +237,7 @@ mod tests {
     use crate::model::answer::NotNow;
     use crate::model::batch::SealedPlan;
     use crate::model::batch::tests::batch as asked;
-    use crate::model::pack::Manifest;
+    use crate::model::pack::{Manifest, ManifestPack};
     use crate::model::schedule::LateStart;
     use crate::model::state::StepState;
     use crate::model::step::CurrentStep;
@@ -276,7 +283,8 @@ mod tests {
         let lane = LaneKey { batch: row.batch.batch_id, lane: 0 };
         let ledger = Ledger::sealed(if state.is_final() { 0 } else { 3 });
         stores.batches.insert(lane.batch, &row, 1).await.expect("inserted");
-        stores.manifests.put(lane, &Manifest::default()).await.expect("stored");
+        let packs = vec![ManifestPack { range: 0, attempt: 1, n: 0, first_seq: 0, count: 3 }];
+        stores.manifests.put(lane, &Manifest { packs, ..Manifest::default() }).await.expect("stored");
         stores.ledgers.insert(lane, &ledger, 1).await.expect("inserted");
         (stores, world, lane)
     }
@@ -291,6 +299,18 @@ mod tests {
             let ledger = stores.ledgers.load(lane).await.expect("read").expect("there").row;
             assert_eq!((ledger.undeclared(), ledger.totals.uncertain), (0, 3), "{state:?} {late_start:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ledger_that_is_longer_than_its_lane_is_damaged_and_nobody_makes_room_for_it() {
+        let (stores, world, lane) = restored(StepState::Running, LateStart::Send).await;
+        stores.ledgers.replace(lane, 1, &Ledger::sealed(u32::MAX), 2).await.expect("replaced");
+        let fault = recover(&stores, &world, &[], Timestamp(100)).await.expect_err("it is damaged");
+        assert_eq!(fault.code, Code::StoreCorrupt);
+        // Its manifest is lost: the batch's records are all that is known.
+        let other = LaneKey { lane: 1, ..lane };
+        assert!(undeclared(&stores, other, &Ledger::sealed(u32::MAX), 3).await.is_err());
+        assert_eq!(undeclared(&stores, other, &Ledger::sealed(3), 3).await.expect("all of them"), [0, 1, 2]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -160,7 +160,8 @@ impl Bed {
         let batch = asked.batch_id;
         let mut row = BatchRow::created(asked, String::new(), START);
         (row.current_step, row.delivery.state, row.task_number) = (CurrentStep::Delivery, StepState::Running, 1);
-        (row.lanes, row.sealed) = (lanes.len() as u16, Some(SealedPlan::default()));
+        // The last of them hold nobody.
+        (row.lanes, row.sealed) = ((lanes.len() as u16).next_power_of_two(), Some(SealedPlan::default()));
         row.records = lanes.iter().map(|people| u64::from(*people)).sum();
         let mut first = 0;
         for (lane, people) in lanes.iter().enumerate() {

@@ -44,12 +44,14 @@ impl Loader {
         }
     }
 
-    /// The recipients at the places `from..to` of a leg, struck-out ones left out.
+    /// The recipients at the places `from..to` of a leg, struck-out ones left out. A ledger that goes beyond what there is was
+    /// damaged: nobody could say who is meant.
     pub async fn entries(&mut self, leg: u64, from: u32, to: u32) -> Result<Vec<RetryEntry>, StoreError> {
         if leg == 0 {
+            within(to, self.manifest.len() as usize)?;
             let first = self.manifest.strikes.partition_point(|struck| *struck < from);
             let mut strikes = self.manifest.strikes[first..].iter().copied().peekable();
-            let mut entries = Vec::with_capacity((to - from) as usize);
+            let mut entries = Vec::with_capacity(to.saturating_sub(from) as usize);
             for seq in from..to {
                 if strikes.peek() == Some(&seq) {
                     strikes.next();
@@ -60,7 +62,8 @@ impl Loader {
             return Ok(entries);
         }
         let pack = self.retry(leg).await?;
-        Ok(pack.entries.iter().skip(from as usize).take((to - from) as usize).copied().collect())
+        within(to, pack.entries.len())?;
+        Ok(pack.entries.iter().skip(from as usize).take(to.saturating_sub(from) as usize).copied().collect())
     }
 
     /// The packs that hold some recipients, each once.
@@ -105,5 +108,37 @@ impl Loader {
         let message =
             self.pack.as_ref().and_then(|(_, pack)| pack.as_ref()).and_then(|pack| pack.messages.get((seq - first) as usize));
         Ok(message.cloned().ok_or(Code::StoreCorrupt))
+    }
+}
+
+fn within(to: u32, len: usize) -> Result<(), StoreError> {
+    if to as usize <= len {
+        return Ok(());
+    }
+    Err(StoreError::Corrupt(format!("ledger: it goes up to place {to} of a leg that has {len}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::memory::store::MemoryStore;
+    use crate::adapters::system::SeededChance;
+    use crate::model::id::BatchId;
+    use crate::model::pack::ManifestPack;
+
+    #[tokio::test]
+    async fn a_leg_is_not_believed_to_be_longer_than_what_it_is_of() {
+        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let lane = LaneKey { batch: BatchId(1), lane: 0 };
+        let packs = vec![ManifestPack { range: 0, attempt: 1, n: 0, first_seq: 0, count: 3 }];
+        let manifest = Arc::new(Manifest { packs, strikes: vec![1], ..Manifest::default() });
+        let entries = (0..2).map(|seq| RetryEntry { seq, tries: 0, parts: 0, round: 0 }).collect();
+        stores.windows.put_retry(lane, 7, &RetryPack { entries }).await.expect("it is stored");
+        let mut loader = Loader::new(lane, manifest, &stores);
+        for (leg, to, people) in [(0, 3, Some(2)), (0, 4, None), (0, u32::MAX, None), (7, 2, Some(2)), (7, 3, None)] {
+            let found = loader.entries(leg, 0, to).await;
+            assert!(found.is_ok() || matches!(found, Err(StoreError::Corrupt(_))), "{found:?}");
+            assert_eq!(found.ok().map(|entries| entries.len()), people, "leg {leg} up to {to}");
+        }
     }
 }

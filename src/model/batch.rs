@@ -172,6 +172,7 @@ pub struct BatchRow {
     /// Record ranges; 0 before it is planned.
     pub ranges: u32,
     /// Lanes; 0 before it is planned.
+    #[serde(deserialize_with = "super::lane::stored")]
     pub lanes: u16,
     /// What the seal came to; `None` before.
     pub sealed: Option<SealedPlan>,

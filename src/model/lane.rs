@@ -1,5 +1,8 @@
 //! Which lane a number belongs to, how many lanes a batch has, and which partition serves a lane.
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
 use super::id::{BatchId, Msisdn};
 use super::limits::{DELIVERY_PARTITIONS, LANES_MAX};
 
@@ -31,6 +34,14 @@ pub fn lanes_for(recipients: u64, min_per_lane: u32) -> u16 {
     lanes
 }
 
+/// Reads a stored number of lanes: 0 before the batch is planned, and then a power of two up to 128. Any other is damage, and would
+/// send a number to a lane that is not there. For `#[serde(deserialize_with)]`.
+pub fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let lanes = u16::deserialize(deserializer)?;
+    let may_be = lanes == 0 || lanes.is_power_of_two() && lanes <= LANES_MAX;
+    if may_be { Ok(lanes) } else { Err(D::Error::custom("no batch has so many lanes")) }
+}
+
 /// The delivery partition of a lane: `(base of the batch + lane) mod 128`, so that small batches spread.
 pub fn partition_of(batch: BatchId, lane: u8) -> u8 {
     let base = mix((batch.0 as u64) ^ ((batch.0 >> 64) as u64)) % u64::from(DELIVERY_PARTITIONS);
@@ -58,6 +69,22 @@ mod tests {
             [(0, 5_000, 1), (9_999, 5_000, 1), (10_000, 5_000, 2), (640_000, 5_000, 128), (10, 0, 128), (10_000_000, 5_000, 128)];
         for (recipients, min, lanes) in cases {
             assert_eq!(lanes_for(recipients, min), lanes, "{recipients} at {min}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_lanes_that_no_batch_has_is_damage() {
+        let row = crate::model::batch::BatchRow::created(crate::model::batch::tests::batch(), String::new(), Default::default());
+        let json = serde_json::to_string(&row).expect("a row is JSON");
+        let read = |lanes: u32| {
+            let json = json.replace(r#""lanes":0"#, &format!(r#""lanes":{lanes}"#));
+            serde_json::from_str::<crate::model::batch::BatchRow>(&json).map(|row| row.lanes).ok()
+        };
+        for lanes in [0, 1, 2, 4, 8, 16, 32, 64, 128] {
+            assert_eq!(read(lanes), Some(lanes as u16));
+        }
+        for lanes in [3, 127, 129, 256, 32_768, 65_535] {
+            assert_eq!(read(lanes), None, "{lanes}");
         }
     }
 

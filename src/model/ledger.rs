@@ -8,7 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::id::WorkerId;
-use super::limits::LANE_WINDOWS_MAX;
+use super::limits::{LANE_WINDOWS_MAX, WINDOW_RECIPIENTS_MAX};
 use super::time::Timestamp;
 
 /// The manifest or a retry pack, and how far it was declared.
@@ -99,6 +99,20 @@ impl Serialize for OpenWindow {
     }
 }
 
+// The lengths of a row are compared with each other: whoever reads it makes room by them.
+impl<'de> Deserialize<'de> for Ledger {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ledger, D::Error> {
+        let ledger = Ledger::deserialize(deserializer)?;
+        ledger.check().map_err(D::Error::custom).map(|()| ledger)
+    }
+}
+
+impl Serialize for Ledger {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Ledger::serialize(self, serializer)
+    }
+}
+
 /// Recipients of a lane by outcome, as the closed windows left them. Estimates for people who watch: the truth is the
 /// recount of the windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,22 +134,25 @@ pub struct LaneTotals {
 impl LaneTotals {
     /// Adds another's numbers.
     pub fn add(&mut self, other: &LaneTotals) {
-        self.accepted += other.accepted;
-        self.failed += other.failed;
-        self.uncertain += other.uncertain;
-        self.suppressed += other.suppressed;
-        self.expired += other.expired;
-        self.segments += other.segments;
+        // They are shown, and decide nothing: a damaged one is shown as it is, and stops nobody.
+        self.accepted = self.accepted.saturating_add(other.accepted);
+        self.failed = self.failed.saturating_add(other.failed);
+        self.uncertain = self.uncertain.saturating_add(other.uncertain);
+        self.suppressed = self.suppressed.saturating_add(other.suppressed);
+        self.expired = self.expired.saturating_add(other.expired);
+        self.segments = self.segments.saturating_add(other.segments);
     }
 
     /// Recipients with an outcome.
     pub fn settled(&self) -> u64 {
-        self.accepted + self.failed + self.uncertain + self.suppressed + self.expired
+        let counts = [self.accepted, self.failed, self.uncertain, self.suppressed, self.expired];
+        counts.into_iter().fold(0, u64::saturating_add)
     }
 }
 
 /// The control row of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Ledger {
     /// Places in the manifest.
     pub len: u32,
@@ -231,6 +248,18 @@ impl Ledger {
             provider_number: 0,
             closed_number: 0,
         }
+    }
+
+    /// What no change below can have made of a lane's lengths, when there is such a thing.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.legs.iter().any(|leg| leg.id == 0 && leg.len > self.len) {
+            return Err("the manifest's leg is longer than the lane");
+        }
+        if self.open.iter().any(|window| window.len() > WINDOW_RECIPIENTS_MAX) {
+            return Err("a window holds more than any does");
+        }
+        let behind = |window: &OpenWindow| self.legs.iter().any(|leg| leg.id == window.leg && window.to > leg.len);
+        if self.open.iter().any(behind) { Err("a window goes beyond its leg") } else { Ok(()) }
     }
 
     /// Whether nothing is left to declare and no window is open.

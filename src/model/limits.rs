@@ -10,6 +10,8 @@ pub const LANES_MAX: u16 = 128;
 pub const RANGE_RECORDS: u32 = 131_072;
 /// Recipients in one pack at most.
 pub const PACK_RECIPIENTS_MAX: usize = 1_024;
+/// Records that never became a message, written together.
+pub const REJECTS_PER_WRITE: usize = 2_000;
 /// Recipients one queue token stands for.
 pub const SLICE_RECIPIENTS: u32 = 5_000;
 /// Recipients in one send window at most.
@@ -55,6 +57,9 @@ pub const SEAL_RECIPIENTS_MAX: u64 = 1_000_000;
 pub const CHANGES_KEPT: usize = 40;
 /// Samples of rendered texts kept for the plan.
 pub const SAMPLES_MAX: usize = 4;
+/// Recipients that one message id is looked up for at most, the newest of those whom the report's number leaves. Only the newest is
+/// taken; a provider that gives all its messages one id must not make each receipt cost what all of them do.
+pub const CANDIDATES_MAX: usize = 512;
 /// Reports (receipts) of one intake batch at most.
 pub const REPORTS_PER_INTAKE: usize = 4_096;
 /// Orders that a batch remembers, so that the same one sent twice is carried out once.

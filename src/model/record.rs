@@ -1,9 +1,11 @@
 //! Records and record ranges: the plan of a preparation, and the control row of each range.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::code::Code;
 use super::id::WorkerId;
+use super::limits::LANES_MAX;
 use super::time::Timestamp;
 
 /// What a source was when the batch was planned. A range that reads another fingerprint fails with
@@ -168,6 +170,7 @@ pub struct Sample {
 
 /// What a finished range found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct RangeTotals {
     /// Records read.
     pub records: u64,
@@ -183,6 +186,36 @@ pub struct RangeTotals {
     pub hash: u64,
     /// Samples for the plan.
     pub samples: Vec<Sample>,
+}
+
+/// More records than any range has. Sums of such numbers over all ranges and reasons stay far below what a `u64` holds.
+const RECORDS_MOST: u64 = 1 << 40;
+
+impl RangeTotals {
+    /// What no attempt can have counted, when there is such a thing.
+    fn check(&self) -> Result<(), &'static str> {
+        let rejected = self.rejected.iter().map(|(_, records)| *records);
+        if rejected.chain([self.records, self.suppressed, self.messages]).any(|records| records > RECORDS_MOST) {
+            return Err("a range has more records than any");
+        }
+        // Nobody writes an empty pack.
+        let packs: u64 = self.packs.iter().map(|packs| u64::from(*packs)).sum();
+        let too_many = self.packs.len() > usize::from(LANES_MAX) || packs > self.messages;
+        if too_many { Err("a range has more packs than its messages fill") } else { Ok(()) }
+    }
+}
+
+impl<'de> Deserialize<'de> for RangeTotals {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RangeTotals, D::Error> {
+        let totals = RangeTotals::deserialize(deserializer)?;
+        totals.check().map_err(D::Error::custom).map(|()| totals)
+    }
+}
+
+impl Serialize for RangeTotals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RangeTotals::serialize(self, serializer)
+    }
 }
 
 /// Where a range stands.
@@ -290,6 +323,23 @@ mod tests {
         assert_eq!(finished.claim(WorkerId(3), Timestamp(99_999), 1_000), None);
         assert_eq!(finished.beat(2, 1, Timestamp(2)), None);
         assert_eq!(finished.release(2), None);
+    }
+
+    #[test]
+    fn totals_that_no_attempt_counted_are_damage() {
+        let read = |totals: RangeTotals| {
+            let row = RangeRow { state: RangeState::Done(Box::new(totals)), ..RangeRow::planned(RangePlan::default()) };
+            let json = serde_json::to_string(&row).expect("a row is JSON");
+            serde_json::from_str::<RangeRow>(&json).map(|read| assert_eq!(read, row)).is_ok()
+        };
+        let of = |messages, packs: &[u32]| RangeTotals { messages, packs: packs.to_vec(), ..RangeTotals::default() };
+        assert!(read(of(0, &[])) && read(of(5, &[2, 3, 0, 0])) && read(of(128, &[1; 128])));
+        assert!(!read(of(4, &[2, 3])), "a pack nobody is in");
+        assert!(!read(of(1_000, &[u32::MAX])), "whoever seals would look for four billion packs");
+        assert!(!read(of(1_000, &[1; 129])), "a lane that no batch has");
+        assert!(!read(of(u64::MAX, &[])));
+        assert!(!read(RangeTotals { records: u64::MAX, ..RangeTotals::default() }));
+        assert!(!read(RangeTotals { rejected: vec![(Code::RowTextEmpty, u64::MAX)], ..RangeTotals::default() }));
     }
 
     #[test]

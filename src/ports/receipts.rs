@@ -101,7 +101,8 @@ pub struct UncertainEntry {
 #[async_trait::async_trait]
 pub trait ReceiptIndex: Send + Sync {
     /// The recipients of message ids at an account, newest first for each, since accounts use ids again. `ids` are in the
-    /// index's form; a number narrows the answer to its own entries.
+    /// index's form; a number narrows the answer to its own entries. Of an id that very many share the newest
+    /// [`CANDIDATES_MAX`](crate::model::limits::CANDIDATES_MAX) that its number leaves; what is asked for twice is looked up once.
     async fn find(&self, account: &str, ids: &[(String, Option<Msisdn>)]) -> Result<Vec<Vec<PartKey>>, StoreError>;
 
     /// Stores uncertain recipients, so that a receipt without a known id can find them.

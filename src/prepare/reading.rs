@@ -59,6 +59,10 @@ pub async fn read_range(
     progress: &AtomicU64,
     trace: Option<TraceParent>,
 ) -> Result<RangeTotals, Trouble> {
+    if row.lanes == 0 {
+        // Who runs was planned, and who was planned has lanes.
+        return Err(StoreError::Corrupt(format!("batch {} is prepared and has no lanes", key.batch)).into());
+    }
     let recipe = recipe(tools, row, plan).await?;
     let mut reader = open(tools, row, plan, recipe.needed(&row.columns)).await?;
     let mut shelves = Shelves::new(key.batch, key.range, attempt, row.lanes);

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::tools::{End, Tools, is_wanted};
 use crate::model::id::{LaneKey, RangeKey, TaskCode};
 use crate::model::ledger::Ledger;
+use crate::model::limits::PACK_RECIPIENTS_MAX;
 use crate::model::pack::{Manifest, ManifestPack, PackHead, PackKey, SealEntry, SealTotals, strikes};
 use crate::model::record::{RangeRow, RangeState};
 use crate::ports::StoreError;
@@ -94,12 +95,11 @@ async fn seal_lane(tools: &Tools, lane: LaneKey, winners: &[Winner]) -> Result<(
     if load_row(&*tools.ledgers, lane, &*tools.world.chance).await?.is_some() {
         return Ok(());
     }
-    let keys = winners.iter().flat_map(|winner| {
-        let packs = winner.packs.get(usize::from(lane.lane)).copied().unwrap_or(0);
-        (0..packs).map(|n| PackKey { lane, range: winner.range, attempt: winner.attempt, n })
-    });
-    let keys: Vec<PackKey> = keys.collect();
-    let heads = stream::iter(keys.into_iter().map(|key| async move {
+    let mine = |winner: &Winner| (winner.range, winner.attempt, winner.packs.get(usize::from(lane.lane)).copied().unwrap_or(0));
+    let packs: Vec<(u32, u32, u32)> = winners.iter().map(mine).collect();
+    // Named as they are read: how many there should be is only what a row says.
+    let named = |(range, attempt, packs)| (0..packs).map(move |n| PackKey { lane, range, attempt, n });
+    let heads = stream::iter(packs.into_iter().flat_map(named).map(|key| async move {
         let head = tools.patiently("reading packs", || tools.packs.head(key)).await?;
         let missing = || StoreError::Corrupt(format!("pack {} of range {} in lane {lane} is missing", key.n, key.range));
         Ok::<_, StoreError>((key, head.ok_or_else(missing)?))
@@ -107,7 +107,7 @@ async fn seal_lane(tools: &Tools, lane: LaneKey, winners: &[Winner]) -> Result<(
     let mut sealing = Sealing::default();
     let mut heads = heads.buffered(HEADS_AT_ONCE);
     while let Some((key, head)) = heads.try_next().await? {
-        sealing.add(key, &head);
+        sealing.add(key, &head)?;
     }
     let manifest = sealing.manifest();
     let len = match tools.patiently("writing manifests", || tools.manifests.put(lane, &manifest)).await? {
@@ -143,7 +143,17 @@ struct Sealing {
 }
 
 impl Sealing {
-    fn add(&mut self, key: PackKey, head: &PackHead) {
+    /// # Errors
+    /// [`StoreError::Corrupt`] for a pack that no preparer wrote: nobody would believe a manifest that names it.
+    fn add(&mut self, key: PackKey, head: &PackHead) -> Result<(), StoreError> {
+        let damaged =
+            |how| Err(StoreError::Corrupt(format!("pack {} of range {} in lane {}: {how}", key.n, key.range, key.lane)));
+        if !(1..=PACK_RECIPIENTS_MAX).contains(&head.numbers.len()) {
+            return damaged("it holds nobody, or more than any does");
+        }
+        if u32::try_from(self.segments.len() + head.numbers.len()).is_err() {
+            return damaged("the lane holds more people than can be numbered");
+        }
         let first_seq = self.segments.len() as u32;
         let count = head.numbers.len() as u32;
         self.packs.push(ManifestPack { range: key.range, attempt: key.attempt, n: key.n, first_seq, count });
@@ -154,6 +164,7 @@ impl Sealing {
         }
         self.segments.extend_from_slice(&head.segments);
         self.ucs2.extend_from_slice(&head.ucs2);
+        Ok(())
     }
 
     fn manifest(mut self) -> Manifest {
@@ -183,5 +194,29 @@ impl Sealing {
             }
         }
         Manifest { packs: self.packs, strikes, totals, hash: self.hash.digest() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::BatchId;
+
+    #[test]
+    fn a_pack_that_no_preparer_wrote_is_sealed_by_nobody() {
+        let add = |people: usize| {
+            let key = PackKey { lane: LaneKey { batch: BatchId(1), lane: 0 }, range: 0, attempt: 1, n: 0 };
+            let numbers: Vec<u64> = (0..people as u64).collect();
+            let head = PackHead { records: numbers.clone(), numbers, segments: vec![1; people], ucs2: vec![false; people] };
+            let mut sealing = Sealing::default();
+            sealing.add(key, &head).map(|()| sealing.manifest().len() as usize)
+        };
+        for people in [1, PACK_RECIPIENTS_MAX] {
+            assert_eq!(add(people), Ok(people));
+        }
+        // Whoever read a manifest with it would refuse it, and the lane could never be sent.
+        for people in [0, PACK_RECIPIENTS_MAX + 1] {
+            assert!(matches!(add(people), Err(StoreError::Corrupt(_))), "{people}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture};
 
 use super::tools::Tools;
 use crate::model::id::RangeKey;
+use crate::model::limits::REJECTS_PER_WRITE;
 use crate::model::pack::{PackKey, SmsDeliveryPack};
 use crate::model::record::Reject;
 use crate::model::trace::TraceParent;
@@ -13,8 +14,6 @@ use crate::runtime::trace::{Piece, Span};
 
 /// Packs written together: about a megabyte, so that one durable commit carries many.
 const PACKS_PER_WRITE: usize = 8;
-/// Rejects written together.
-const REJECTS_PER_WRITE: usize = 2_000;
 /// Writes in flight. Together with the packs' size this bounds the memory that a slow store takes.
 const WRITES_MAX: usize = 4;
 

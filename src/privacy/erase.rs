@@ -179,7 +179,8 @@ impl Eraser {
                     let key = message.pack;
                     let pack = manifest.iter().flat_map(|manifest| &manifest.packs);
                     let mut pack = pack.filter(|pack| (pack.range, pack.attempt, pack.n) == (key.range, key.attempt, key.n));
-                    if let Some(pack) = pack.next() {
+                    // A place behind the pack's end would be somebody else's.
+                    if let Some(pack) = pack.next().filter(|pack| message.index < pack.count) {
                         let recipient = RecipientKey { lane, seq: pack.first_seq + message.index };
                         self.note(recipient, false, message.code.iter().cloned().collect()).await?;
                     }

@@ -109,13 +109,18 @@ pub async fn find(
         if open.is_empty() {
             continue;
         }
-        let ids: Vec<(String, Option<Msisdn>)> = open.iter().map(|(_, id, number)| (id.clone(), *number)).collect();
+        // Many receipts may ask for the same: it is looked up once.
+        let mut reports_of: BTreeMap<(String, Option<Msisdn>), Vec<usize>> = BTreeMap::new();
+        for (at, id, number) in open {
+            reports_of.entry((id, number)).or_default().push(at);
+        }
+        let (ids, reports_of): (Vec<_>, Vec<_>) = reports_of.into_iter().unzip();
         let candidates = stores.receipt_index.find(&account.name, &ids).await?;
         let mut matches = 0;
-        for ((at, ..), candidates) in open.into_iter().zip(candidates) {
+        for (places, candidates) in reports_of.into_iter().zip(candidates) {
             if let Some(newest) = candidates.first() {
-                found[at] = Some(*newest);
-                matches += 1;
+                matches += places.len() as u32;
+                places.into_iter().for_each(|at| found[at] = Some(*newest));
             }
         }
         if others
@@ -154,6 +159,60 @@ pub async fn only_uncertain(stores: &Stores, account: &Account, report: &Report)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapters::memory::store::MemoryStore;
+    use crate::adapters::system::SeededChance;
+    use crate::model::id::{BatchId, LaneKey, RecipientKey, WindowKey, WorkerId};
+    use crate::model::ledger::OpenWindow;
+    use crate::model::limits::{CANDIDATES_MAX, REPORTS_PER_INTAKE};
+    use crate::model::receipt::Rung;
+    use crate::model::time::Timestamp;
+    use crate::model::window::WindowRow;
+    use crate::ports::receipts::IndexEntry;
+
+    #[tokio::test]
+    async fn of_messages_that_all_have_one_id_the_number_says_which_however_many_there_are() {
+        let stores = MemoryStore::new(std::sync::Arc::new(SeededChance::from_seed(1))).stores();
+        let lane = LaneKey { batch: BatchId(1), lane: 0 };
+        let part = |seq| PartKey { recipient: RecipientKey { lane, seq }, part: 0 };
+        let people = 4 * CANDIDATES_MAX as u32;
+        let entry = |seq: u32| IndexEntry {
+            account: "a".into(),
+            message_id: "same".into(),
+            number: Msisdn(8_613_800_000_000 + u64::from(seq)),
+            part: part(seq),
+        };
+        let window = OpenWindow {
+            window: 1,
+            leg: 0,
+            from: 0,
+            to: people,
+            account: "a".into(),
+            declarer: WorkerId(1),
+            declared_at: Timestamp(1),
+            send_by: Timestamp(2),
+        };
+        let row = WindowRow { window, answers: vec![], complete: true };
+        stores.windows.put(WindowKey { lane, window: 1 }, &row, (0..people).map(entry).collect()).await.expect("stored");
+        // Everybody's report, the oldest's too, and many that have no number.
+        let report = |at: u32| Report {
+            message_id: "same".into(),
+            number: (at < people).then(|| entry(at).number),
+            reference: None,
+            rung: Rung::Delivered,
+            done: None,
+            error: String::new(),
+            raw: String::new(),
+            received: Timestamp(3),
+        };
+        let reports: Vec<Report> = (0..REPORTS_PER_INTAKE as u32).map(report).collect();
+        let account = crate::roles::config::AccountConfig::default().account("a");
+        let reports: Vec<&Report> = reports.iter().collect();
+        let found = find(&stores, &Known::default(), Duration::ZERO, &account, &reports).await.expect("the store answers");
+        for (at, found) in (0u32..).zip(&found) {
+            let seq = if at < people { at } else { people - 1 };
+            assert_eq!(*found, Some(part(seq)), "report {at}");
+        }
+    }
 
     #[test]
     fn a_form_is_learned_only_when_nothing_speaks_against_it() {

@@ -95,7 +95,8 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
 /// The report with its next due time; none once it was looked for twice as long as receipts are waited for. Who was sent to may be
 /// known late: a window whose sender died is judged when somebody serves its lane again.
 fn later(parked: ParkedReport, wait: Duration, now: Timestamp) -> ParkedReport {
-    let looks = parked.looks + 1;
+    // How often decides only when it is looked for next: a damaged count begins no look anew.
+    let looks = parked.looks.saturating_add(1);
     // Where receipts are not waited for long, looks must not be further apart than the wait allows.
     let delay = DELAYS[(looks as usize).min(DELAYS.len() - 1)].min((wait / 8).max(DELAYS[0]));
     let due = now.plus(delay);
@@ -128,6 +129,13 @@ mod tests {
         assert_ne!(name("a", "x"), name("b", "x"));
         assert_ne!(name("a", "x"), name("a", "y"));
         assert_ne!(name("a", "12345678"), name("a", "123456780"));
+    }
+
+    #[test]
+    fn a_report_looked_for_more_often_than_can_be_counted_is_looked_for_as_seldom_as_any() {
+        let (now, wait) = (Timestamp(0), Duration::from_secs(86_400));
+        let parked = ParkedReport { looks: u32::MAX, ..first_parked("a", &report("x"), now) };
+        assert_eq!(later(parked, wait, now).due, Some(now.plus(DELAYS[DELAYS.len() - 1])));
     }
 
     #[test]

@@ -149,7 +149,8 @@ async fn recipients_of(stores: &Stores, row: &BatchRow, number: Msisdn) -> Resul
             Err(StoreError::Corrupt(_)) => continue,
             Err(error) => return Err(error),
         };
-        let mine = head.numbers.iter().enumerate().filter(|(_, known)| **known == number.0);
+        // A place behind the pack's end would be somebody else's.
+        let mine = head.numbers.iter().take(pack.count as usize).enumerate().filter(|(_, known)| **known == number.0);
         found.extend(mine.map(|(at, _)| RecipientKey { lane, seq: pack.first_seq + at as u32 }));
     }
     Ok(found)

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::batch::BatchRow;
+use crate::model::ledger::LaneTotals;
 use crate::model::record::RangeState;
 use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
@@ -67,29 +68,31 @@ pub async fn progress(stores: &Stores, row: &BatchRow, tallies: Option<&dyn Tall
         progress.recipients = sealed.totals.recipients;
     } else if row.preparation.state != StepState::Initial {
         for (_, range) in stores.ranges.list(id).await? {
-            progress.prepared += match &range.row.state {
+            let read = match &range.row.state {
                 RangeState::Done(totals) => totals.records,
                 RangeState::Claimed => range.row.progress,
                 RangeState::Waiting | RangeState::Failed(_) => 0,
             };
+            progress.prepared = progress.prepared.saturating_add(read);
         }
         let live = tallies.map_or(0, |tallies| tallies.read(id, Tally::Prepared));
         progress.prepared = progress.prepared.max(live.min(row.records));
     }
     if row.lanes > 0 {
+        let mut totals = LaneTotals::default();
         for (_, ledger) in stores.ledgers.list(id).await? {
             progress.lanes_sealed += 1;
             progress.in_flight += ledger.row.in_flight();
-            progress.ended += ledger.row.totals.settled();
-            progress.accepted += ledger.row.totals.accepted;
-            progress.failed += ledger.row.totals.failed;
-            progress.uncertain += ledger.row.totals.uncertain;
+            totals.add(&ledger.row.totals);
         }
+        progress.ended = totals.settled();
+        (progress.accepted, progress.failed, progress.uncertain) = (totals.accepted, totals.failed, totals.uncertain);
     }
     match &row.settlement {
         Some(settlement) if tallies.is_none() || settlement.settled => {
             progress.delivered = settlement.delivery_num;
-            progress.receipts = settlement.deliveries.iter().filter(|(name, _)| *name != "pending").map(|(_, n)| n).sum();
+            let told = settlement.deliveries.iter().filter(|(name, _)| *name != "pending");
+            progress.receipts = told.fold(0, |sum, (_, n)| sum.saturating_add(*n));
         }
         Some(_) | None => {
             progress.receipts = tallies.map_or(0, |tallies| tallies.read(id, Tally::FinalReceipts));

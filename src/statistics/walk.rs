@@ -110,7 +110,9 @@ impl Lane {
             for window in &page {
                 lane.fold_window(window, accounts, history);
             }
-            from = last + 1;
+            // Behind the last name there can be there is nothing.
+            let Some(next) = last.checked_add(1) else { break };
+            from = next;
             if page.len() == WINDOWS_PER_PAGE {
                 // Others on this thread have a turn before more of a long lane is read.
                 tokio::task::yield_now().await;

@@ -282,7 +282,7 @@ impl Sender {
     }
 
     /// Counts for the metrics, and removes what is left of webhooks that are gone.
-    async fn count(&self) -> Result<(), StoreError> {
+    pub(super) async fn count(&self) -> Result<(), StoreError> {
         let stores = &self.webhooks.stores;
         let stored = self.webhooks.stored().await?;
         for webhook in &stored.damaged {
@@ -300,8 +300,7 @@ impl Sender {
                     stream::purge(stores, stream, webhook).await?;
                     stream::purge_states(stores, webhook).await?;
                 }
-                // Behind everything of this webhook: batches are named by digits and letters.
-                behind = Some(stream::end_of(&format!("{webhook}/~")));
+                behind = Some(stream::end_of_webhook(webhook));
             }
             metrics::set(gauge, &[], stream::count(stores, stream, COUNTED_MAX).await? as f64);
         }

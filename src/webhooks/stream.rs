@@ -13,6 +13,11 @@ pub fn end_of(scope: &str) -> Place {
     Place { scope: scope.to_owned(), at: Timestamp(i64::MAX), id: u64::MAX }
 }
 
+/// A place behind all entries of a webhook, whatever the rest of their scopes is: `0` is the sign behind `/`.
+pub fn end_of_webhook(webhook: &str) -> Place {
+    Place { scope: format!("{webhook}0"), at: Timestamp(i64::MIN), id: 0 }
+}
+
 /// The scopes below `within` that hold entries, in order, at most `limit`: one read for each.
 pub async fn scopes(stores: &Stores, stream: Stream, within: &str, limit: usize) -> Result<Vec<String>, StoreError> {
     let mut found: Vec<String> = Vec::new();

@@ -442,6 +442,23 @@ async fn a_damaged_event_goes_to_the_dead_where_it_hides_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn counting_comes_behind_a_webhook_whatever_its_scopes_are() {
+    let place = Place::new();
+    let hook = place.hook("a", &[EventKind::Receipt]).await;
+    let stores = place.store.stores();
+    let entry = |scope: String| {
+        let place = crate::ports::journal::Place { scope, at: Timestamp(i64::MAX), id: u64::MAX };
+        crate::ports::journal::Entry { place, body: "{}".into() }
+    };
+    // None of them is the name of a batch. The last webhook is gone, and only its name begins like the other's.
+    let scopes =
+        [format!("{hook}/~~/"), format!("{hook}/\u{7f}/"), format!("{hook}/\u{10ffff}/"), hook.clone(), format!("{hook}0/1/")];
+    stores.journal.append(Stream::Dead, scopes.into_iter().map(entry).collect()).await.expect("stored");
+    Sender::new(place.webhooks.clone()).count().await.expect("it comes to an end");
+    assert_eq!(place.waiting(Stream::Dead).await, 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn changes_are_told_again_when_nobody_knows_how_far_they_were_told() {
     for damaged in [r#"{"stored":0,"num"#, r#"{"stored":9223372036854775807,"number":77}"#] {
         let place = Place::new();

@@ -49,7 +49,7 @@ macro_rules! hold {
 
 hold! {
     csv json_lines lists plans azure templates receipts pdus session http_answers http_pushes
-    rows blocks control_rows queue store documents config
+    rows blocks control_rows sealed queue store documents config
 }
 
 fn from_environment(name: &str) -> Option<u64> {

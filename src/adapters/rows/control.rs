@@ -49,6 +49,7 @@ pub fn read<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<Versioned<T
 mod tests {
     use super::*;
     use crate::model::ledger::Ledger;
+    use crate::model::limits::WINDOW_RECIPIENTS_MAX;
 
     #[test]
     fn the_form_is_the_one_that_is_stored() {
@@ -80,6 +81,15 @@ mod tests {
         let open = |window: &str| sealed.replace(r#""open":[]"#, &format!(r#""open":[{window}]"#));
         assert!(!refused(&open(&window.replace(r#""to":1"#, r#""to":2"#))));
         assert!(refused(&open(window)), "a window that ends before it begins");
+        // Whoever judges a window makes room for all of it.
+        assert!(refused(&open(&window.replace(r#""from":2,"to":1"#, r#""from":0,"to":3"#))), "a window beyond its leg");
+        let long = |to: u32| {
+            let window = window.replace(r#""from":2,"to":1"#, &format!(r#""from":0,"to":{to}"#));
+            open(&window).replace(r#""len":2"#, r#""len":4294967295"#)
+        };
+        assert!(!refused(&long(WINDOW_RECIPIENTS_MAX)));
+        assert!(refused(&long(WINDOW_RECIPIENTS_MAX + 1)) && refused(&long(u32::MAX)), "a window longer than any");
+        assert!(refused(&sealed.replacen(r#""len":2"#, r#""len":1"#, 1)), "a leg longer than its lane");
         assert!(read::<Ledger>("ledger", &write(u64::MAX, 0, &Ledger::sealed(2))).is_err(), "a version that cannot grow");
     }
 

@@ -8,6 +8,10 @@
 //! Version N reads what N + 1 adds: fields behind the last one of a data row, any field of a control row. A row of an older
 //! form than the oldest known is an error, never a guess.
 //!
+//! A checksum says that a row is what was written, and JSON has none: so what a row says is compared with what can be. A length, a
+//! place, a part or a count that nobody writes is refused here, or by the model's own reading of a control row, and whoever works
+//! with what was read may add, shift, index and make room by it.
+//!
 //! With the feature `next-formats` rows are written as the next version might write them, for the test that rolls a fleet from this
 //! one to that one and back.
 //!

@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use super::code::{code_of, number_of};
 use super::column::{Texts, bit, bits, deltas, sums};
-use super::frame::{block, corrupt, read_block};
+use super::frame::{block, corrupt, read_row_block};
+use crate::model::limits::REJECTS_PER_WRITE;
 use crate::model::record::{Reject, RejectKind};
 use crate::ports::StoreError;
 
 const WHAT: &str = "rejects";
+/// A piece with more rejects than this was never written: in memory each is many times larger than an empty one is here.
+const REJECTS_MAX: usize = 64 * REJECTS_PER_WRITE;
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -35,7 +38,10 @@ pub fn write(rejects: &[Reject]) -> Vec<u8> {
 
 /// Reads a piece.
 pub fn read(bytes: &[u8]) -> Result<Vec<Reject>, StoreError> {
-    let stored: Stored = read_block(WHAT, bytes)?;
+    let stored: Stored = read_row_block(WHAT, bytes)?;
+    if stored.records.len() > REJECTS_MAX {
+        return Err(corrupt(WHAT, "it holds more records than a piece does"));
+    }
     let (records, lines) = (sums(&stored.records), sums(&stored.lines));
     let count = records.len();
     if lines.len() != count || stored.codes.len() != count || stored.details.len() != count || stored.numbers.len() != count {
@@ -65,6 +71,14 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Reject>, StoreError> {
 mod tests {
     use super::*;
     use crate::model::code::Code;
+
+    #[test]
+    fn a_piece_with_more_rejects_than_any_is_damaged() {
+        let reject =
+            Reject { record: 1, line: 1, kind: RejectKind::Suppressed, code: None, detail: String::new(), number: String::new() };
+        assert!(read(&write(&vec![reject.clone(); REJECTS_MAX])).is_ok());
+        assert!(matches!(read(&write(&vec![reject; REJECTS_MAX + 1])), Err(StoreError::Corrupt(_))));
+    }
 
     #[test]
     fn rejects_read_back_and_their_form_is_the_stored_one() {

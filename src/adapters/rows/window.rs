@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::code::{code_of, number_of};
 use super::column::{Texts, deltas, sums};
-use super::frame::{block, corrupt, read_block};
+use super::frame::{block, corrupt, read_block, read_row_block};
 use crate::model::answer::{Answer, NotNow};
 use crate::model::id::WorkerId;
 use crate::model::ledger::OpenWindow;
+use crate::model::limits::WINDOW_RECIPIENTS_MAX;
 use crate::model::time::Timestamp;
 use crate::model::window::{Answered, Judgement, RetryEntry, RetryPack, WindowRow};
 use crate::ports::StoreError;
@@ -15,6 +16,11 @@ use crate::ports::StoreError;
 const ROW: &str = "window";
 const JUDGEMENT: &str = "judgement";
 const RETRY: &str = "retry pack";
+/// Parts are kept as bits of a `u32`, so no answer is about a later one. How many parts the message has is another matter: who is
+/// asked for a part that its text does not have answers for that part all the same.
+const PARTS_END: u8 = u32::BITS as u8;
+/// A window with more answers than this was never written: two for each part of each recipient.
+const ANSWERS_MAX: usize = 2 * PARTS_END as usize * WINDOW_RECIPIENTS_MAX as usize;
 
 #[derive(Serialize, Deserialize)]
 struct StoredWindow {
@@ -79,9 +85,15 @@ pub fn write(row: &WindowRow) -> Vec<u8> {
 
 /// Reads a window's row.
 pub fn read(bytes: &[u8]) -> Result<WindowRow, StoreError> {
-    let row: StoredRow = read_block(ROW, bytes)?;
+    let row: StoredRow = read_row_block(ROW, bytes)?;
+    let count = row.seqs.len();
+    if count > ANSWERS_MAX {
+        return Err(corrupt(ROW, "it holds more answers than a window has"));
+    }
     let seqs = sums(&row.seqs);
-    let count = seqs.len();
+    if row.parts.iter().any(|part| *part >= PARTS_END) {
+        return Err(corrupt(ROW, "it holds an answer about a part that no message has"));
+    }
     if row.parts.len() != count || row.of.len() != count || row.kinds.len() != count {
         return Err(corrupt(ROW, "its columns differ in length"));
     }
@@ -242,6 +254,32 @@ mod tests {
         assert!(matches!(read(&write(&WindowRow { window: damaged(), ..row() })), Err(StoreError::Corrupt(_))));
         let judgement = Judgement { window: damaged(), judged_at: Timestamp(9), unanswered: vec![] };
         assert!(matches!(read_judgement(&write_judgement(&judgement)), Err(StoreError::Corrupt(_))));
+    }
+
+    #[test]
+    fn an_answer_about_a_part_that_no_message_has_is_damage() {
+        let with = |part, parts| {
+            let answered = Answered { seq: 10, part, parts, answer: Answer::NoAnswer };
+            let row = WindowRow { answers: vec![answered], ..row() };
+            read(&write(&row)).map(|read| assert_eq!(read, row))
+        };
+        // Who is asked for the third part of a text that another account made one of says that there is none.
+        for (part, parts) in [(0, 1), (2, 1), (31, 32), (0, 0)] {
+            assert_eq!(with(part, parts), Ok(()), "{part} of {parts}");
+        }
+        for part in [32, 33, 255] {
+            assert!(matches!(with(part, 2), Err(StoreError::Corrupt(_))), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_window_with_more_answers_than_any_is_damaged() {
+        let of = |count: usize| {
+            let answered = |at: usize| Answered { seq: at as u32 / 64, part: 0, parts: 1, answer: Answer::NoAnswer };
+            WindowRow { answers: (0..count).map(answered).collect(), ..row() }
+        };
+        assert_eq!(read(&write(&of(ANSWERS_MAX))), Ok(of(ANSWERS_MAX)));
+        assert!(matches!(read(&write(&of(ANSWERS_MAX + 1))), Err(StoreError::Corrupt(_))));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::statement::{NAMES_AT_ONCE, Statement};
 use super::store::CqlStore;
 use crate::model::id::{LaneKey, Msisdn, RecipientKey};
 use crate::model::lane::mix;
+use crate::model::limits::CANDIDATES_MAX;
 use crate::ports::StoreError;
 use crate::ports::receipts::{IndexEntry, PartKey, ReceiptIndex, UncertainEntry};
 
@@ -81,50 +82,81 @@ impl CqlStore {
         self.cql.write_rows(&NOTE, notes.into_iter().map(row).collect(), |_| ENTRY_BYTES + key_bytes).await
     }
 
-    /// The entries of some ids that share a partition, each with its head.
-    async fn entries_of<'a>(&self, account: &str, head: &'a str, tails: Vec<&str>) -> Result<Vec<(&'a str, Found)>, StoreError> {
-        let mut found = Vec::new();
+    /// Answers what is asked of some ids that share a partition. Entries are taken in as they come: an id that all messages share
+    /// has as many as there are messages.
+    async fn answer_in(&self, account: &str, head: &str, mut asked: Asked) -> Result<Asked, StoreError> {
+        let tails: Vec<String> = asked.keys().cloned().collect();
         for some in tails.chunks(NAMES_AT_ONCE) {
-            let entries: Vec<Found> = self.cql.rows(&FIND, (account, head, some)).await?;
-            found.extend(entries.into_iter().map(|entry| (head, entry)));
+            self.cql.scan(&FIND, (account, head, some), |entry: Found| take(&mut asked, &entry).map(|()| true)).await?;
         }
-        Ok(found)
+        Ok(asked)
     }
 }
 
-/// The parts that an id stands for, the newest first; of `number` alone, where the report names one.
-fn parts_of(entries: &[&Found], number: Option<Msisdn>) -> Result<Vec<PartKey>, StoreError> {
-    let hash = number.map(hash_number);
-    let mut fit: Vec<&Found> = entries.iter().copied().filter(|entry| hash.is_none_or(|hash| entry.1 == hash)).collect();
-    fit.sort_by_key(|entry| std::cmp::Reverse((entry.7, entry.6)));
-    let mut parts: Vec<PartKey> = Vec::with_capacity(fit.len());
-    for (_, _, batch, lane, seq, part, _, _) in fit {
-        let lane = LaneKey { batch: key::read_batch(batch)?, lane: key::read(*lane)? };
-        let part = PartKey { recipient: RecipientKey { lane, seq: key::read(*seq)? }, part: key::read(*part)? };
+/// What is asked of one partition: by the end of the id, then by the hash of the number that narrows it.
+type Asked = BTreeMap<String, BTreeMap<Option<i32>, Newest>>;
+
+/// The newest parts that an id stands for, by when they were written.
+#[derive(Default)]
+struct Newest {
+    written: BTreeMap<PartKey, (i64, i32)>,
+    in_order: BTreeSet<((i64, i32), PartKey)>,
+}
+
+impl Newest {
+    fn take(&mut self, part: PartKey, at: (i64, i32)) {
         // An id with two numbers may name one part twice.
-        if !parts.contains(&part) {
-            parts.push(part);
+        if self.written.get(&part).is_some_and(|known| *known >= at) {
+            return;
+        }
+        if let Some(known) = self.written.insert(part, at) {
+            self.in_order.remove(&(known, part));
+        }
+        self.in_order.insert((at, part));
+        if self.in_order.len() > CANDIDATES_MAX
+            && let Some((_, oldest)) = self.in_order.pop_first()
+        {
+            self.written.remove(&oldest);
         }
     }
-    Ok(parts)
+
+    fn parts(&self) -> Vec<PartKey> {
+        self.in_order.iter().rev().map(|(_, part)| *part).collect()
+    }
+}
+
+/// Takes in an entry where it is asked for: whatever its number is, and under its own.
+fn take(asked: &mut Asked, (tail, number, batch, lane, seq, part, place, written): &Found) -> Result<(), StoreError> {
+    let Some(by_number) = asked.get_mut(tail) else { return Ok(()) };
+    let lane = LaneKey { batch: key::read_batch(batch)?, lane: key::read(*lane)? };
+    let part = PartKey { recipient: RecipientKey { lane, seq: key::read(*seq)? }, part: key::read(*part)? };
+    for question in [None, Some(*number)] {
+        if let Some(newest) = by_number.get_mut(&question) {
+            newest.take(part, (*written, *place));
+        }
+    }
+    Ok(())
 }
 
 #[async_trait::async_trait]
 impl ReceiptIndex for CqlStore {
     async fn find(&self, account: &str, ids: &[(String, Option<Msisdn>)]) -> Result<Vec<Vec<PartKey>>, StoreError> {
         // One read for the ids of a partition: receipts come back in about the order in which their messages went out.
-        let mut partitions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (head, tail) in ids.iter().map(|(id, _)| halves(id)) {
-            partitions.entry(head).or_default().insert(tail);
+        let mut partitions: BTreeMap<&str, Asked> = BTreeMap::new();
+        for (id, number) in ids {
+            let (head, tail) = halves(id);
+            let of_id = partitions.entry(head).or_default().entry(tail.to_owned()).or_default();
+            of_id.entry(number.map(hash_number)).or_default();
         }
-        let reads: Vec<_> =
-            partitions.into_iter().map(|(head, tails)| self.entries_of(account, head, tails.into_iter().collect())).collect();
-        let answers: Vec<Vec<(&str, Found)>> = stream::iter(reads).buffer_unordered(PARTITIONS_AT_ONCE).try_collect().await?;
-        let mut found: BTreeMap<(&str, &str), Vec<&Found>> = BTreeMap::new();
-        for (head, entry) in answers.iter().flatten() {
-            found.entry((head, &entry.0)).or_default().push(entry);
-        }
-        ids.iter().map(|(id, number)| parts_of(found.get(&halves(id)).map_or(&[], Vec::as_slice), *number)).collect()
+        let answer = |(head, asked)| async move { Ok::<_, StoreError>((head, self.answer_in(account, head, asked).await?)) };
+        let reads: Vec<_> = partitions.into_iter().map(answer).collect();
+        let answers: BTreeMap<&str, Asked> = stream::iter(reads).buffer_unordered(PARTITIONS_AT_ONCE).try_collect().await?;
+        let parts_of = |(id, number): &(String, Option<Msisdn>)| {
+            let (head, tail) = halves(id);
+            let newest = answers.get(head)?.get(tail)?.get(&number.map(hash_number))?;
+            Some(newest.parts())
+        };
+        Ok(ids.iter().map(|asked| parts_of(asked).unwrap_or_default()).collect())
     }
 
     async fn put_uncertain(&self, entries: Vec<UncertainEntry>) -> Result<(), StoreError> {
@@ -146,6 +178,27 @@ mod tests {
         assert_eq!(halves("00001aff").0, halves("00001a00").0);
         assert_eq!((halves("x"), halves("xy"), halves("")), (("", "x"), ("", "xy"), ("", "")));
         assert_eq!(halves("aé数"), ("a", "é数"));
+    }
+
+    #[test]
+    fn of_an_id_that_all_share_the_newest_are_kept_and_a_number_looks_behind_them() {
+        let mut asked: Asked =
+            BTreeMap::from([("2b".to_owned(), BTreeMap::from([(None, Newest::default()), (Some(77), Newest::default())]))]);
+        let found = |number: i32, seq: u32, written| ("2b".to_owned(), number, vec![1; 16], 0, i64::from(seq), 0, 0, written);
+        for seq in 0..10_000u32 {
+            // As the server gives them: in the order of the numbers, whenever they were written.
+            take(&mut asked, &found(i32::from(seq == 7) * 77, seq, i64::from(seq * 7 % 10_000))).expect("it is read");
+        }
+        // The same part under another number, older and then newer.
+        take(&mut asked, &found(5, 7, 0)).expect("it is read");
+        let seqs = |number| asked["2b"][&number].parts().iter().map(|part| part.recipient.seq).collect::<Vec<_>>();
+        let mut newest: Vec<u32> = (0..10_000).collect();
+        newest.sort_by_key(|seq| std::cmp::Reverse(seq * 7 % 10_000));
+        assert_eq!((seqs(None), seqs(Some(77))), (newest[..CANDIDATES_MAX].to_vec(), vec![7]));
+        take(&mut asked, &found(5, 7, 20_000)).expect("it is read");
+        take(&mut asked, &found(5, 7, 3)).expect("it is read");
+        let first = asked["2b"][&None].parts();
+        assert_eq!((first[0].recipient.seq, first.len()), (7, CANDIDATES_MAX));
     }
 
     #[test]

@@ -22,6 +22,11 @@ impl CqlStore {
     }
 }
 
+/// The mark behind another. One that began again at 0 would make every restored store look new.
+fn next_mark(before: Option<u64>) -> Result<u64, StoreError> {
+    before.unwrap_or_default().checked_add(1).ok_or_else(|| corrupt(MARK, "it is at its end"))
+}
+
 #[async_trait::async_trait]
 impl Meta for CqlStore {
     async fn raise_mark(&self) -> Result<u64, StoreError> {
@@ -31,7 +36,7 @@ impl Meta for CqlStore {
         }
         loop {
             let before = self.mark().await?;
-            let mark = before.unwrap_or_default() + 1;
+            let mark = next_mark(before)?;
             let answer = match before {
                 None => self.cql.cas(&FIRST_MARK, (MARK, mark.to_string())).await,
                 Some(before) => self.cql.cas(&NEXT_MARK, (mark.to_string(), MARK, before.to_string())).await,
@@ -80,5 +85,16 @@ impl Meta for CqlStore {
     /// as those of a server that is away do.
     async fn room(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_at_its_end_does_not_begin_again() {
+        assert_eq!((next_mark(None), next_mark(Some(7))), (Ok(1), Ok(8)));
+        assert!(matches!(next_mark(Some(u64::MAX)), Err(StoreError::Corrupt(_))));
     }
 }

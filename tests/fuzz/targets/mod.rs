@@ -16,6 +16,7 @@ pub mod queue;
 pub mod receipts;
 pub mod records;
 pub mod rows;
+pub mod sealed;
 pub mod session;
 pub mod smpp;
 pub mod store;
@@ -49,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     target("rows", rows::rows, 6_000),
     target("blocks", rows::blocks, 2_000),
     target("control_rows", rows::control_rows, 10_000),
+    target("sealed", sealed::sealed, 3_000),
     target("queue", queue::queue, 10_000),
     target("store", store::store, 10_000),
     target("documents", documents::documents, 3_000),

@@ -171,7 +171,7 @@ fn frame_of<T: Serialize>(row: &T) -> Vec<u8> {
 }
 
 /// Octets that a frame holds as they are.
-struct Raw<'a>(&'a [u8]);
+pub struct Raw<'a>(pub &'a [u8]);
 
 impl Serialize for Raw<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

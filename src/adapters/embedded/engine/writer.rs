@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::disk::{Disks, Failure};
 use super::redb::{Slot, open, rows};
 use super::{Batch, Expect, Op, TABLES, Table, Written};
+use crate::model::growing::Grows;
 use crate::ports::StoreError;
 use crate::runtime::pulse;
 
@@ -137,15 +138,19 @@ fn answer_all(group: Vec<Job>, error: &StoreError) {
     }
 }
 
-/// The number of the last commit that the database holds.
+/// The number of the last commit that the database holds; 0 before the first.
+///
+/// # Errors
+/// [`redb::Error::Corrupted`] when it was never counted up to: a commit that failed would be taken for another.
 pub(super) fn last_commit(database: &Database) -> Result<u64, redb::Error> {
     let system = match database.begin_read()?.open_table(rows(Table::System)) {
         Ok(system) => system,
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(0),
         Err(error) => return Err(error.into()),
     };
-    let row = system.get(COMMIT_KEY)?;
-    Ok(row.and_then(|row| row.value().try_into().ok()).map_or(0, u64::from_be_bytes))
+    let Some(row) = system.get(COMMIT_KEY)? else { return Ok(0) };
+    let number = row.value().try_into().ok().map(u64::from_be_bytes).filter(|number| *number <= u64::MOST);
+    number.ok_or_else(|| redb::Error::Corrupted("commit: its number is none that was counted up to".into()))
 }
 
 /// One transaction. Each batch sees what those before it did; one whose condition does not hold changes nothing.
@@ -214,5 +219,27 @@ impl<'txn> Tables<'txn> {
             *slot = Some(self.transaction.open_table(rows(table))?);
         }
         Ok(slot.as_mut().expect("it was just opened"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redb::backends::InMemoryBackend;
+
+    #[test]
+    fn a_commit_number_that_nobody_counted_up_to_is_damage() {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).expect("a database");
+        assert_eq!(last_commit(&database).expect("there is none"), 0);
+        apply(&database, 7, vec![], &mut vec![]).expect("a commit");
+        assert_eq!(last_commit(&database).expect("it is read"), 7);
+        for damaged in [&[0xFF; 8][..], &[0; 7], &[0; 9], &[]] {
+            let put = Batch::control().put(Table::Fact, b"x".to_vec(), vec![]);
+            apply(&database, 8, vec![put], &mut vec![]).expect("a commit");
+            let transaction = database.begin_write().expect("a transaction");
+            transaction.open_table(rows(Table::System)).expect("a table").insert(COMMIT_KEY, damaged).expect("it is put");
+            transaction.commit().expect("a commit");
+            assert!(matches!(last_commit(&database), Err(redb::Error::Corrupted(_))), "{damaged:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! the cost of an entry and of a lookup hardly grows with the number of messages, and writing is nearly all sequential,
 //! which a tree of ids could not offer.
 
+mod asked;
 pub mod entry;
 mod filter;
 mod merge;
@@ -17,7 +18,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use self::entry::{Entry, hash_id, hash_number, with_hash};
+use self::asked::{Asked, Question};
+use self::entry::{hash_id, hash_number, with_hash};
 use self::state::{Batches, State};
 use super::engine::{Batch, Engine, Table};
 use crate::adapters::rows::frame::VERSION;
@@ -125,38 +127,32 @@ impl Index {
 
     /// See [`crate::ports::receipts::ReceiptIndex::find`].
     pub fn find(&self, account: &str, ids: &[(String, Option<Msisdn>)]) -> Result<Vec<Vec<PartKey>>, StoreError> {
-        let mut wanted: Vec<Wanted> = ids
-            .iter()
-            .enumerate()
-            .map(|(at, (id, number))| Wanted { hash: hash_id(account, id), number: number.map(hash_number), at })
-            .collect();
-        // In the order of the blocks, so that ids in one block share its reading.
-        wanted.sort_unstable_by_key(|wanted| wanted.hash);
+        let questions: Vec<Question> = ids.iter().map(|(id, number)| (hash_id(account, id), number.map(hash_number))).collect();
         loop {
-            let mut found: Vec<Vec<Entry>> = vec![vec![]; ids.len()];
+            let mut asked = Asked::new(&questions);
             let (runs, generation) = {
                 let state = self.lock();
-                for wanted in &wanted {
-                    found[wanted.at].extend(state.with_hash(wanted.hash).filter(|entry| wanted.takes(entry)));
+                for (hash, answers) in asked.hashes() {
+                    answers.take(&state.batches, state.with_hash(hash));
                 }
                 (state.runs.clone(), state.generation)
             };
             let reader = self.engine.read()?;
             for run in &runs {
                 let mut block: (Option<u32>, Vec<u8>) = (None, vec![]);
-                for wanted in wanted.iter().filter(|wanted| run.may_hold(wanted.hash)) {
-                    let number = run.block_of(wanted.hash);
+                // In the order of the blocks, so that ids in one block share its reading.
+                for (hash, answers) in asked.hashes().filter(|(hash, answers)| !answers.are_full() && run.may_hold(*hash)) {
+                    let number = run.block_of(hash);
                     if block.0 != Some(number) {
                         let bytes = reader.get(Table::IndexBlock, &runs::block_key(run.id, number))?.unwrap_or_default();
                         block = (Some(number), bytes);
                     }
-                    found[wanted.at].extend(with_hash(runs::body(&block.1)?, wanted.hash).filter(|entry| wanted.takes(entry)));
+                    answers.take(&self.lock().batches, with_hash(runs::body(&block.1)?, hash));
                 }
             }
-            let state = self.lock();
             // A merge that ended meanwhile may have taken blocks away under this reading.
-            if state.generation == generation {
-                return Ok(found.iter().map(|entries| parts(&state.batches, entries)).collect());
+            if self.lock().generation == generation {
+                return Ok(questions.iter().map(|question| asked.answer(question)).collect());
             }
         }
     }
@@ -175,27 +171,4 @@ impl Index {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-struct Wanted {
-    hash: u64,
-    number: Option<u32>,
-    at: usize,
-}
-
-impl Wanted {
-    fn takes(&self, entry: &Entry) -> bool {
-        self.number.is_none_or(|number| number == entry.number)
-    }
-}
-
-/// A window that was written twice has its entries twice: each part is named once, where it is newest.
-fn parts(batches: &Batches, entries: &[Entry]) -> Vec<PartKey> {
-    let mut parts: Vec<PartKey> = Vec::with_capacity(entries.len());
-    for part in entries.iter().filter_map(|entry| batches.part_of(entry)) {
-        if !parts.contains(&part) {
-            parts.push(part);
-        }
-    }
-    parts
 }

@@ -35,8 +35,10 @@ impl Index {
             let reader = engine.read()?;
             reader.scan(Table::BatchNumber, &[], None, Order::Up, &mut |key, row| {
                 let mut row = KeyReader(row);
-                row.u8()?;
-                let (batch, number) = (KeyReader(key).batch()?, row.u32()?);
+                let (version, batch, number) = (row.u8()?, KeyReader(key).batch()?, row.u32()?);
+                if version < VERSION || version == VERSION && !row.0.is_empty() {
+                    return Err(corrupt("batch number", "its length or version is wrong"));
+                }
                 if number >= BATCHES_MAX {
                     return Err(corrupt("batch number", "it is larger than any that was given"));
                 }
@@ -56,7 +58,7 @@ impl Index {
             reader.scan(Table::IndexLog, &[], None, Order::Up, &mut |key, row| {
                 state.next_log = next_behind("index log", KeyReader(key).u64()?)?;
                 let at = log_time(row)?;
-                for entry in entries(row.get(LOG_HEAD..).unwrap_or_default()) {
+                for entry in entries(logged(row)?) {
                     state.memtable.insert(entry, at);
                 }
                 Ok(true)
@@ -196,6 +198,15 @@ fn log_time(row: &[u8]) -> Result<Timestamp, StoreError> {
     KeyReader(row.get(1..).unwrap_or_default()).time()
 }
 
+/// The entries of a log row. One that was cut short has lost a message id, and its receipt would never find anybody: it is damage,
+/// not a shorter row. What a later version adds stands behind them.
+fn logged(row: &[u8]) -> Result<&[u8], StoreError> {
+    let damaged = || corrupt("index log", "its length or version is wrong");
+    let (head, entries) = row.split_at_checked(LOG_HEAD).ok_or_else(damaged)?;
+    let is_whole = entries.len() % ENTRY_BYTES == 0;
+    if head[0] > VERSION || head[0] == VERSION && is_whole { Ok(entries) } else { Err(damaged()) }
+}
+
 /// The key of a block.
 pub(super) fn block_key(run: u64, block: u32) -> Vec<u8> {
     KeyBuilder::new().u64(run).u32(block).done()
@@ -284,4 +295,48 @@ fn unfinished(reader: &dyn Reader, known: &[u64]) -> Result<Vec<u64>, StoreError
         })?;
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::embedded::engine::memory::MemoryEngine;
+    use crate::model::id::BatchId;
+
+    async fn opens(table: Table, key: Vec<u8>, row: Vec<u8>) -> Result<usize, StoreError> {
+        let engine = Arc::new(MemoryEngine::default());
+        engine.write(Batch::control().put(table, key, row)).await.expect("it is put");
+        let index = Index::open(engine, IndexOptions::default()).await?;
+        let state = index.lock();
+        Ok(state.memtable.len() + usize::from(state.batches.part_of(&entry()).is_some()))
+    }
+
+    fn entry() -> Entry {
+        Entry { hash: 5, number: 6, batch: 7, seq: 8, lane: 9, part: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_log_row_that_was_cut_or_is_of_no_known_version_is_damage() {
+        let log = |row: Vec<u8>| opens(Table::IndexLog, KeyBuilder::new().u64(1).done(), row);
+        let whole = log_row(&[entry(), entry()], Timestamp(1));
+        assert_eq!(log(whole.clone()).await, Ok(2));
+        for cut in [0, LOG_HEAD - 1, LOG_HEAD + 1, whole.len() - 1] {
+            let read = log(whole[..cut].to_vec()).await;
+            assert!(matches!(read, Err(StoreError::Corrupt(_))), "cut at {cut}: {read:?}");
+        }
+        let of_version = |version: u8| [&[version], &whole[1..], &[1, 2]].concat();
+        assert!(matches!(log([&[0], &whole[1..]].concat()).await, Err(StoreError::Corrupt(_))));
+        assert!(matches!(log(of_version(VERSION)).await, Err(StoreError::Corrupt(_))));
+        assert_eq!(log(of_version(VERSION + 1)).await, Ok(2), "what a later version adds is passed over");
+    }
+
+    #[tokio::test]
+    async fn the_number_of_a_batch_is_read_whole_and_of_a_known_version() {
+        let number = |row: &[u8]| opens(Table::BatchNumber, KeyBuilder::new().batch(BatchId(1)).done(), row.to_vec());
+        assert_eq!(number(&[VERSION, 0, 0, 0, 7]).await, Ok(1));
+        assert_eq!(number(&[VERSION + 1, 0, 0, 0, 7, 1]).await, Ok(1));
+        for damaged in [&[0, 0, 0, 0, 7][..], &[VERSION, 0, 0, 7], &[VERSION, 0, 0, 0, 7, 0]] {
+            assert!(matches!(number(damaged).await, Err(StoreError::Corrupt(_))), "{damaged:?}");
+        }
+    }
 }

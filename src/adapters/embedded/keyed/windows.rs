@@ -2,6 +2,7 @@
 
 use super::Keyed;
 use crate::adapters::embedded::engine::{Batch, Order, Table};
+use crate::adapters::rows::frame::corrupt;
 use crate::adapters::rows::key::{self, KeyBuilder, KeyReader};
 use crate::adapters::rows::window;
 use crate::model::id::{LaneKey, WindowKey};
@@ -61,6 +62,10 @@ impl Keyed {
         self.engine.read()?.scan(Table::Window, &from, end.as_deref(), Order::Up, &mut |key, bytes| {
             let mut fields = KeyReader(key);
             let key = WindowKey { lane: fields.lane()?, window: fields.u64()? };
+            // A window is named by its ledger's version, which was counted up. Whoever lists goes on behind it.
+            if key.window == u64::MAX {
+                return Err(corrupt("window", "its name is at its end"));
+            }
             if found.last().is_none_or(|last| last.key != key) {
                 if found.len() == limit {
                     return Ok(false);
@@ -81,4 +86,38 @@ impl Keyed {
 
 fn retry_key(lane: LaneKey, name: u64) -> Vec<u8> {
     KeyBuilder::new().lane(lane).u64(name).done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::embedded::engine::Engine;
+    use crate::adapters::memory::store::MemoryStore;
+    use crate::adapters::system::SeededChance;
+    use crate::model::id::{BatchId, WorkerId};
+    use crate::model::ledger::OpenWindow;
+    use crate::model::time::Timestamp;
+
+    #[tokio::test]
+    async fn a_window_behind_whose_name_nobody_could_go_on_is_damaged() {
+        let store = MemoryStore::new(std::sync::Arc::new(SeededChance::from_seed(1)));
+        let (windows, lane) = (store.stores().windows, LaneKey { batch: BatchId(1), lane: 2 });
+        let window = OpenWindow {
+            window: 1,
+            leg: 0,
+            from: 0,
+            to: 1,
+            account: "a".into(),
+            declarer: WorkerId(1),
+            declared_at: Timestamp(1),
+            send_by: Timestamp(2),
+        };
+        let row = window::write(&WindowRow { window, answers: vec![], complete: true });
+        for (name, is_read) in [(u64::MAX - 1, true), (u64::MAX, false)] {
+            let key = key::window(WindowKey { lane, window: name }, false);
+            store.engine().write(Batch::control().put(Table::Window, key, row.clone())).await.expect("it is put");
+            let read = windows.list(lane, 0, 8).await;
+            assert!(if is_read { read.is_ok() } else { matches!(read, Err(StoreError::Corrupt(_))) }, "{name}");
+        }
+    }
 }
