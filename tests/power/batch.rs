@@ -202,6 +202,7 @@ async fn run(seed: u64, disk: PowerDisk, outcome: &mut Outcome) -> Result<Told, 
         }
     };
     machine.disk.stay_on();
+    oracle::until_looked_over(&machine.shared).await?;
     oracle::check(&machine.shared, &row, &batch, None, outcome).await?;
     for process in machine.processes.drain(..) {
         process.stop(&machine.shared).await;

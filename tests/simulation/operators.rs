@@ -130,13 +130,16 @@ impl Run {
         let Ok(plan) = self.service.plan_change(id, to, &offers()).await else { return Ok(()) };
         match (draw >> 1) % 8 {
             0 | 1 => tokio::time::sleep(Duration::from_millis((draw >> 8) % 3_000)).await,
-            // Somebody else lets it go on meanwhile.
-            2 => self.operate(Command::Resume, "resume", which).await,
+            // Somebody else lets it go on meanwhile, and it does.
+            2 | 3 => {
+                self.operate(Command::Resume, "resume", which).await;
+                tokio::time::sleep(Duration::from_millis((draw >> 8) % 5_000)).await;
+            }
             _ => {}
         }
         let (order, from, offers) = (self.order_id(), self.shared.clock.now(), offers());
         let committing = self.shaky.change_provider(id, to, &plan.plan_hash, &offers, &order);
-        let most = Duration::from_millis([5, 30, 100, 20_000][(draw >> 4) as usize % 4]);
+        let most = Duration::from_millis([5, 30, 200, 20_000][(draw >> 4) as usize % 4]);
         let done = match tokio::time::timeout(most, committing).await {
             Ok(Ok(_)) => true,
             Ok(Err(fault)) if matches!(fault.code, Code::PlanChanged | Code::NotAllowed | Code::InputInvalid) => {

@@ -28,6 +28,18 @@ const ANSWERED: Duration = Duration::from_secs(60);
 /// How long a worker may take to let go of a partition.
 const LET_GO: Duration = Duration::from_secs(1);
 
+/// Waits until reports that wait for another look have had theirs.
+pub async fn until_looked_over(shared: &Shared) -> Result<(), String> {
+    for _ in 0..600 {
+        let waiting = shared.stores.parked.due(Timestamp(i64::MAX), 1).await.map_err(|error| error.to_string())?;
+        if waiting.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
+
 /// Checks one batch that has ended. `canceled` is when its cancel was answered.
 pub async fn check(
     shared: &Shared,

@@ -312,14 +312,7 @@ impl Run {
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             };
-            // Reports that wait for another look have theirs.
-            for _ in 0..600 {
-                let waiting = self.shared.stores.parked.due(Timestamp(i64::MAX), 1).await.map_err(|error| error.to_string())?;
-                if waiting.is_empty() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+            oracle::until_looked_over(&self.shared).await?;
             oracle::check(&self.shared, &row, &batch, self.canceled.get(&id).copied(), &mut outcome).await?;
         }
         outcome.faults = self.shared.fired.counts();
