@@ -9,8 +9,12 @@
 //! token at its commit (`queues`), every message as it arrives (`network`), panics where they happen (`panics`). The run ends with
 //! the first of them.
 //!
-//! What it cannot show: the store engine, the file formats, sockets and real time. Conformance and end-to-end tests own
-//! those.
+//! A frozen process stands: none of its tasks is polled, its session ends soon, later or not at all, and when it wakes it goes on
+//! where it stood, is told of what it lost a little later, joins again and works on.
+//!
+//! What it cannot show: the store engine, the file formats, sockets and real time; rates that several processes share, bind slots
+//! and processes with a single role; links, erasure, messages from people, webhooks' calls and old data that is let go, which have
+//! nothing to do here. Conformance, end-to-end tests and those of `tests/processes` own those.
 
 mod faults;
 mod laws;
