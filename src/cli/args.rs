@@ -202,7 +202,8 @@ const DRILL_HELP: &str =
 gateway run on this machine, in a keyspace, topics and keys of their own, which are removed.
 
 The simulator runs in this process, which nothing strikes, and counts by number. Afterwards what the store says of every
-record is compared with what the simulator saw: lost and duplicated must be 0. A kill may leave people uncertain.
+record is compared with what the list implies and what the simulator saw: nobody may be lost, get it twice, or have failed
+without a refusal. A kill may leave people uncertain.
 
 Nothing is sent to a provider: a configuration with an account that leads elsewhere is refused (SF-5011).
 The exit code is 0 when nobody was lost, nobody got it twice and every fault fired, else 1.

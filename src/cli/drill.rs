@@ -19,6 +19,9 @@ use crate::ports::clock::Chance;
 use crate::roles::cluster::namespace;
 use crate::roles::config::Config;
 
+/// Segments of the longest texts of the list.
+const LONG_PARTS: u8 = 2;
+
 /// Runs the command.
 pub async fn drill(global: &Global, args: &DrillArgs, config: &Config, stop: CancellationToken) -> Result<u8, Fault> {
     if let Some(name) = &args.remove {
@@ -32,10 +35,12 @@ pub async fn drill(global: &Global, args: &DrillArgs, config: &Config, stop: Can
         let duration = Duration::try_from_secs_f64(number).ok().filter(|duration| !duration.is_zero());
         duration.ok_or_else(|| Fault::new(Code::InputInvalid, format!("--{name} is a number above 0")))
     };
-    let sample = sample(args.recipients);
+    // Whoever has a text that an account does not take is refused for a reason that is none of the drill's.
+    let long = config.accounts.values().all(|account| account.capabilities.parts_max >= LONG_PARTS);
+    let sample = sample(args.recipients, long);
     let wish = Wish {
         list: sample.csv,
-        records: u64::from(args.recipients),
+        implied: sample.implied,
         suppressed: sample.suppressed,
         template: TEMPLATE.into(),
         seed: args.seed.unwrap_or_else(|| u64::from(chance.next() as u32)),
@@ -109,6 +114,11 @@ fn text(drill: &Drill) -> String {
     row("lost", grouped(drill.findings.lost), "no outcome, or called accepted and never seen by the simulator");
     row("duplicated", grouped(drill.findings.duplicated + drill.repeated_parts), "got the message, or a part of it, twice");
     row("contradicted", grouped(drill.findings.contradicted), "got the message, and the store says otherwise");
+    // Nothing that is expected to be seen: a line of its own only when there are some.
+    if drill.findings.wrongly_ended > 0 {
+        let note = "failed and never refused by the simulator, or ended as the list does not imply";
+        row("wrongly ended", grouped(drill.findings.wrongly_ended), note);
+    }
     let fired: Vec<String> = drill.fired.iter().map(|(name, times)| format!("{name} {times}")).collect();
     row("faults that fired", format!("{} of {}", drill.fell(), drill.planned), &fired.join(", "));
     row("longest gap in sending", format!("{:.1} s", drill.longest_gap), "");
@@ -118,10 +128,11 @@ fn text(drill: &Drill) -> String {
         (true, ..) => "PASSED: nobody was lost, and nobody got it twice".to_owned(),
         (_, true, _) => format!("NOT PROVEN: only {} of {} faults fired", drill.fell(), drill.planned),
         (.., true) if !drill.findings.are_clean() || drill.repeated_parts > 0 => format!(
-            "FAILED: {} lost, {} duplicated, {} contradicted",
+            "FAILED: {} lost, {} duplicated, {} contradicted, {} wrongly ended",
             drill.findings.lost,
             drill.findings.duplicated + drill.repeated_parts,
-            drill.findings.contradicted
+            drill.findings.contradicted,
+            drill.findings.wrongly_ended
         ),
         (.., true) => format!(
             "FAILED: {} are uncertain, and the strikes account for {}",
@@ -162,9 +173,11 @@ mod tests {
         for line in ["records", "20,000", "lost", "2 of 2  frozen 1, killed 1", "12.3 s", "PASSED"] {
             assert!(said.contains(line), "{line} is missing in\n{said}");
         }
+        assert!(!said.contains("wrongly"), "nothing is said of what does not happen:\n{said}");
         type Change = fn(&mut Drill);
-        let wrong: [(Change, &str); 6] = [
+        let wrong: [(Change, &str); 7] = [
             (|drill| drill.findings.lost = 3, "FAILED: 3 lost, 0 duplicated, 0 contradicted"),
+            (|drill| drill.findings.wrongly_ended = 4, "FAILED: 0 lost, 0 duplicated, 0 contradicted, 4 wrongly ended"),
             (|drill| drill.findings.duplicated = 1, "FAILED: 0 lost, 1 duplicated"),
             (|drill| drill.repeated_parts = 2, "FAILED: 0 lost, 2 duplicated"),
             (

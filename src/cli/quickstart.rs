@@ -31,7 +31,7 @@ pub async fn quickstart(global: &Global, args: &QuickstartArgs, stop: Cancellati
     let folder = global.data_dir.clone().unwrap_or_else(|| PathBuf::from(FOLDER));
     let cannot = |error: std::io::Error| Fault::new(Code::StoreUnavailable, format!("{}: {error}", folder.display()));
     std::fs::create_dir_all(&folder).map_err(cannot)?;
-    let sample = sample(args.recipients);
+    let sample = sample(args.recipients, true);
     let list = folder.join("recipients.csv");
     std::fs::write(&list, &sample.csv).map_err(cannot)?;
     let list = absolute(&list)?;

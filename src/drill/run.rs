@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::ground::{ANSWER_WITHIN, Ground, within};
 use super::plan::{BLOWS, Blow, Strike, plan};
-use super::verdict::{Findings, Judge, longest_gap_ms};
+use super::verdict::{Findings, Implied, Judge, longest_gap_ms};
 use super::{ground, guard};
 use crate::adapters::system::SeededChance;
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, Msisdn};
 use crate::model::outcome::Outcome;
+use crate::model::schedule::LateStart;
 use crate::model::turn::open_most;
 use crate::model::window::OnUncertain;
 use crate::roles::config_load::Sources;
@@ -46,10 +47,10 @@ const RATE_MIN: f64 = 20.0;
 /// What is wanted of a drill.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// The list, CSV with a header, and how many records it has.
+    /// The list, CSV with a header.
     pub list: String,
-    /// Records of the list.
-    pub records: u64,
+    /// What it implies of each of its records, in their order.
+    pub implied: Vec<Implied>,
     /// Numbers of it that get nothing.
     pub suppressed: Vec<Msisdn>,
     /// The text.
@@ -66,6 +67,13 @@ pub struct Wish {
     pub folder: PathBuf,
     /// The namespace, where there is a cluster.
     pub namespace: String,
+}
+
+impl Wish {
+    /// Records of the list.
+    fn records(&self) -> u64 {
+        self.implied.len() as u64
+    }
 }
 
 /// How a drill ended.
@@ -98,7 +106,8 @@ pub struct Drill {
     pub sending: f64,
     /// Seconds from the creation of the batch to its end.
     pub seconds: f64,
-    /// Whether all of it is as it must be: nobody lost, nobody twice, nobody in doubt without a cause, and every strike fell.
+    /// Whether all of it is as it must be: nobody lost, nobody twice, nobody wrongly ended, nobody in doubt without a cause, and
+    /// every strike fell.
     pub passed: bool,
 }
 
@@ -113,7 +122,8 @@ impl Drill {
         self.findings.outcomes.get(Outcome::Uncertain.name()).copied().unwrap_or(0)
     }
 
-    /// Whether nobody was lost, nobody got anything twice, no more are in doubt than the strikes account for, and the batch ended.
+    /// Whether nobody was lost or wrongly ended, nobody got anything twice, no more are in doubt than the strikes account for, and
+    /// the batch ended.
     pub fn is_clean(&self) -> bool {
         self.ended && self.findings.are_clean() && self.repeated_parts == 0 && self.uncertain() <= self.uncertain_most
     }
@@ -161,7 +171,7 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
     let client = ground.client();
     let batch_id = begin(ground, &client, wish, list.to_string_lossy().into_owned()).await?;
     let freeze = wish.freeze.unwrap_or_else(|| ground.beyond_leases());
-    let strikes = plan(&SeededChance::from_seed(wish.seed), wish.strikes, wish.records);
+    let strikes = plan(&SeededChance::from_seed(wish.seed), wish.strikes, wish.records());
     let within_all = wish.sending * 3 + (freeze + STRIKE_COSTS) * wish.strikes + END_COSTS;
     let mut fired: BTreeMap<&'static str, u32> = BLOWS.map(|blow| (blow.name(), 0)).into();
     let mut uncertain_most = 0;
@@ -187,7 +197,7 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
     };
     let seconds = begun.elapsed().as_secs_f64();
 
-    let mut judge = Judge::new(wish.records);
+    let mut judge = Judge::new(&wish.implied);
     let listed = tokio::time::timeout(LIST_WITHIN, recipients(&client, batch_id, &mut judge)).await;
     listed.unwrap_or_else(|_| Err(Fault::new(Code::TooSlow, "the records cannot be read")))?;
     // Only when nobody can send any more has the simulator seen everything.
@@ -201,7 +211,7 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
         seed: wish.seed,
         batch_id,
         ended,
-        records: wish.records,
+        records: wish.records(),
         findings,
         uncertain_most,
         repeated_parts: counted.repeated_parts,
@@ -218,7 +228,7 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
 
 /// Segments a second at which the list lasts as long as is wanted.
 fn rate(wish: &Wish) -> u32 {
-    (wish.records as f64 / wish.sending.as_secs_f64().max(1.0)).max(RATE_MIN) as u32
+    (wish.records() as f64 / wish.sending.as_secs_f64().max(1.0)).max(RATE_MIN) as u32
 }
 
 /// People whom a strike may leave in doubt. Who does not send, or is told to stop, leaves nobody.
@@ -252,6 +262,9 @@ async fn begin(ground: &Ground, client: &Client, wish: &Wish, list: String) -> R
         auto_trigger: true,
         // To send somebody again on a doubt would be no fault of the fleet's.
         on_uncertain: Some(OnUncertain::Hold),
+        // What the configuration says of batches changes nothing of what the list implies: nobody expires, and texts stay short.
+        late_start: Some(LateStart::Send),
+        content_signature: Some(String::new()),
         default_region: Some("CN".into()),
         ..NewBatch::default()
     };
@@ -319,10 +332,10 @@ async fn fall(ground: &mut Ground, strike: &Strike, freeze: Duration) -> Result<
 }
 
 /// Reads what the store says of every record.
-async fn recipients(client: &Client, batch: BatchId, judge: &mut Judge) -> Result<(), Fault> {
+async fn recipients(client: &Client, batch: BatchId, judge: &mut Judge<'_>) -> Result<(), Fault> {
     let path = format!("/v1/batches/{batch}/recipients?format=jsonl&text=false");
     let (mut rest, mut unreadable) = (Vec::new(), None);
-    let mut take = |line: &[u8], judge: &mut Judge| match serde_json::from_slice::<RecipientLine>(line) {
+    let mut take = |line: &[u8], judge: &mut Judge<'_>| match serde_json::from_slice::<RecipientLine>(line) {
         Ok(line) => judge.take(&line),
         Err(error) => unreadable = Some(error.to_string()),
     };

@@ -1,4 +1,4 @@
-//! The verdict: what the store says of every record, against what the simulator saw by number.
+//! The verdict: what the store says of every record, against what the list implies and what the simulator saw by number.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,6 +7,29 @@ use serde::Serialize;
 use crate::model::outcome::Outcome;
 use crate::simulator::NumberRecord;
 use crate::statistics::RecipientLine;
+
+/// What the list implies of a record, whatever the fleet makes of it. Numbers are the digits of E.164.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Implied {
+    /// Its number is none, or a value is missing: it is rejected.
+    Rejected,
+    /// This number came before.
+    Duplicate(u64),
+    /// This number is one of those that get nothing.
+    Suppressed(u64),
+    /// This number gets a message, unless the simulator refuses it, or nobody can tell.
+    Sent(u64),
+}
+
+impl Implied {
+    /// Its number.
+    fn number(self) -> Option<u64> {
+        match self {
+            Implied::Rejected => None,
+            Implied::Duplicate(number) | Implied::Suppressed(number) | Implied::Sent(number) => Some(number),
+        }
+    }
+}
 
 /// What was found. All but the outcomes must be 0; of those, only so many may be uncertain as were struck.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -19,56 +42,83 @@ pub struct Findings {
     pub duplicated: u64,
     /// Records that are listed twice, and numbers that got a message although the store says that they got none.
     pub contradicted: u64,
+    /// Records called failed that the simulator never refused, and those that ended otherwise, or under another number, than the
+    /// list implies: of a list that everybody knows nobody may expire, be canceled, or be left out for a reason of the fleet's own.
+    pub wrongly_ended: u64,
 }
 
 impl Findings {
-    /// Whether nobody was lost and nobody got anything twice.
+    /// Whether nobody was lost or wrongly ended, and nobody got anything twice.
     pub fn are_clean(&self) -> bool {
-        (self.lost, self.duplicated, self.contradicted) == (0, 0, 0)
+        (self.lost, self.duplicated, self.contradicted, self.wrongly_ended) == (0, 0, 0, 0)
     }
 }
 
 /// Gathers what the store says, record by record.
-pub struct Judge {
-    records: u64,
+pub struct Judge<'a> {
+    implied: &'a [Implied],
     listed: HashSet<u64>,
-    lines: Vec<(Option<u64>, Outcome)>,
+    lines: Vec<Line>,
     twice: u64,
 }
 
-impl Judge {
-    /// Of a list of so many records.
-    pub fn new(records: u64) -> Judge {
-        Judge { records, listed: HashSet::new(), lines: vec![], twice: 0 }
+/// What the store says of a record.
+struct Line {
+    implied: Implied,
+    /// The number under which it is listed; what was left out stands there as it was written.
+    named: Option<u64>,
+    outcome: Outcome,
+}
+
+impl Judge<'_> {
+    /// Of a list that implies this of its records.
+    pub fn new(implied: &[Implied]) -> Judge<'_> {
+        Judge { implied, listed: HashSet::new(), lines: vec![], twice: 0 }
     }
 
     /// Takes one record.
     pub fn take(&mut self, line: &RecipientLine) {
-        if line.record >= self.records || !self.listed.insert(line.record) {
+        let implied = usize::try_from(line.record).ok().and_then(|record| self.implied.get(record));
+        let Some(&implied) = implied.filter(|_| self.listed.insert(line.record)) else {
             self.twice += 1;
             return;
-        }
-        let number = line.number.strip_prefix('+').and_then(|digits| digits.parse().ok());
-        self.lines.push((number, line.outcome));
+        };
+        let named = line.number.strip_prefix('+').and_then(|digits| digits.parse().ok());
+        self.lines.push(Line { implied, named, outcome: line.outcome });
     }
 
     /// Compares with what the simulator saw.
     pub fn findings(self, seen: &[NumberRecord]) -> Findings {
         let seen: HashMap<u64, &NumberRecord> = seen.iter().map(|record| (record.number, record)).collect();
-        let complete = |number: Option<u64>| number.and_then(|number| seen.get(&number)).map_or(0, |record| record.complete);
         let mut findings = Findings { contradicted: self.twice, ..Findings::default() };
-        findings.lost = self.records - self.listed.len() as u64;
+        findings.lost = (self.implied.len() - self.listed.len()) as u64;
         let mut may_have_got: HashSet<u64> = HashSet::new();
-        for (number, outcome) in &self.lines {
+        for Line { implied, named, outcome } in self.lines {
             *findings.outcomes.entry(outcome.name().to_owned()).or_default() += 1;
-            match outcome {
-                Outcome::Open => findings.lost += 1,
-                Outcome::Accepted if complete(*number) == 0 => findings.lost += 1,
-                Outcome::Accepted | Outcome::Uncertain => may_have_got.extend(*number),
-                // Its number got the message as another record's.
-                Outcome::Duplicate => {}
-                Outcome::Rejected | Outcome::Suppressed | Outcome::Failed | Outcome::Expired | Outcome::Canceled => {}
+            let number = implied.number();
+            let record = number.and_then(|number| seen.get(&number));
+            if matches!(outcome, Outcome::Accepted | Outcome::Uncertain) {
+                may_have_got.extend(number);
             }
+            let is_right = match (implied, outcome) {
+                (_, Outcome::Open) => {
+                    findings.lost += 1;
+                    continue;
+                }
+                (Implied::Sent(_), Outcome::Accepted) if record.is_none_or(|record| record.complete == 0) => {
+                    findings.lost += 1;
+                    continue;
+                }
+                (Implied::Sent(_), Outcome::Failed) => record.is_some_and(|record| record.was_refused()),
+                (Implied::Sent(_), Outcome::Accepted | Outcome::Uncertain)
+                | (Implied::Rejected, Outcome::Rejected)
+                // Its number got the message as another record's.
+                | (Implied::Duplicate(_), Outcome::Duplicate)
+                | (Implied::Suppressed(_), Outcome::Suppressed) => true,
+                _ => false,
+            };
+            let is_itself = named.is_none() || named == number;
+            findings.wrongly_ended += u64::from(!(is_right && is_itself));
         }
         for record in seen.values() {
             let parts_repeated = record.complete == 1 && record.accepted_parts > record.parts;
@@ -90,72 +140,128 @@ pub fn longest_gap_ms(seen: &[NumberRecord]) -> u32 {
 mod tests {
     use super::*;
 
+    /// A list of five records: two that are sent, one that repeats the first, one that is suppressed, one that is none.
+    const LIST: [Implied; 5] =
+        [Implied::Sent(100), Implied::Sent(101), Implied::Duplicate(100), Implied::Suppressed(103), Implied::Rejected];
+    /// As it ends when all goes well.
+    const GOOD: [Outcome; 5] =
+        [Outcome::Accepted, Outcome::Uncertain, Outcome::Duplicate, Outcome::Suppressed, Outcome::Rejected];
+
     fn line(record: u64, outcome: Outcome) -> RecipientLine {
+        // What never became a message is listed as it was written.
+        let number = match LIST[record as usize] {
+            Implied::Sent(number) | Implied::Duplicate(number) => format!("+{number}"),
+            Implied::Suppressed(_) | Implied::Rejected => "0103".to_owned(),
+        };
         serde_json::from_value(serde_json::json!({
-            "number": format!("+{}", 100 + record), "record": record, "line": record + 2, "outcome": outcome, "segments": 1,
+            "number": number, "record": record, "line": record + 2, "outcome": outcome, "segments": 1,
         }))
         .expect("a line")
     }
 
-    fn seen(record: u64, complete: u16, accepted_parts: u16) -> NumberRecord {
-        let parts = complete.min(1);
+    /// The list as it ends, with another outcome for one record.
+    fn with(record: u64, outcome: Outcome) -> Vec<RecipientLine> {
+        let mut lines: Vec<RecipientLine> = (0..).zip(GOOD).map(|(record, outcome)| line(record, outcome)).collect();
+        lines[record as usize].outcome = outcome;
+        lines
+    }
+
+    fn good() -> Vec<RecipientLine> {
+        with(0, Outcome::Accepted)
+    }
+
+    fn seen(number: u64, complete: u16, accepted_parts: u16) -> NumberRecord {
         NumberRecord {
-            number: 100 + record,
+            number,
             submits: accepted_parts,
             accepted_parts,
             complete,
-            parts,
+            parts: complete.min(1),
             text_hash: 0,
-            first_ms: record as u32 * record as u32 * 10,
+            first_ms: ((number - 100) * (number - 100)) as u32 * 10,
             last_ms: 0,
         }
     }
 
+    fn refused(number: u64) -> NumberRecord {
+        NumberRecord { submits: 1, ..seen(number, 0, 0) }
+    }
+
     fn findings(lines: &[RecipientLine], seen: &[NumberRecord]) -> Findings {
-        let mut judge = Judge::new(4);
+        let mut judge = Judge::new(&LIST);
         lines.iter().for_each(|line| judge.take(line));
         judge.findings(seen)
     }
 
-    /// Lost, duplicated, contradicted.
-    fn told(lines: &[RecipientLine], seen: &[NumberRecord]) -> (u64, u64, u64) {
+    /// Lost, duplicated, contradicted, wrongly ended.
+    fn told(lines: &[RecipientLine], seen: &[NumberRecord]) -> (u64, u64, u64, u64) {
         let found = findings(lines, seen);
-        (found.lost, found.duplicated, found.contradicted)
+        assert_eq!(found.are_clean(), found.lost + found.duplicated + found.contradicted + found.wrongly_ended == 0);
+        (found.lost, found.duplicated, found.contradicted, found.wrongly_ended)
     }
 
     #[test]
     fn a_clean_run_is_clean_and_each_thing_that_can_be_wrong_is_counted() {
-        let good = [
-            line(0, Outcome::Accepted),
-            line(1, Outcome::Uncertain),
-            line(2, Outcome::Failed),
-            RecipientLine { number: "+100".into(), ..line(3, Outcome::Duplicate) },
-        ];
-        let witness = [seen(0, 1, 1), seen(1, 1, 1), seen(2, 0, 0)];
-        let clean = findings(&good, &witness);
+        let witness = [seen(100, 1, 1), seen(101, 1, 1)];
+        let clean = findings(&good(), &witness);
         assert!(clean.are_clean(), "{clean:?}");
-        assert_eq!((clean.outcomes["accepted"], clean.outcomes.values().sum::<u64>()), (1, 4));
-        assert_eq!(told(&good, &[seen(0, 1, 1)]), (0, 0, 0), "whoever is uncertain may have got it or not");
+        assert_eq!((clean.outcomes["accepted"], clean.outcomes.values().sum::<u64>()), (1, 5));
+        assert_eq!(told(&good(), &witness[..1]), (0, 0, 0, 0), "whoever is uncertain may have got it or not");
 
-        assert_eq!(told(&good[..3], &witness), (1, 0, 0), "a record that is not listed");
-        assert_eq!(told(&good, &witness[1..]), (1, 0, 0), "accepted, and never seen");
-        assert_eq!(told(&good, &[seen(0, 0, 1)]), (1, 0, 0), "accepted, and seen in part");
-        let open = [line(0, Outcome::Accepted), line(1, Outcome::Open), good[2].clone(), good[3].clone()];
-        assert_eq!(told(&open, &[seen(0, 1, 1)]), (1, 0, 0), "a record without an outcome");
+        assert_eq!(told(&good()[..4], &witness), (1, 0, 0, 0), "a record that is not listed");
+        assert_eq!(told(&good(), &witness[1..]), (1, 0, 0, 0), "accepted, and never seen");
+        assert_eq!(told(&good(), &[seen(100, 0, 1)]), (1, 0, 0, 0), "accepted, and seen in part");
+        assert_eq!(told(&with(1, Outcome::Open), &witness[..1]), (1, 0, 0, 0), "a record without an outcome");
 
-        assert_eq!(told(&good, &[seen(0, 2, 2), seen(1, 1, 1)]), (0, 1, 0), "a message twice");
-        assert_eq!(told(&good, &[seen(0, 1, 2), seen(1, 1, 1)]), (0, 1, 0), "a part twice");
-        assert_eq!(told(&good, &[seen(0, 1, 1), seen(1, 2, 2)]), (0, 1, 0), "twice although nobody knows of once");
+        assert_eq!(told(&good(), &[seen(100, 2, 2), seen(101, 1, 1)]), (0, 1, 0, 0), "a message twice");
+        assert_eq!(told(&good(), &[seen(100, 1, 2), seen(101, 1, 1)]), (0, 1, 0, 0), "a part twice");
+        assert_eq!(told(&good(), &[seen(100, 1, 1), seen(101, 2, 2)]), (0, 1, 0, 0), "twice although nobody knows of once");
 
-        assert_eq!(told(&good, &[seen(0, 1, 1), seen(2, 1, 1)]), (0, 0, 1), "refused for good, and seen");
-        assert_eq!(told(&good, &[seen(0, 1, 1), seen(9, 1, 1)]), (0, 0, 1), "a number that nobody listed");
-        let again = [&good[..], &good[..1]].concat();
-        assert_eq!(told(&again, &witness), (0, 0, 1), "a record that is listed twice");
+        let after_refusal = NumberRecord { submits: 2, ..seen(101, 1, 1) };
+        assert_eq!(told(&with(1, Outcome::Failed), &[witness[0], after_refusal]), (0, 0, 1, 0), "failed, and seen");
+        assert_eq!(told(&good(), &[seen(100, 1, 1), seen(109, 1, 1)]), (0, 0, 1, 0), "a number that nobody listed");
+        let again = [&good()[..], &good()[..1]].concat();
+        assert_eq!(told(&again, &witness), (0, 0, 1, 0), "a record that is listed twice");
+        let beyond = RecipientLine { record: 5, ..line(0, Outcome::Accepted) };
+        assert_eq!(told(&[&good()[..], &[beyond]].concat(), &witness), (0, 0, 1, 0), "a record that the list does not have");
+    }
+
+    #[test]
+    fn a_failure_is_believed_when_the_simulator_refused() {
+        let failed = with(1, Outcome::Failed);
+        assert_eq!(told(&failed, &[seen(100, 1, 1), refused(101)]), (0, 0, 0, 0), "refused for good");
+        let in_part = NumberRecord { submits: 2, ..seen(101, 0, 1) };
+        assert_eq!(told(&failed, &[seen(100, 1, 1), in_part]), (0, 0, 0, 0), "one part taken, the other refused");
+        assert_eq!(told(&failed, &[seen(100, 1, 1)]), (0, 0, 0, 1), "never handed over");
+        assert_eq!(told(&failed, &[seen(100, 1, 1), seen(101, 0, 1)]), (0, 0, 0, 1), "taken in part, and never refused");
+    }
+
+    #[test]
+    fn a_record_ends_as_the_list_implies() {
+        use Outcome::{Accepted, Canceled, Duplicate, Expired, Failed, Rejected, Suppressed, Uncertain};
+        let witness = [seen(100, 1, 1), refused(101)];
+        for (record, never) in [
+            (1, &[Rejected, Duplicate, Suppressed, Expired, Canceled][..]),
+            (2, &[Rejected, Suppressed, Failed, Uncertain, Expired, Canceled, Accepted]),
+            (3, &[Rejected, Duplicate, Failed, Uncertain, Expired, Canceled, Accepted]),
+            (4, &[Duplicate, Suppressed, Failed, Uncertain, Expired, Canceled, Accepted]),
+        ] {
+            for outcome in never {
+                let told = told(&with(record, *outcome), &witness);
+                assert_eq!(told, (0, 0, 0, 1), "{:?} ended {outcome:?}", LIST[record as usize]);
+            }
+        }
+        // To whom a message went that was to get none is no contradiction of the store's, and wrong all the same.
+        let told_of = |seen: NumberRecord| told(&with(3, Accepted), &[witness[0], seen]);
+        assert_eq!(told_of(seen(103, 1, 1)), (0, 0, 0, 1));
+        let other = RecipientLine { number: "+103".into(), ..line(1, Uncertain) };
+        let lines = [&good()[..1], &[other], &good()[2..]].concat();
+        assert_eq!(told(&lines, &witness), (0, 0, 0, 1), "a record under another's number");
     }
 
     #[test]
     fn the_longest_gap_is_between_two_first_messages() {
-        assert_eq!(longest_gap_ms(&[seen(3, 1, 1), seen(0, 1, 1), seen(1, 1, 1)]), 80);
-        assert_eq!(longest_gap_ms(&[seen(3, 1, 1)]), 0);
+        assert_eq!(longest_gap_ms(&[seen(103, 1, 1), seen(100, 1, 1), seen(101, 1, 1)]), 80);
+        assert_eq!(longest_gap_ms(&[seen(103, 1, 1)]), 0);
     }
 }

@@ -146,3 +146,10 @@ pub struct NumberRecord {
     /// Milliseconds from the start to its last submit.
     pub last_ms: u32,
 }
+
+impl NumberRecord {
+    /// Whether a submit for it was refused: a submit that is accepted brings at least one segment.
+    pub fn was_refused(&self) -> bool {
+        self.submits > self.accepted_parts
+    }
+}

@@ -1,5 +1,6 @@
 //! A place to run the binary in: its own folder, configuration and lists, and children that end with the test.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use serde_json::Value;
 use smsfleet::simulator::{Delay, Simulator, SimulatorConfig};
 use tempfile::TempDir;
@@ -19,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A folder with a configuration in it.
 pub struct Place {
     folder: TempDir,
+    /// How long a command of [`Place::run`] may take: whoever has a batch of millions counted and listed makes it longer.
+    pub patience: Duration,
 }
 
 /// What a run of the binary said.
@@ -54,7 +58,7 @@ impl Said {
 impl Place {
     /// A folder whose account `main` sends to `port` with `rate` segments a second.
     pub fn new(port: u16, rate: u32) -> Place {
-        let place = Place { folder: TempDir::new().expect("a temporary folder") };
+        let place = Place { folder: TempDir::new().expect("a temporary folder"), patience: DEADLINE };
         let text = format!(
             "default_region = \"CN\"\n\
              [batch]\nmin_recipients_per_lane = 500\n\
@@ -95,13 +99,17 @@ impl Place {
 
     /// Runs the binary to its end.
     pub fn run(&self, arguments: &[&str]) -> Said {
-        Running::start(self.command(arguments)).wait()
+        Running::start(self.command(arguments)).wait_within(self.patience)
     }
 
     /// The recipients of a batch as `recipients … --format jsonl` lists them.
     pub fn recipients(&self, batch: &str) -> Vec<Value> {
-        let said = self.run(&["recipients", batch, "--format", "jsonl"]).ended(0);
+        let said = self.listed(batch);
         said.out.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    }
+
+    fn listed(&self, batch: &str) -> Said {
+        self.run(&["recipients", batch, "--format", "jsonl"]).ended(0)
     }
 }
 
@@ -146,8 +154,13 @@ impl Running {
         self.child().kill().expect("it is killed");
     }
 
-    /// Waits for its end. Both outputs are read as they come, so that it never waits for a reader.
-    pub fn wait(mut self) -> Said {
+    /// Waits for its end.
+    pub fn wait(self) -> Said {
+        self.wait_within(DEADLINE)
+    }
+
+    /// Waits for its end so long. Both outputs are read as they come, so that it never waits for a reader.
+    pub fn wait_within(mut self, most: Duration) -> Said {
         let mut child = self.child.take().expect("it was not waited for");
         let reader = |pipe: Option<Box<dyn Read + Send>>| {
             std::thread::spawn(move || {
@@ -165,7 +178,7 @@ impl Running {
             if let Some(status) = child.try_wait().expect("its state is known") {
                 break Some(status);
             }
-            if begun.elapsed() > DEADLINE {
+            if begun.elapsed() > most {
                 child.kill().and_then(|()| child.wait()).expect("it is killed");
                 break None;
             }
@@ -286,16 +299,28 @@ pub fn list(rows: u64) -> String {
     std::iter::once("phone,name\n".to_owned()).chain(rows).collect()
 }
 
+/// What of a recipient's line the comparison needs.
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow)]
+    number: Cow<'a, str>,
+    #[serde(borrow)]
+    outcome: Cow<'a, str>,
+}
+
 /// Compares, person by person, what is listed of a batch with what the provider took: whoever is called accepted was taken, and
 /// whoever was taken is accepted or in doubt. Gives back the accepted and those in doubt.
 #[track_caller]
 pub fn taken_as_listed(place: &Place, provider: &Provider, batch: &str, total: u64) -> (BTreeSet<u64>, BTreeSet<u64>) {
     let seen: BTreeSet<u64> = provider.get().numbers().iter().filter(|n| n.complete > 0).map(|n| n.number).collect();
-    let lines = place.recipients(batch);
+    let said = place.listed(batch);
+    // Of each line these two alone are kept: there may be millions.
+    let lines: Vec<Listed<'_>> =
+        said.out.lines().map(|line| serde_json::from_str(line).expect("a line is a recipient")).collect();
     assert_eq!(lines.len() as u64, total);
     let with = |outcome: &str| -> BTreeSet<u64> {
-        let lines = lines.iter().filter(|line| line["outcome"] == outcome);
-        lines.filter_map(|line| line["number"].as_str()?.strip_prefix('+')?.parse().ok()).collect()
+        let lines = lines.iter().filter(|line| line.outcome == outcome);
+        lines.filter_map(|line| line.number.strip_prefix('+')?.parse().ok()).collect()
     };
     let (accepted, uncertain) = (with("accepted"), with("uncertain"));
     assert!(accepted.is_subset(&seen), "who is called accepted was taken by the provider");

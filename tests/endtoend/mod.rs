@@ -9,6 +9,7 @@ mod http;
 mod inbound;
 pub mod inside;
 mod killed;
+mod late;
 mod load;
 mod masked;
 mod others;

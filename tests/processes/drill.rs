@@ -64,7 +64,7 @@ fn a_drill_over_the_cluster_passes_and_leaves_nothing_behind() {
     let verdict = said.json();
     eprintln!("a drill over the cluster took {:.1} s: {verdict}", begun.elapsed().as_secs_f64());
     assert_eq!((&verdict["passed"], &verdict["fleet"]), (&true.into(), &"cluster".into()), "{verdict}");
-    for what in ["lost", "duplicated", "contradicted", "repeated_parts"] {
+    for what in ["lost", "duplicated", "contradicted", "wrongly_ended", "repeated_parts"] {
         assert_eq!(verdict[what], 0, "{what}: {verdict}");
     }
     for kind in ["killed", "frozen", "stopped"] {

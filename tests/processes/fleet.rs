@@ -83,6 +83,8 @@ pub struct Fleet {
     started: usize,
     /// What further processes are started from.
     pub binary: PathBuf,
+    /// How long a condition may take.
+    pub patience: Duration,
 }
 
 impl Fleet {
@@ -103,7 +105,7 @@ impl Fleet {
         );
         place.write("smsfleet.toml", text);
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_smsfleet"));
-        let fleet = Fleet { place, servers, members: vec![], started: 0, binary };
+        let fleet = Fleet { place, servers, members: vec![], started: 0, binary, patience: DEADLINE };
         let migrated = fleet.run(&["migrate", "--json"]).ended(0).json();
         assert_eq!(migrated["topics_made"].as_array().map(Vec::len), Some(3), "{migrated}");
         fleet
@@ -144,7 +146,7 @@ impl Fleet {
             if answer["error"].is_null() {
                 return answer;
             }
-            assert!(answer["error"]["retryable"] == true && begun.elapsed() < DEADLINE, "{said:?}");
+            assert!(answer["error"]["retryable"] == true && begun.elapsed() < self.patience, "{said:?}");
             eprintln!("asked again: {}", answer["error"]["detail"]);
         }
     }
@@ -228,7 +230,7 @@ impl Fleet {
         let begun = Instant::now();
         while !holds(self) {
             self.all_live();
-            if begun.elapsed() > DEADLINE {
+            if begun.elapsed() > self.patience {
                 let logs: Vec<String> =
                     self.members.iter().map(|member| format!("{}:\n{}", member.role, tail(&member.log))).collect();
                 let view = self.run(&["fleet", "--json"]).out;

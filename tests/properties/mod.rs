@@ -6,16 +6,18 @@
 //! whole process (a stack that overflows, memory that is not there) prints nothing: the input is then in the file that
 //! `SMSFLEET_FUZZ_KEEP` names. A target that read nothing, or refused nothing, proved nothing, and fails.
 //!
-//! For hours instead of seconds, guided by coverage (needs nightly Rust, a C++ compiler and `cargo install cargo-fuzz`):
+//! For hours instead of seconds, guided by coverage, with AddressSanitizer and a limit of memory (it installs cargo-fuzz and uses
+//! the same stable compiler; needs a C++ compiler):
 //!
 //! ```text
-//! cargo +nightly fuzz run --fuzz-dir tests/fuzz NAME -- -max_total_time=3600 -malloc_limit_mb=512
+//! tests/campaign --fuzz 60
 //! ```
 //!
-//! What it finds it puts into `tests/fuzz/corpus/NAME`, of which a few small files are kept. The fuzz package is a member of the
-//! workspace, so that `tests/run` builds its binaries and lints them; who builds smsfleet itself needs no libFuzzer.
+//! What it finds new it puts into `target/fuzz/NAME`, where the next one goes on, and inputs that fail into
+//! `target/fuzz/artifacts`: those are mended, and kept as a small file in `tests/fuzz/corpus/NAME`. The fuzz package is a member of
+//! the workspace, so that `tests/run` builds its binaries and lints them; who builds smsfleet itself needs no libFuzzer.
 //!
-//! What it cannot show: how much memory was taken. Limits of results are checked here; the real fuzzer counts bytes.
+//! What it cannot show here: how much memory was taken. Limits of results are checked; the real fuzzer counts bytes.
 
 mod mutate;
 mod package;
