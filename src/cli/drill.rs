@@ -15,6 +15,7 @@ use crate::adapters::system::SeededChance;
 use crate::drill::{self, Drill, Wish, guard};
 use crate::model::code::{Code, Fault};
 use crate::model::outcome::{OUTCOMES, Outcome};
+use crate::model::schedule::duration;
 use crate::ports::clock::Chance;
 use crate::roles::cluster::namespace;
 use crate::roles::config::Config;
@@ -31,10 +32,6 @@ pub async fn drill(global: &Global, args: &DrillArgs, config: &Config, stop: Can
     guard::address(config)?;
     let chance = SeededChance::from_system();
     let name = format!("{}{:08x}", namespace::BEGINS, chance.next() as u32);
-    let seconds = |name: &str, number: f64| {
-        let duration = Duration::try_from_secs_f64(number).ok().filter(|duration| !duration.is_zero());
-        duration.ok_or_else(|| Fault::new(Code::InputInvalid, format!("--{name} is a number above 0")))
-    };
     // Whoever has a text that an account does not take is refused for a reason that is none of the drill's.
     let long = config.accounts.values().all(|account| account.capabilities.parts_max >= LONG_PARTS);
     let sample = sample(args.recipients, long);
@@ -74,6 +71,12 @@ pub async fn drill(global: &Global, args: &DrillArgs, config: &Config, stop: Can
     };
     print::result(global, &drill, || text(&drill))?;
     Ok(if drill.passed { exit::SETTLED } else { exit::UNSETTLED })
+}
+
+/// What a flag says in seconds, as a duration.
+fn seconds(name: &str, number: f64) -> Result<Duration, Fault> {
+    let duration = duration(number).filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| Fault::new(Code::InputInvalid, format!("--{name} is a number above 0, of ten years at most")))
 }
 
 /// The folder of a drill: a new one, since no drill may touch data that somebody needs.
@@ -149,6 +152,14 @@ fn text(drill: &Drill) -> String {
 mod tests {
     use super::*;
     use crate::model::id::BatchId;
+
+    #[test]
+    fn a_drill_has_an_end() {
+        assert_eq!(seconds("minutes", 0.5), Ok(Duration::from_millis(500)));
+        for number in [0.0, -1.0, f64::NAN, 1e10, 1e19] {
+            assert_eq!(seconds("freeze", number).map_err(|fault| fault.code), Err(Code::InputInvalid), "{number}");
+        }
+    }
 
     #[test]
     fn the_verdict_says_what_is_wrong() {

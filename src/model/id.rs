@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::hex;
+
 /// The name of a batch: 128 bits derived from the tenant and the idempotency key of its creation, so that the same
 /// request, sent twice, names the same batch. Written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -95,7 +97,7 @@ impl std::str::FromStr for WorkerId {
     /// Reads what [`Display`](fmt::Display) wrote.
     fn from_str(text: &str) -> Result<WorkerId, String> {
         let digits = text.strip_prefix('w').filter(|digits| digits.len() == 16);
-        let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let number = digits.and_then(hex::number).and_then(|number| u64::try_from(number).ok());
         number.map(WorkerId).ok_or_else(|| format!("{text} is no worker: w and 16 hexadecimal digits"))
     }
 }
@@ -188,6 +190,15 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!("12".parse::<BatchId>(), Err(NotABatchId));
         assert_eq!("+0000000000000000000000000000001".parse::<BatchId>(), Err(NotABatchId));
+    }
+
+    #[test]
+    fn a_worker_is_written_in_one_way() {
+        let worker = WorkerId(0x1f);
+        assert_eq!(worker.to_string().parse(), Ok(worker));
+        for text in ["w+00000000000001f", "w00000000000001F", "w1f", "000000000000001f"] {
+            assert!(text.parse::<WorkerId>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::hex;
+
 /// How the id in a receipt relates to the id in the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,7 +52,7 @@ pub fn indexed(receipt_id: &str, form: IdForm) -> Option<String> {
         }
         IdForm::DecimalThenHex => {
             let digits = id.strip_prefix('x').unwrap_or(&id);
-            u128::from_str_radix(digits, 16).ok().map(|value| value.to_string())
+            hex::number(digits).map(|value| value.to_string())
         }
     }
 }
@@ -74,6 +76,8 @@ mod tests {
             assert_eq!(Some(canonical(answer)), indexed(receipt, form), "{answer} and {receipt} as {form:?}");
         }
         assert_eq!(indexed("1a2b", IdForm::HexThenDecimal), None);
-        assert_eq!(indexed("zz", IdForm::DecimalThenHex), None);
+        for receipt in ["zz", "+1a2b", "0x+1a2b", "0x"] {
+            assert_eq!(indexed(receipt, IdForm::DecimalThenHex), None, "{receipt}");
+        }
     }
 }

@@ -49,6 +49,15 @@ pub const COLUMNS_MAX: usize = 1_024;
 pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 /// Characters of a provider's message id at most (SMPP 3.4, 5.2.23: 65 octets with the final NUL).
 pub const MESSAGE_ID_MAX: usize = 64;
+/// Characters of one receipt that are kept as it came: far more than a receipt of SMPP or JSON has.
+pub const RECEIPT_CHARS_MAX: usize = 4_096;
+/// Characters of a person's message that are kept: more than the most parts that are put together have.
+pub const INBOUND_CHARS_MAX: usize = 10_000;
+/// Characters of an address, from whom or to whom, that are kept; SMPP 3.4 allows 20 (5.2.8).
+pub const ADDRESS_CHARS_MAX: usize = 64;
+/// The longest duration that a configuration or a command may name: ten years. Nothing is waited for as long, and a time on any
+/// clock of this process still has room for some of them behind it.
+pub const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Range tasks queued per preparer: enough to keep it busy, few enough that a small batch is not kept waiting.
 pub const RANGE_TASKS_PER_PREPARER: usize = 2;
 /// People one seal task covers, about: bounds the memory of striking out duplicates.

@@ -15,6 +15,7 @@ pub mod code;
 pub mod fence;
 pub mod fleet;
 pub mod growing;
+pub mod hex;
 pub mod id;
 pub mod idform;
 pub mod inbound;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::lane::mix;
+use super::limits::DURATION_MAX;
 use super::time::Timestamp;
 
 /// What happens to a start that was missed beyond `not_after`.
@@ -135,11 +136,18 @@ pub fn groups(dues: &[Timestamp], now: Timestamp, most: usize) -> Vec<Range<usiz
     std::iter::once(0..dues.len()).collect()
 }
 
-/// Durations in configuration and stored rows, as seconds with a fraction.
+/// So many seconds; `None` for what is no duration, or is longer than [`DURATION_MAX`] and so would be behind the end of a clock.
+pub fn duration(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= DURATION_MAX)
+}
+
+/// Durations in configuration, as seconds with a fraction.
 pub mod seconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{DURATION_MAX, duration};
 
     /// Writes seconds.
     pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -149,7 +157,10 @@ pub mod seconds {
     /// Reads seconds.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
-        Duration::try_from_secs_f64(seconds).map_err(|_| serde::de::Error::custom("seconds must be a number from 0 up"))
+        duration(seconds).ok_or_else(|| {
+            let most = DURATION_MAX.as_secs();
+            serde::de::Error::custom(format_args!("seconds must be a number from 0 to {most}, which is ten years"))
+        })
     }
 }
 
@@ -183,6 +194,15 @@ mod tests {
         assert_eq!(decide(LateStart::Hold, 201), StartDecision::Hold);
         assert_eq!(decide(LateStart::Send, 201), StartDecision::Start);
         assert_eq!(decide(LateStart::Cancel, 201), StartDecision::Cancel);
+    }
+
+    #[test]
+    fn every_duration_ends_before_the_clocks_do() {
+        let most = DURATION_MAX.as_secs_f64();
+        assert_eq!([0.0, 2.5, most].map(duration), [0, 2_500, most as u64 * 1_000].map(|ms| Some(Duration::from_millis(ms))));
+        for seconds in [-1.0, f64::NAN, f64::INFINITY, most + 1.0, 1e10, 1.8e19, 1e300] {
+            assert_eq!(duration(seconds), None, "{seconds}");
+        }
     }
 
     #[test]

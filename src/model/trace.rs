@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::hex;
+
 /// The trace that a token belongs to, and the span that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceParent {
@@ -45,8 +47,8 @@ impl FromStr for TraceParent {
     /// Reads version 00, and of later versions the part they share with it (W3C Trace Context, 4.3).
     fn from_str(text: &str) -> Result<TraceParent, NotATraceParent> {
         let mut fields = text.splitn(5, '-');
-        let version = hex(fields.next(), 2)?;
-        let (trace_id, span_id, flags) = (hex(fields.next(), 32)?, hex(fields.next(), 16)?, hex(fields.next(), 2)?);
+        let version = field(fields.next(), 2)?;
+        let (trace_id, span_id, flags) = (field(fields.next(), 32)?, field(fields.next(), 16)?, field(fields.next(), 2)?);
         let has_more = fields.next().is_some();
         if version == 0xff || version == 0 && has_more {
             return Err(NotATraceParent);
@@ -56,9 +58,8 @@ impl FromStr for TraceParent {
     }
 }
 
-fn hex(field: Option<&str>, digits: usize) -> Result<u128, NotATraceParent> {
-    let field = field.filter(|field| field.len() == digits && field.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
-    field.and_then(|field| u128::from_str_radix(field, 16).ok()).ok_or(NotATraceParent)
+fn field(field: Option<&str>, digits: usize) -> Result<u128, NotATraceParent> {
+    field.filter(|field| field.len() == digits).and_then(hex::number).ok_or(NotATraceParent)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::config::Config;
-use super::reach::FILE_KEYS;
+use super::reach::{FILE_KEYS, line};
 
 /// Keys of the environment begin with this; `__` stands for the dot between tables.
 pub const ENVIRONMENT: &str = "SMSFLEET_";
@@ -286,14 +286,15 @@ fn read_secret_files(dict: &mut Dict, folder: &Path, place: &str, prefix: &str, 
         let read = match as_text(&value) {
             Some(path) => {
                 let path = folder.join(path);
-                let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot be read: {error}"));
-                text.map(|text| (path, text))
+                let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+                let line = text.and_then(|text| line(&text).map(str::to_owned));
+                line.map(|line| (path, line)).map_err(|error| format!("cannot be read: {error}"))
             }
             None => Err("must be a path".into()),
         };
         match read {
-            Ok((path, text)) => {
-                let parts = [path.to_string_lossy().into_owned(), key, text.lines().next().unwrap_or_default().to_owned()];
+            Ok((path, line)) => {
+                let parts = [path.to_string_lossy().into_owned(), key, line];
                 let held: Dict = FILE_KEYS.map(str::to_owned).into_iter().zip(parts.map(Value::from)).collect();
                 dict.insert(secret.to_owned(), Value::from(held));
             }

@@ -79,6 +79,51 @@ fn secrets_come_from_files_and_are_never_printed() {
 }
 
 #[test]
+fn a_secret_file_that_says_nothing_is_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("secret.txt").display().to_string();
+    let named = [("accounts.main.smpp.password_file", path.as_str())];
+    for text in ["", "\n", "\nbehind an empty line", "\r\n", "a\0b"] {
+        std::fs::write(&path, text).expect("a file");
+        let wrong = with_file("", &[], &named).expect_err("it is empty, or is no text");
+        let expected = "command line: accounts.main.smpp.password_file: cannot be read: it is empty, or is no text";
+        assert_eq!(wrong, [expected], "{text:?}");
+    }
+    std::fs::write(&path, "geheim").expect("a file");
+    let config = with_file("", &[], &named).expect("it is valid");
+    assert_eq!(config.accounts["main"].smpp.password.expose(), "geheim");
+}
+
+#[test]
+fn no_duration_ends_behind_the_clocks() {
+    let settings = [
+        ("accounts.main.smpp", "enquire_link"),
+        ("accounts.main.smpp", "reconnect_max"),
+        ("accounts.main.http", "retry_max"),
+        ("accounts.main", "answer_timeout"),
+        ("accounts.main.receipts", "wait"),
+        ("limits", "drain"),
+        ("azure_tables.main", "retry_for"),
+        ("object_stores.main", "retry_for"),
+        ("serve", "stall_timeout"),
+    ];
+    for (table, key) in settings {
+        for (number, is_fit) in [("315360000", true), ("315360001", false), ("1e19", false), ("inf", false), ("-1", false)] {
+            let number = if number.parse::<i64>().is_ok() { format!("{number}.0") } else { number.to_owned() };
+            let read = with_file(&format!("[{table}]\n{key} = {number}"), &[], &[]);
+            let told = "seconds must be a number from 0 to 315360000, which is ten years";
+            match read {
+                Ok(_) => assert!(is_fit, "{table}.{key} = {number} is taken"),
+                Err(wrong) => {
+                    assert!(!is_fit, "{wrong:?}");
+                    assert_eq!(wrong, [format!("DIR/fleet.toml: {table}.{key}: {told}")]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn keys_of_object_stores_are_secrets_too() {
     let text =
         "[object_stores.main]\nbuckets = ['lists']\nsecret_file = 'secret.txt'\nsas = 'sv=1&sig=geheim2'\ntoken = 'geheim3'";

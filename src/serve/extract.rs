@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
+use crate::model::hex;
 use crate::model::lane::mix;
 use crate::model::time::Timestamp;
 use crate::ports::journal::Place;
@@ -60,9 +61,9 @@ pub fn cursor(place: &str) -> String {
 /// # Errors
 /// [`Code::InputInvalid`] when it is none of ours.
 pub fn place(cursor: &str) -> Result<String, Fault> {
-    let parsed = cursor.split_at_checked(8).and_then(|(check, place)| Some((u32::from_str_radix(check, 16).ok()?, place)));
+    let parsed = cursor.split_at_checked(8).and_then(|(check, place)| Some((hex::number(check)?, place)));
     match parsed {
-        Some((check, place)) if check == check_of(place) => Ok(place.to_owned()),
+        Some((check, place)) if check == u128::from(check_of(place)) => Ok(place.to_owned()),
         _ => Err(Fault::new(Code::InputInvalid, "cursor is not one that a list gave")),
     }
 }
@@ -120,5 +121,7 @@ mod tests {
         for wrong in ["", "0", "zzzzzzzz", "0000000\u{e9}", "00000000abc"] {
             assert!(place(wrong).is_err(), "{wrong:?}");
         }
+        let zero = (0..).map(|n| cursor(&format!("{n}"))).find(|shown| shown.starts_with('0')).expect("one in sixteen");
+        assert!(place(&zero).is_ok() && place(&zero.replacen('0', "+", 1)).is_err(), "a cursor is written in one way");
     }
 }

@@ -1,5 +1,7 @@
 //! What an HTTP answer means for each message of its request.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::config::AnswerConfig;
@@ -39,7 +41,8 @@ pub fn answers(config: &AnswerConfig, reply: &Reply, messages: &[&Submit]) -> Ve
     };
     match reply.body.pointer(items).and_then(Value::as_array) {
         Some(items) => {
-            messages.iter().enumerate().map(|(at, message)| of_message(config, items, at, message, reply.status)).collect()
+            let found = found(config, items, messages).into_iter();
+            found.map(|found| found.map_or(Answer::NoAnswer, |found| item(config, found, reply.status))).collect()
         }
         // Some providers leave the items out when they refuse the whole request.
         None => match text_of(&reply.body, config.error.as_ref()) {
@@ -49,17 +52,23 @@ pub fn answers(config: &AnswerConfig, reply: &Reply, messages: &[&Submit]) -> Ve
     }
 }
 
-fn of_message(config: &AnswerConfig, items: &[Value], at: usize, message: &Submit, status: u16) -> Answer {
-    let found = match &config.item_of {
-        None => items.get(at),
-        Some(pointer) => {
-            let digits = message.number.digits();
-            items
-                .iter()
-                .find(|item| text_at(item, pointer).is_some_and(|of| of == message.key || of.trim_start_matches('+') == digits))
-        }
+/// The item of each message: the first that names its key or its number, or the one at its place. Each item is looked at once,
+/// because an answer may have a million of them, and a request a thousand messages.
+fn found<'a>(config: &AnswerConfig, items: &'a [Value], messages: &[&Submit]) -> Vec<Option<&'a Value>> {
+    let Some(pointer) = &config.item_of else {
+        return (0..messages.len()).map(|at| items.get(at)).collect();
     };
-    found.map_or(Answer::NoAnswer, |found| item(config, found, status))
+    let names: Vec<Option<String>> = items.iter().map(|item| text_at(item, pointer)).collect();
+    let (mut by_key, mut by_number) = (HashMap::new(), HashMap::new());
+    for (at, name) in names.iter().enumerate().filter_map(|(at, name)| Some((at, name.as_deref()?))) {
+        by_key.entry(name).or_insert(at);
+        by_number.entry(name.trim_start_matches('+')).or_insert(at);
+    }
+    let first = |message: &&Submit| {
+        let found = [by_key.get(message.key.as_str()), by_number.get(message.number.digits().as_str())];
+        found.into_iter().flatten().min().and_then(|at| items.get(*at))
+    };
+    messages.iter().map(first).collect()
 }
 
 fn item(config: &AnswerConfig, value: &Value, status: u16) -> Answer {
@@ -186,5 +195,24 @@ mod tests {
         assert_eq!(read(&named, 200, body, 3), [accepted("a"), accepted("b"), Answer::NoAnswer]);
         assert_eq!(read(&named, 200, json!({"code": "BAD"}), 1), [failed("HTTP 200 BAD")]);
         assert_eq!(read(&named, 200, json!({"m": {}}), 1), [Answer::NoAnswer]);
+        let body = json!({"m": [{}, {"to": "++4400", "id": "first"}, {"to": "k-0", "id": "second"}, {"to": "4400", "id": "third"},
+            {"to": "+k-1", "id": "no key"}, {"to": "4402", "id": "c"}, {"to": "k-2", "id": "too late"}]});
+        assert_eq!(
+            read(&named, 200, body, 3),
+            [accepted("first"), Answer::NoAnswer, accepted("c")],
+            "the first has the last word"
+        );
+    }
+
+    #[test]
+    fn an_answer_of_many_items_is_read_once_and_not_for_each_message() {
+        let named = AnswerConfig { items: Some("/m".into()), item_of: Some("/to".into()), ..config() };
+        // Ten milliards of comparisons, were each message to look for its own.
+        let count = 100_000;
+        let mut items = vec![json!({}); count as usize];
+        items.push(json!({"to": format!("k-{}", count - 1), "id": "last"}));
+        let answers = read(&named, 200, json!({"m": items}), count);
+        assert_eq!(answers.last(), Some(&accepted("last")));
+        assert_eq!(answers.iter().filter(|answer| **answer == Answer::NoAnswer).count(), count as usize - 1);
     }
 }

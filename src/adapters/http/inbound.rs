@@ -7,14 +7,9 @@ use super::receipt::parse;
 use super::value::{check_pointer, text_at, text_of};
 use crate::model::code::{Code, Fault};
 use crate::model::inbound::Inbound;
-use crate::model::limits::MESSAGE_ID_MAX;
+use crate::model::limits::{ADDRESS_CHARS_MAX, INBOUND_CHARS_MAX, MESSAGE_ID_MAX};
 use crate::model::text::beginning;
 use crate::model::time::Timestamp;
-
-/// Characters of one text that are kept.
-const TEXT_MAX: usize = 10_000;
-/// Characters of an address that are kept.
-const ADDRESS_MAX: usize = 64;
 
 /// Refuses places that cannot be.
 pub fn check(config: &InboundConfig) -> Result<(), Fault> {
@@ -42,9 +37,9 @@ pub fn read(config: &InboundConfig, body: &[u8], content_type: &str, received: T
         let from = text_of(item, Some(&config.from)).ok_or_else(|| refuse(format!("no sender in message {at}")))?;
         let text = text_at(item, &config.text).ok_or_else(|| refuse(format!("no text in message {at}")))?;
         Ok(Inbound {
-            from: cut(from, ADDRESS_MAX),
-            to: cut(text_of(item, config.to.as_ref()).unwrap_or_default(), ADDRESS_MAX),
-            text: cut(text, TEXT_MAX),
+            from: cut(from, ADDRESS_CHARS_MAX),
+            to: cut(text_of(item, config.to.as_ref()).unwrap_or_default(), ADDRESS_CHARS_MAX),
+            text: cut(text, INBOUND_CHARS_MAX),
             id: cut(text_of(item, config.id.as_ref()).unwrap_or_default(), MESSAGE_ID_MAX),
             received,
         })

@@ -7,7 +7,7 @@ use super::config::ReceiptConfig;
 use super::value::{check_pointer, text_at, text_of};
 use crate::adapters::vendor::number;
 use crate::model::code::{Code, Fault};
-use crate::model::limits::MESSAGE_ID_MAX;
+use crate::model::limits::{MESSAGE_ID_MAX, RECEIPT_CHARS_MAX};
 use crate::model::receipt::{Report, Rung};
 use crate::model::text::beginning;
 use crate::model::time::Timestamp;
@@ -45,8 +45,7 @@ pub fn read(config: &ReceiptConfig, body: &[u8], content_type: &str, received: T
     items.iter().enumerate().map(read).collect()
 }
 
-/// Characters of one receipt that are kept as it came, and of a reference: far more than any of ours has.
-const RAW_MAX: usize = 4_096;
+/// Characters of a reference that are kept: far more than any of ours has.
 const REFERENCE_MAX: usize = 128;
 
 fn report(config: &ReceiptConfig, item: &Value, received: Timestamp) -> Result<Report, &'static str> {
@@ -64,7 +63,7 @@ fn report(config: &ReceiptConfig, item: &Value, received: Timestamp) -> Result<R
         rung: Rung::from_stat(meaning).unwrap_or(Rung::EnRoute),
         done: text_of(item, config.done.as_ref()).and_then(|text| seconds(&text)),
         error: beginning(&text_of(item, config.error.as_ref()).unwrap_or_default(), MESSAGE_ID_MAX).to_owned(),
-        raw: beginning(&item.to_string(), RAW_MAX).to_owned(),
+        raw: beginning(&item.to_string(), RECEIPT_CHARS_MAX).to_owned(),
         received,
     })
 }
@@ -194,7 +193,7 @@ mod tests {
         let reference = report.reference.as_deref().map(|reference| reference.chars().count());
         assert_eq!(
             (report.message_id.chars().count(), reference, report.error.chars().count(), report.raw.chars().count()),
-            (MESSAGE_ID_MAX, Some(REFERENCE_MAX), MESSAGE_ID_MAX, RAW_MAX)
+            (MESSAGE_ID_MAX, Some(REFERENCE_MAX), MESSAGE_ID_MAX, RECEIPT_CHARS_MAX)
         );
         assert_eq!(report.number, None);
     }

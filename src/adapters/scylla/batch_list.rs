@@ -15,11 +15,13 @@ use super::statement::Statement;
 use super::store::CqlStore;
 use crate::adapters::rows::key::{KeyBuilder, KeyReader};
 use crate::model::batch::BatchRow;
+use crate::model::hex;
 use crate::model::id::BatchId;
 use crate::model::time::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::batches::{BatchIndex, Listed};
 use crate::ports::control::ControlRows;
+use crate::runtime::digest;
 
 /// Partitions of a day, and of the active batches. Part of the stored form.
 const SHARDS: u8 = 8;
@@ -190,15 +192,11 @@ impl BatchIndex for CqlStore {
 /// The place behind a batch, the same in every implementation.
 fn write_place(created: i64, batch: BatchId) -> String {
     let key = KeyBuilder::new().time(Timestamp(created)).batch(batch).done();
-    key.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest::hex(&key)
 }
 
 fn read_place(text: &str) -> Option<(i64, BatchId)> {
-    if !text.is_ascii() || text.len() != 48 {
-        return None;
-    }
-    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect();
-    let bytes = bytes?;
+    let bytes = hex::bytes(text).filter(|bytes| bytes.len() == 24)?;
     let mut fields = KeyReader(&bytes);
     Some((fields.time().ok()?.0, fields.batch().ok()?))
 }
@@ -214,6 +212,7 @@ mod tests {
         }
         assert_eq!(read_place("no such place"), None);
         assert_eq!(read_place(&"z".repeat(48)), None);
+        assert_eq!(read_place(&"+1".repeat(24)), None, "a place is written in one way");
         assert_eq!([-1, 0, DAY - 1, DAY].map(day), [-1, 0, 0, 1]);
     }
 }

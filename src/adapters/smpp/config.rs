@@ -11,7 +11,12 @@ use crate::adapters::secret::Secret;
 use crate::adapters::vendor::VendorClass;
 use crate::model::answer::{Class, smpp_class};
 use crate::model::code::{Code, Fault};
+use crate::model::hex;
 use crate::model::schedule::seconds;
+
+/// Octets of a PDU that any account may allow at most: one with the longest parameter of each kind that SMPP 3.4 knows for a
+/// delivery is far shorter, and this much of an unfinished one is kept by each session.
+const COMMAND_LENGTH_MAX: u32 = 1 << 20;
 
 /// An SMPP account: where it is, how it is entered, and what it is sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,7 +77,7 @@ pub struct SmppConfig {
     pub reconnect_max: Duration,
     /// What the SMSC's own status codes mean, such as `"0x00000401" = "throttled"`. Looked up before the standard's table.
     pub vendor_status: BTreeMap<Status, VendorClass>,
-    /// Octets of the longest PDU taken from the SMSC; a longer one ends the session.
+    /// Octets of the longest PDU taken from the SMSC, 1024 to 1048576; a longer one ends the session.
     pub max_command_length: u32,
 }
 
@@ -150,10 +155,10 @@ impl<'de> Deserialize<'de> for Status {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Status, D::Error> {
         let text = String::deserialize(deserializer)?;
         let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-            Some(digits) => u32::from_str_radix(digits, 16),
-            None => text.parse(),
+            Some(digits) => hex::number(&digits.to_ascii_lowercase()).and_then(|status| u32::try_from(status).ok()),
+            None => Some(&text).filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok()),
         };
-        parsed.map(Status).map_err(|_| serde::de::Error::custom("a status is written as \"0x00000401\" or \"1025\""))
+        parsed.map(Status).ok_or_else(|| serde::de::Error::custom("a status is written as \"0x00000401\" or \"1025\""))
     }
 }
 
@@ -183,8 +188,8 @@ impl SmppConfig {
         if !matches!(self.validity_period.len(), 0 | 16) || !short(&self.validity_period, 16) {
             return refuse("validity_period has 16 characters, such as 000001000000000R");
         }
-        if self.max_command_length < 1_024 {
-            return refuse("max_command_length begins at 1024");
+        if !(1_024..=COMMAND_LENGTH_MAX).contains(&self.max_command_length) {
+            return refuse("max_command_length is 1024 to 1048576");
         }
         if [self.enquire_link, self.connect_timeout, self.reconnect_min].iter().any(Duration::is_zero) {
             return refuse("enquire_link, connect_timeout and reconnect_min are more than 0 seconds");
@@ -256,12 +261,16 @@ mod tests {
         let printed = format!("{config:?}{}", toml::to_string(&config).expect("it is written"));
         assert!(!printed.contains("geheim"));
         assert!(toml::from_str::<SmppConfig>("hots='x'").is_err(), "unknown keys are refused");
+        for status in ["0x+401", "+1026", "0x", "", "0x1ffffffff"] {
+            let text = format!("[vendor_status]\n'{status}'='throttled'");
+            assert!(toml::from_str::<SmppConfig>(&text).is_err(), "{status}");
+        }
     }
 
     #[test]
     fn what_cannot_be_encoded_is_refused_before_anything_is_sent() {
         assert!(SmppConfig::default().check().is_ok());
-        let bad: [fn(&mut SmppConfig); 7] = [
+        let bad: [fn(&mut SmppConfig); 9] = [
             |c| c.host.clear(),
             |c| c.binds = 0,
             |c| c.window = 0,
@@ -269,6 +278,8 @@ mod tests {
             |c| c.source_addr = "café".into(),
             |c| c.validity_period = "1".into(),
             |c| c.enquire_link = Duration::ZERO,
+            |c| c.max_command_length = 1_023,
+            |c| c.max_command_length = COMMAND_LENGTH_MAX + 1,
         ];
         for (at, change) in bad.iter().enumerate() {
             let mut config = SmppConfig::default();

@@ -30,6 +30,8 @@ pub struct Link {
     pub input: BytesMut,
 }
 
+/// Octets that there is room for before each reading, at least.
+pub const READ: usize = 16 * 1024;
 /// A session that lived so long starts the delays over.
 const STEADY: Duration = Duration::from_secs(5);
 
@@ -128,7 +130,7 @@ async fn bind(core: &Core, role: Role, io: &mut dyn Io) -> Result<BytesMut, Faul
     let wanted = u32::from_be_bytes([out[4], out[5], out[6], out[7]]) | ANSWER;
     io.write_all(&out).await.map_err(|error| down(error.to_string()))?;
     io.flush().await.map_err(|error| down(error.to_string()))?;
-    let mut input = BytesMut::with_capacity(16 * 1024);
+    let mut input = BytesMut::with_capacity(READ);
     loop {
         while let Some(frame) = next_frame(&mut input, core.config.max_command_length).map_err(|error| down(error.to_string()))? {
             match frame.command {
@@ -139,6 +141,7 @@ async fn bind(core: &Core, role: Role, io: &mut dyn Io) -> Result<BytesMut, Faul
                 _ => {}
             }
         }
+        input.reserve(READ);
         let read = io.read_buf(&mut input).await.map_err(|error| down(error.to_string()))?;
         if read == 0 {
             return Err(down("the connection was closed before the bind was answered".into()));

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::incoming::Key;
 use super::lenient::{Delivered, latin1};
 use crate::model::inbound::Inbound;
-use crate::model::limits::{MESSAGE_ID_MAX, PARTS_MAX};
-use crate::model::text::gsm;
+use crate::model::limits::{INBOUND_CHARS_MAX, MESSAGE_ID_MAX, PARTS_MAX};
+use crate::model::text::{beginning, gsm};
 use crate::model::time::Timestamp;
 
 /// How long a part waits for the others: shorter than an SMSC waits for an acknowledgement.
@@ -138,7 +138,7 @@ fn whole(source: &str, destination: &str, parts: Vec<(u8, Vec<Key>, Part)>) -> W
     let data_coding = parts.first().map_or(0, |(.., part)| part.data_coding);
     // Decoded as one: a pair of UTF-16 units, or an escape and its character, may stand in two parts.
     let octets: Vec<u8> = parts.into_iter().flat_map(|(.., part)| part.octets).collect();
-    let text = decode(data_coding, &octets);
+    let text = beginning(&decode(data_coding, &octets), INBOUND_CHARS_MAX).to_owned();
     (keys, Inbound { from: source.to_owned(), to: destination.to_owned(), text, id, received })
 }
 
@@ -241,6 +241,13 @@ mod tests {
             assert_eq!((keys.as_slice(), inbound.text.as_str(), inbound.received), (&[(5, 1)][..], text, Timestamp(7)));
             assert_eq!((inbound.from.as_str(), inbound.to.as_str()), ("8613800138000", "10690001007"));
         }
+    }
+
+    #[test]
+    fn a_text_is_no_longer_than_any_message() {
+        let payload = delivered(0, 0, &[b'x'; 60_000]);
+        let whole = Parts::default().take((5, 1), payload, Timestamp(7), Instant::now());
+        assert_eq!(whole[0].1.text.len(), INBOUND_CHARS_MAX);
     }
 
     #[test]

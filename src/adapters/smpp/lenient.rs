@@ -7,7 +7,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::pdu::HEADER;
-use crate::model::limits::MESSAGE_ID_MAX;
+use crate::model::limits::{ADDRESS_CHARS_MAX, MESSAGE_ID_MAX};
 
 /// A PDU: its header, and its body as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub fn next_frame(input: &mut BytesMut, length_max: u32) -> Result<Option<Frame>
     if length < HEADER as u32 || length > length_max {
         return Err(BadLength(length));
     }
+    // Whoever reads makes room for what comes: an announced length is no octet yet.
     if input.len() < length as usize {
-        input.reserve(length as usize - input.len());
         return Ok(None);
     }
     let mut body = input.split_to(length as usize);
@@ -95,12 +95,12 @@ pub fn deliver_sm(body: &[u8]) -> Delivered {
     let mut delivered = Delivered::default();
     rest.text(); // service_type
     rest.take(2); // source ton and npi
-    delivered.source = latin1(rest.text());
+    delivered.source = address(rest.text());
     rest.take(2); // destination ton and npi
     let destination = rest.text();
     delivered.esm_class = rest.octet();
     if !delivered.is_receipt() {
-        delivered.destination = latin1(destination);
+        delivered.destination = address(destination);
     }
     rest.take(2); // protocol_id, priority_flag
     rest.text(); // schedule_delivery_time
@@ -120,17 +120,22 @@ pub fn data_sm(body: &[u8]) -> Delivered {
     let mut delivered = Delivered::default();
     rest.text(); // service_type
     rest.take(2); // source ton and npi
-    delivered.source = latin1(rest.text());
+    delivered.source = address(rest.text());
     rest.take(2); // destination ton and npi
     let destination = rest.text();
     delivered.esm_class = rest.octet();
     if !delivered.is_receipt() {
-        delivered.destination = latin1(destination);
+        delivered.destination = address(destination);
     }
     rest.take(1); // registered_delivery
     delivered.data_coding = rest.octet();
     parameters(rest, &mut delivered);
     delivered
+}
+
+/// An address, or the beginning of what cannot be one.
+fn address(octets: &[u8]) -> String {
+    latin1(&octets[..octets.len().min(ADDRESS_CHARS_MAX)])
 }
 
 fn parameters(mut rest: Rest<'_>, delivered: &mut Delivered) {
@@ -268,6 +273,14 @@ mod tests {
     }
 
     #[test]
+    fn an_address_without_an_end_is_no_longer_than_one_may_be() {
+        let body = [&b"\0\x01\x01"[..], &[b'1'; 5_000], &b"\0\x01\x01"[..], &[b'2'; 5_000], b"\0\0"].concat();
+        for read in [deliver_sm(&body), data_sm(&body)] {
+            assert_eq!((read.source.len(), read.destination.len()), (ADDRESS_CHARS_MAX, ADDRESS_CHARS_MAX));
+        }
+    }
+
+    #[test]
     fn a_stream_is_cut_into_pdus_at_any_place() {
         let mut stream = Vec::new();
         for sequence in 1..=3u8 {
@@ -282,6 +295,9 @@ mod tests {
             }
         }
         assert_eq!(seen, [1, 2, 3].map(|n| (0x8000_0004, n, b"x\0".to_vec())));
+        let mut announced = BytesMut::from(&[0, 0x0F, 0xFF, 0xFF][..]);
+        assert_eq!(next_frame(&mut announced, 1 << 20), Ok(None));
+        assert!(announced.capacity() < 1_024, "an announced length makes no memory");
         for length in [0u32, 15, 65] {
             let mut input = BytesMut::from(&length.to_be_bytes()[..]);
             assert_eq!(next_frame(&mut input, 64), Err(BadLength(length)));

@@ -6,7 +6,7 @@
 
 use super::lenient::{Delivered, latin1};
 use crate::adapters::vendor::number;
-use crate::model::limits::MESSAGE_ID_MAX;
+use crate::model::limits::{MESSAGE_ID_MAX, RECEIPT_CHARS_MAX};
 use crate::model::receipt::{Ending, Report, Rung};
 use crate::model::text::beginning;
 use crate::model::time::Timestamp;
@@ -24,7 +24,7 @@ pub fn report(delivered: &Delivered, received: Timestamp) -> Report {
     let error = match delivered.network_error {
         Some((Some(kind), code)) => format!("{kind}:{code}"),
         Some((None, code)) => code.to_string(),
-        None => fields.err.unwrap_or_default().to_owned(),
+        None => beginning(fields.err.unwrap_or_default(), MESSAGE_ID_MAX).to_owned(),
     };
     Report {
         message_id: beginning(message_id.trim(), MESSAGE_ID_MAX).to_owned(),
@@ -33,7 +33,7 @@ pub fn report(delivered: &Delivered, received: Timestamp) -> Report {
         rung,
         done: fields.done.and_then(seconds),
         error,
-        raw: raw(text, delivered),
+        raw: raw(&text, delivered),
         received,
     }
 }
@@ -52,8 +52,10 @@ fn decode(delivered: &Delivered) -> String {
     }
 }
 
-/// The text, with what the parameters say behind it.
-fn raw(mut text: String, delivered: &Delivered) -> String {
+/// The text, with what the parameters say behind it. A PDU may be a hundred times longer than any receipt, and thousands of
+/// receipts wait for a slow store: what no receipt has is not kept.
+fn raw(text: &str, delivered: &Delivered) -> String {
+    let mut text = beginning(text, RECEIPT_CHARS_MAX).to_owned();
     let mut add = |name: &str, value: &dyn std::fmt::Display| {
         if !text.is_empty() {
             text.push(' ');
@@ -61,7 +63,7 @@ fn raw(mut text: String, delivered: &Delivered) -> String {
         text.push_str(&format!("[{name}={value}]"));
     };
     if let Some(id) = &delivered.receipted_message_id {
-        add("receipted_message_id", id);
+        add("receipted_message_id", &beginning(id, RECEIPT_CHARS_MAX));
     }
     if let Some(state) = delivered.message_state {
         add("message_state", &state);
@@ -241,6 +243,22 @@ mod tests {
         assert!(read.raw.starts_with("id:77") && read.raw.contains("4d"), "all of it is kept: {}", read.raw);
         receipt.message_state = Some(99);
         assert_eq!(report(&receipt, Timestamp(0)).rung, Rung::Ended(Ending::Failed), "an unknown state is no state");
+    }
+
+    #[test]
+    fn a_receipt_that_is_none_by_its_length_is_cut_between_characters() {
+        let mut receipt = text_receipt("");
+        receipt.data_coding = 8;
+        let text = format!("id:77 err:{} stat:DELIVRD {}", "9".repeat(5_000), "短".repeat(30_000));
+        receipt.text = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        receipt.receipted_message_id = Some("é".repeat(60_000));
+        receipt.message_state = Some(2);
+        let read = report(&receipt, Timestamp(0));
+        assert_eq!((read.rung, read.error.len()), (Rung::Delivered, MESSAGE_ID_MAX));
+        assert_eq!(read.message_id.chars().count(), MESSAGE_ID_MAX);
+        let kept = read.raw.chars().count();
+        assert!(kept <= 2 * RECEIPT_CHARS_MAX + 64, "{kept} characters are kept");
+        assert!(read.raw.starts_with("id:77 err:999") && read.raw.ends_with("[message_state=2]"), "all kinds of it are kept");
     }
 
     #[test]

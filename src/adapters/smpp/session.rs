@@ -11,10 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::config::Role;
-use super::connect::{Io, Link};
+use super::connect::{Io, Link, READ};
 use super::core::{Core, Counters};
 use super::inbound::Parts;
-use super::incoming::{HELD_MAX, Incoming, Settled};
+use super::incoming::{Incoming, Settled};
 use super::lenient::{self, Frame, next_frame};
 use super::outgoing::Outgoing;
 use super::pdu::{self, ANSWER, HEADER};
@@ -34,6 +34,15 @@ pub enum End {
 /// How long answers are waited for after the SMSC said good-bye, and its own answer to ours.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Octets of answers, to receipts and to questions of the SMSC's own, that wait to be written at most, about (one reading may exceed
+/// it): then nothing is read until the SMSC has taken some. These are sixty thousand answers, more than an SMSC leaves unread that
+/// has a window of its own. Submits do not count: an SMSC may take the next of them only once its answers to others were read.
+const ANSWERS_MAX: usize = 1 << 20;
+/// Readings in a row after which time is looked at all the same: an SMSC that never stops talking must not stop it.
+const READINGS_MAX: u32 = 512;
+/// A session that did not look at the time for so long, and for half the time an answer has, stood still.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
 /// Runs a session to its end. When it returns, everything it took is answered or back in the queue.
 pub async fn run(core: &Core, index: usize, role: Role, link: Link) -> End {
     let (mut reader, mut writer) = tokio::io::split(link.io);
@@ -44,6 +53,7 @@ pub async fn run(core: &Core, index: usize, role: Role, link: Link) -> End {
     let mut tick = tokio::time::interval(session.period());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut flush = false;
+    let mut readings = 0;
     // Octets behind the bind's answer may be whole PDUs already.
     if let Err(end) = session.read(&mut input) {
         return end;
@@ -53,11 +63,11 @@ pub async fn run(core: &Core, index: usize, role: Role, link: Link) -> End {
         if let Some(end) = session.turn() {
             return end;
         }
-        input.reserve(16 * 1024);
+        input.reserve(READ);
         let event = tokio::select! {
             biased;
             pushed = push(&mut writer, &mut session.window.out), if flush || !session.window.out.is_empty() => pushed,
-            read = reader.read_buf(&mut input), if session.incoming.held() < HELD_MAX => Event::Read(read),
+            read = reader.read_buf(&mut input), if session.may_read() => Event::Read(read),
             settled = session.incoming.settled(), if session.incoming.held() > 0 => Event::Settled(settled),
             _ = put.changed(), if session.wants_messages() => Event::Put,
             deadline = closing_at(&mut closing), if session.is_open() => Event::Close(deadline),
@@ -76,7 +86,16 @@ pub async fn run(core: &Core, index: usize, role: Role, link: Link) -> End {
                 Ok(())
             }
             Event::Read(Ok(0)) => Err(session.ended("the connection was closed")),
-            Event::Read(Ok(_)) => session.read(&mut input),
+            Event::Read(Ok(_)) => {
+                readings += 1;
+                let read = session.read(&mut input);
+                if readings < READINGS_MAX {
+                    read
+                } else {
+                    readings = 0;
+                    read.and_then(|()| session.tick())
+                }
+            }
             Event::Read(Err(error)) => Err(session.ended(&error.to_string())),
             Event::Settled(settled) => {
                 session.settled(&settled);
@@ -87,7 +106,10 @@ pub async fn run(core: &Core, index: usize, role: Role, link: Link) -> End {
                 session.close(deadline);
                 Ok(())
             }
-            Event::Tick => session.tick(),
+            Event::Tick => {
+                readings = 0;
+                session.tick()
+            }
         };
         if let Err(end) = applied {
             return end;
@@ -144,6 +166,10 @@ struct Session<'a> {
     enquired: Option<Instant>,
     /// Nothing is judged unanswered before this: the session did not read for a while.
     judge_from: Instant,
+    /// Until when the session did not read because it was full of receipts, or stood still: the SMSC may take nothing meanwhile.
+    full_until: Instant,
+    /// When time was looked at.
+    looked: Instant,
     last_words: &'static str,
 }
 
@@ -163,6 +189,8 @@ impl<'a> Session<'a> {
             heard: now,
             enquired: None,
             judge_from: now,
+            full_until: now,
+            looked: now,
             last_words: "",
         }
     }
@@ -182,6 +210,11 @@ impl<'a> Session<'a> {
 
     fn wants_messages(&self) -> bool {
         self.sends() && self.window.out.is_empty() && self.window.room() > 0
+    }
+
+    /// Whether more may be read: what waits for the store is bounded, and so is what the SMSC does not take.
+    fn may_read(&self) -> bool {
+        !self.incoming.is_full() && self.window.others() < ANSWERS_MAX
     }
 
     /// What is due before waiting: end, say good-bye, withdraw what is late, fill the window.
@@ -213,7 +246,7 @@ impl<'a> Session<'a> {
 
     fn put_header_only(&mut self, command: u32, status: u32, sequence: u32) {
         pdu::put_header_only(&mut self.window.out, command, status, sequence);
-        self.window.add_other(HEADER);
+        self.window.add_other(HEADER, Instant::now());
     }
 
     /// Applies all whole PDUs that were read.
@@ -297,7 +330,7 @@ impl<'a> Session<'a> {
     fn put_taken(&mut self, command: u32, sequence: u32) {
         let before = self.window.out.len();
         pdu::put_taken(&mut self.window.out, command, sequence);
-        self.window.add_other(self.window.out.len() - before);
+        self.window.add_other(self.window.out.len() - before, Instant::now());
     }
 
     fn settled(&mut self, settled: &Settled) {
@@ -317,10 +350,15 @@ impl<'a> Session<'a> {
         let alone = self.parts.expired(now);
         alone.into_iter().for_each(|(keys, inbound)| self.incoming.gather_inbound(keys, inbound));
         self.incoming.pass_on();
-        if self.incoming.held() >= HELD_MAX {
-            // Answers may lie unread behind the receipts that wait for the store.
+        let stood_still = now.duration_since(self.looked) >= STANDSTILL.max(patience / 2);
+        self.looked = now;
+        if stood_still || !self.may_read() {
+            // Answers may lie unread: behind receipts that wait for the store, or behind questions whose answers are not taken.
             self.judge_from = now + patience.min(Duration::from_secs(5));
             self.heard = now;
+        }
+        if stood_still || self.incoming.is_full() {
+            self.full_until = now;
         }
         if now >= self.judge_from
             && let Some(limit) = now.checked_sub(patience)
@@ -329,6 +367,13 @@ impl<'a> Session<'a> {
         }
         self.outgoing.drop_late(self.core, &mut self.window);
         self.window.hand_back();
+        // As long as one that says nothing has: enquiring, and waiting for the answer.
+        let longest = self.core.config.enquire_link.saturating_add(patience);
+        if let Some(since) = self.window.waits_since()
+            && now.duration_since(since.max(self.full_until)) >= longest
+        {
+            return Err(self.ended("the SMSC takes nothing of what it is sent"));
+        }
         match self.enquired {
             Some(at) if now >= at + patience && now >= self.judge_from => Err(self.ended("no sign of life from the SMSC")),
             None if now >= self.heard + self.core.config.enquire_link => {

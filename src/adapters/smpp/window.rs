@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
@@ -30,12 +31,17 @@ pub struct Part {
     pub parts: u8,
 }
 
-/// A PDU in the write buffer: its octets that are not written yet.
+/// A PDU in the write buffer, or several that are no submits: their octets that are not written yet.
 struct Unwritten {
     sequence: Option<u32>,
     left: usize,
     begun: bool,
+    since: Instant,
 }
+
+/// PDUs that are no submits, and come within this time behind each other, are counted as one: an SMSC that asks for a sign of life
+/// again and again, and takes no answer, must not cost more than the answers' octets.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// The window of one session, with its write buffer.
 pub struct Window {
@@ -48,6 +54,8 @@ pub struct Window {
     /// What waits to be written.
     pub out: BytesMut,
     unwritten: VecDeque<Unwritten>,
+    /// Octets of it that are no submits.
+    others: usize,
     /// Answers of this turn, by chunk.
     answers: Vec<(Arc<Ticket>, Vec<Answered>)>,
 }
@@ -62,6 +70,7 @@ impl Window {
             next: first.clamp(1, SEQUENCE_MAX),
             out: BytesMut::with_capacity(64 * 1024),
             unwritten: VecDeque::new(),
+            others: 0,
             answers: Vec::new(),
         }
     }
@@ -91,12 +100,28 @@ impl Window {
     pub fn add(&mut self, sequence: u32, part: Part, length: usize, now: Instant) {
         self.outstanding.insert(sequence, part);
         self.order.push_back((sequence, now));
-        self.unwritten.push_back(Unwritten { sequence: Some(sequence), left: length, begun: false });
+        self.unwritten.push_back(Unwritten { sequence: Some(sequence), left: length, begun: false, since: now });
     }
 
     /// Counts a PDU of another kind that was just put into the write buffer.
-    pub fn add_other(&mut self, length: usize) {
-        self.unwritten.push_back(Unwritten { sequence: None, left: length, begun: false });
+    pub fn add_other(&mut self, length: usize, now: Instant) {
+        self.others += length;
+        match self.unwritten.back_mut() {
+            Some(last) if last.sequence.is_none() && !last.begun && now.duration_since(last.since) < TOGETHER => {
+                last.left += length
+            }
+            _ => self.unwritten.push_back(Unwritten { sequence: None, left: length, begun: false, since: now }),
+        }
+    }
+
+    /// Octets of the write buffer that are no submits: answers that the SMSC does not take.
+    pub fn others(&self) -> usize {
+        self.others
+    }
+
+    /// Since when the first of the write buffer has been waiting for the connection to take it.
+    pub fn waits_since(&self) -> Option<Instant> {
+        self.unwritten.front().map(|first| first.since)
     }
 
     /// The connection took so many octets.
@@ -107,6 +132,9 @@ impl Window {
             let step = front.left.min(octets);
             octets -= step;
             front.left -= step;
+            if front.sequence.is_none() {
+                self.others -= step;
+            }
             front.begun = true;
             if front.left == 0 {
                 self.unwritten.pop_front();
@@ -175,6 +203,7 @@ impl Window {
     /// the other side got.
     pub fn lose(&mut self) {
         self.unwritten.clear();
+        self.others = 0;
         self.out.advance(self.out.len());
         self.order.clear();
         for (_, part) in std::mem::take(&mut self.outstanding) {
@@ -229,8 +258,6 @@ impl Hasher for SequenceHasher {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
 
@@ -282,7 +309,7 @@ mod tests {
         let mut rig = rig(10, 1);
         rig.add(0..3, Instant::now());
         rig.window.out.extend_from_slice(b"other");
-        rig.window.add_other(5);
+        rig.window.add_other(5, Instant::now());
         rig.add(3..4, Instant::now());
         rig.write(13);
         rig.window.withdraw(|_| true);
@@ -296,6 +323,37 @@ mod tests {
         let mut rest: Vec<_> = rig.given.try_recv().expect("dropping answers").into_iter().map(|a| (a.seq, a.answer)).collect();
         rest.sort_by_key(|(seq, _)| *seq);
         assert_eq!(rest, [(0, Answer::NoAnswer), (1, Answer::NoAnswer)]);
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_takes_cost_their_octets_and_are_counted() {
+        let mut rig = rig(10, 1);
+        let start = Instant::now();
+        rig.add(0..1, start);
+        for turn in 0..100_000u32 {
+            rig.window.out.extend_from_slice(&[b'o'; 16]);
+            rig.window.add_other(16, start + Duration::from_millis(u64::from(turn) / 10));
+        }
+        rig.add(1..2, start);
+        assert!(rig.window.unwritten.len() <= 13, "{} entries", rig.window.unwritten.len());
+        assert_eq!((rig.window.others(), rig.window.waits_since()), (1_600_000, Some(start)));
+        // A submit is no answer; behind it the answers of the first second wait, then those of the next.
+        rig.write(10);
+        assert_eq!(rig.window.others(), 1_600_000);
+        rig.write(160_000 + 1);
+        assert_eq!(rig.window.others(), 1_440_000 - 1);
+        assert_eq!(rig.window.waits_since(), Some(start + Duration::from_secs(1)));
+        rig.window.withdraw_all();
+        assert_eq!(rig.given(), [(1, Answer::NotSent)]);
+        assert_eq!((rig.window.others(), rig.window.out.len()), (1_440_000 - 1, 1_440_000 - 1));
+        // One that is begun takes nothing more in: it would be told older than it is.
+        rig.write(1_440_000 - 17);
+        rig.window.out.extend_from_slice(&[b'o'; 16]);
+        rig.window.add_other(16, start + Duration::from_secs(60));
+        rig.write(16);
+        assert_eq!((rig.window.others(), rig.window.waits_since()), (16, Some(start + Duration::from_secs(60))));
+        rig.window.lose();
+        assert_eq!((rig.window.others(), rig.window.waits_since()), (0, None));
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::cannot_open;
 use super::part::Part;
 use crate::model::code::{Code, Fault};
+use crate::model::hex;
 
 /// Files of one folder at most: each is looked up again for every range.
 const PARTS_MAX: usize = 1_000;
@@ -125,7 +126,8 @@ fn read_note(note: &str) -> Option<BTreeMap<String, u64>> {
     unpacked.window_log_max(NOTE_WINDOW_LOG_MAX).ok()?;
     let mut text = String::new();
     unpacked.take(NAMES_BYTES_MAX + 1).read_to_string(&mut text).ok().filter(|bytes| *bytes as u64 <= NAMES_BYTES_MAX)?;
-    text.split('\0').map(|line| Some((line.get(16..)?.to_string(), u64::from_str_radix(line.get(..16)?, 16).ok()?))).collect()
+    let hash = |digits: &str| hex::number(digits).and_then(|hash| u64::try_from(hash).ok());
+    text.split('\0').map(|line| Some((line.get(16..)?.to_string(), hash(line.get(..16)?)?))).collect()
 }
 
 /// What lies at a path: a file, or a folder's files without hidden ones and sub-folders. A link to a file of the same folder

@@ -1,6 +1,9 @@
 //! Configurations: the file, the environment and the flags, wrong in any way. What is wrong names its key and its place, and no
 //! secret is ever shown.
 
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 use smsfleet::adapters::system::SystemClock;
 use smsfleet::roles::config_load::{Sources, load};
 
@@ -10,6 +13,8 @@ use super::is_reason;
 const SECRET: &str = "Geheimwort";
 /// The last words of those keys.
 const SECRET_KEYS: [&str; 4] = ["password", "token", "secret", "sas"];
+/// Keys of numbers with a fraction that are no durations.
+const NO_DURATIONS: [&str; 4] = ["price", "not_after", "sample", "recipients"];
 /// What parts the file from the rest.
 const REST: &str = "\n----\n";
 
@@ -35,6 +40,8 @@ pub fn config(input: &[u8]) -> bool {
                     assert!(!key.is_empty() && !text.is_empty() && is_hidden(&text), "{key}: {text}");
                 }
                 assert!(is_hidden(&format!("{:?}", loaded.config)), "a configuration that is shown hides its secrets");
+                let written = serde_json::to_value(&loaded.config).expect("it is written");
+                assert!(wait_for_all("", &written) > 0, "durations are written as numbers with a fraction");
                 true
             }
             Err(problems) => {
@@ -50,6 +57,20 @@ pub fn config(input: &[u8]) -> bool {
             }
         }
     })
+}
+
+/// Waits for each duration of a configuration, as whoever uses it will, and counts them: they are the numbers with a fraction that
+/// mean nothing else. One that ends behind the clock panics.
+fn wait_for_all(key: &str, value: &Value) -> usize {
+    match value {
+        Value::Object(inner) => inner.iter().map(|(key, value)| wait_for_all(key, value)).sum(),
+        Value::Number(number) if number.is_f64() && !NO_DURATIONS.contains(&key) => {
+            let seconds = number.as_f64().expect("it was just asked");
+            let _ = Instant::now() + Duration::try_from_secs_f64(seconds).expect("a duration is one") * 4;
+            1
+        }
+        _ => 0,
+    }
 }
 
 /// Whether the word stands behind secret keys only. A mutation may have put it into another value, which may be shown.

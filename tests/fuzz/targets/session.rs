@@ -1,4 +1,5 @@
-//! A whole session with a hostile SMSC: it takes the bind, says these octets whatever it is sent, and hangs up.
+//! A whole session with a hostile SMSC: it takes the bind, says these octets whatever it is sent, and hangs up. Where the first
+//! octet has its highest bit set, as the length of no PDU has, it says what is behind that octet again and again and reads nothing.
 //!
 //! The promise is the port's: everything submitted is answered once for each part, whatever is said, and closing ends.
 
@@ -15,12 +16,20 @@ use smsfleet::model::limits::MESSAGE_ID_MAX;
 use smsfleet::ports::clock::Clock;
 use smsfleet::ports::provider::{Chunk, Provider, Reports, Submit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Messages that are submitted: their submits have the sequence numbers 2, 3 and 4.
 const MESSAGES: u32 = 3;
+/// The bit of a first octet that makes it a flood.
+const FLOOD: u8 = 0x80;
+/// Octets of a flood at most: twice what a session lets wait to be written.
+const FLOOD_OCTETS: usize = 2 << 20;
+/// What an SMSC that floods keeps unread, so that the session has to keep the rest or stop reading.
+const UNREAD: u32 = 4_096;
+/// How long a flood that reads nothing is put up with, twice: silence, then the answer to a question.
+const FLOOD_PATIENCE: Duration = Duration::from_millis(100);
 /// No run waits longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,8 +40,9 @@ pub fn session(input: &[u8]) -> bool {
 }
 
 async fn talk(input: &[u8]) -> bool {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of our own");
-    let config = SmppConfig {
+    let flood = input.first().is_some_and(|octet| octet & FLOOD != 0);
+    let listener = listener(flood).expect("a port of our own");
+    let mut config = SmppConfig {
         port: listener.local_addr().expect("it is bound").port(),
         system_id: "fleet".into(),
         source_addr: "12345".into(),
@@ -41,8 +51,12 @@ async fn talk(input: &[u8]) -> bool {
         reconnect_max: PATIENCE,
         ..SmppConfig::default()
     };
+    let mut account = account();
+    if flood {
+        (config.enquire_link, account.answer_timeout) = (FLOOD_PATIENCE, FLOOD_PATIENCE);
+    }
     let (sink, mut reports) = mpsc::channel::<Reports>(1);
-    let account = SmppAccount::start(account(), config, sink, Arc::new(SystemClock), Arc::new(SeededChance::from_seed(1)))
+    let account = SmppAccount::start(account, config, sink, Arc::new(SystemClock), Arc::new(SeededChance::from_seed(1)))
         .expect("its configuration is valid");
     let (answers, mut given) = mpsc::unbounded_channel();
     let messages = (0..MESSAGES).map(message).collect();
@@ -65,7 +79,17 @@ async fn talk(input: &[u8]) -> bool {
         let mut submits = [0; 4_096];
         let _ = peer.read(&mut submits).await;
         // It may have been hung up on.
-        let _ = peer.write_all(input).await;
+        if flood && input.len() > 1 {
+            let said = &input[1..];
+            let said = said.repeat(UNREAD as usize / said.len() + 1);
+            for _ in 0..FLOOD_OCTETS / said.len() {
+                if peer.write_all(&said).await.is_err() {
+                    break;
+                }
+            }
+        } else {
+            let _ = peer.write_all(input).await;
+        }
         let _ = peer.shutdown().await;
         // Reading to the end keeps what was said from being lost by a reset.
         while peer.read(&mut submits).await.is_ok_and(|read| read > 0) {}
@@ -88,6 +112,15 @@ async fn talk(input: &[u8]) -> bool {
     }
     assert_eq!(counts, (0..MESSAGES).map(|seq| (seq, 1)).collect(), "each is answered once");
     said_yes
+}
+
+fn listener(flood: bool) -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    if flood {
+        socket.set_recv_buffer_size(UNREAD)?;
+    }
+    socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.listen(8)
 }
 
 fn message(seq: u32) -> Submit {

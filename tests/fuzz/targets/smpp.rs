@@ -71,7 +71,7 @@ fn frames(stream: &[u8], step: usize) -> (Vec<Frame>, Option<BadLength>) {
             }
         }
         assert!(buffer.len() < LENGTH_MAX as usize, "what is kept is less than a PDU");
-        assert!(buffer.capacity() <= 8 * LENGTH_MAX as usize + 2 * stream.len(), "a length makes no memory of its own");
+        assert!(buffer.capacity() <= 4 * stream.len() + 1_024, "a length makes no memory of its own");
     }
     (frames, None)
 }

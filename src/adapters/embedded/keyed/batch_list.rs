@@ -5,10 +5,12 @@ use crate::adapters::embedded::engine::{Order, Table};
 use crate::adapters::rows::control::read;
 use crate::adapters::rows::key::{self, KeyReader};
 use crate::model::batch::BatchRow;
+use crate::model::hex;
 use crate::model::id::BatchId;
 use crate::ports::StoreError;
 use crate::ports::batches::{BatchIndex, Listed};
 use crate::ports::control::Versioned;
+use crate::runtime::digest;
 
 #[async_trait::async_trait]
 impl BatchIndex for Keyed {
@@ -23,7 +25,7 @@ impl BatchIndex for Keyed {
 
     async fn list(&self, behind: Option<String>, limit: usize) -> Result<(Vec<Listed>, Option<String>), StoreError> {
         // A place that is none is taken as the end of the list: it can only come from outside.
-        let behind = match behind.as_deref().map(from_hex) {
+        let behind = match behind.as_deref().map(hex::bytes) {
             None => None,
             Some(Some(key)) => Some(key),
             Some(None) => return Ok((vec![], None)),
@@ -47,17 +49,6 @@ impl BatchIndex for Keyed {
                 listed.push(Listed { batch, row: row.row });
             }
         }
-        Ok((listed, if has_more { keys.last().map(|key| to_hex(key)) } else { None }))
+        Ok((listed, if has_more { keys.last().map(|key| digest::hex(key)) } else { None }))
     }
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }

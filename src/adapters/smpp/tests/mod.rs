@@ -1,6 +1,7 @@
 //! Sessions against scripted SMSCs on loopback.
 
 mod chaos;
+mod floods;
 mod receipts;
 mod secrets;
 mod server;
