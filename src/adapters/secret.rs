@@ -106,12 +106,12 @@ fn read_unless(path: &Path, seen: Option<Mark>) -> Result<Option<(Mark, String)>
         return Ok(None);
     }
     let text = std::fs::read_to_string(path).map_err(told)?;
-    Ok(Some((mark, line(&text)?.to_owned())))
+    Ok(Some((mark, first_line(&text)?.to_owned())))
 }
 
 /// The secret in a file's text, its first line, or what is wrong with it. A file that says nothing was forgotten or is about to be
 /// written: whoever wants no secret names no file.
-pub fn line(text: &str) -> Result<&str, String> {
+pub fn first_line(text: &str) -> Result<&str, String> {
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() || line.contains('\0') { Err("it is empty, or is no text".into()) } else { Ok(line) }
 }

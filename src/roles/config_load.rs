@@ -9,7 +9,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::config::Config;
-use super::reach::{FILE_KEYS, line};
+use super::reach::{FILE_KEYS, first_line};
 
 /// Keys of the environment begin with this; `__` stands for the dot between tables.
 pub const ENVIRONMENT: &str = "SMSFLEET_";
@@ -287,7 +287,7 @@ fn read_secret_files(dict: &mut Dict, folder: &Path, place: &str, prefix: &str, 
             Some(path) => {
                 let path = folder.join(path);
                 let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
-                let line = text.and_then(|text| line(&text).map(str::to_owned));
+                let line = text.and_then(|text| first_line(&text).map(str::to_owned));
                 line.map(|line| (path, line)).map_err(|error| format!("cannot be read: {error}"))
             }
             None => Err("must be a path".into()),

@@ -4,7 +4,7 @@ pub use crate::adapters::http::HttpConfig;
 pub use crate::adapters::kafka::KafkaConfig;
 pub use crate::adapters::redis::config::RedisConfig;
 pub use crate::adapters::scylla::ScyllaConfig;
-pub use crate::adapters::secret::{FILE_KEYS, Secret, line};
+pub use crate::adapters::secret::{FILE_KEYS, Secret, first_line};
 pub use crate::adapters::secure::client_config;
 pub use crate::adapters::smpp::SmppConfig;
 pub use crate::adapters::source::{AzureTableConfig, EXPANDED_BYTES_MAX, ObjectStoreConfig, is_store};

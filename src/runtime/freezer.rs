@@ -89,11 +89,8 @@ impl<T> Future for Held<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<T> {
-        if self.freezer.stands(ctx) {
-            return Poll::Pending;
-        }
-        let freezer = self.freezer.clone();
-        freezer.within(|| self.future.as_mut().poll(ctx))
+        let Held { freezer, future } = &mut *self;
+        if freezer.stands(ctx) { Poll::Pending } else { freezer.within(|| future.as_mut().poll(ctx)) }
     }
 }
 

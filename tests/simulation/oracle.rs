@@ -15,6 +15,7 @@ use smsfleet::model::pack::PackKey;
 use smsfleet::model::receipt::{Delivery, Rung};
 use smsfleet::model::step::CurrentStep;
 use smsfleet::model::time::Timestamp;
+use smsfleet::ports::windows::StoredWindow;
 use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
 use super::network::{Away, Said};
@@ -115,13 +116,18 @@ pub async fn check(
     Ok(())
 }
 
+/// Under which name the network knows a record's number.
+fn key_of(id: BatchId, line: &RecipientLine) -> String {
+    format!("{id}/{}", line.number)
+}
+
 /// Whoever got something got their own text: the one of the list that was planned.
 fn check_text(shared: &Shared, id: BatchId, line: &RecipientLine, all: &[(String, String)]) -> Result<(), String> {
     if matches!(line.outcome, Ends::Duplicate | Ends::Rejected) {
         return Ok(());
     }
     let known = shared.network.known();
-    let (Some(got), Some((_, name))) = (known.got.get(&format!("{id}/{}", line.number)), all.get(line.record as usize)) else {
+    let (Some(got), Some((_, name))) = (known.got.get(&key_of(id, line)), all.get(line.record as usize)) else {
         return Ok(());
     };
     let own = format!("Hello {name}");
@@ -143,7 +149,7 @@ fn check_cause(
     let first = all.iter().position(|(number, _)| *number == line.number).map(|at| at as u64);
     let number = line.number.strip_prefix('+').and_then(|digits| digits.parse().ok()).map(Msisdn);
     let is_suppressed = number.is_some_and(|number| known.ever_suppressed.contains(&number));
-    let key = format!("{id}/{}", line.number);
+    let key = key_of(id, line);
     let refusals = known.refused.get(&key).copied().unwrap_or_default();
     // As often as the less patient of the two kinds of "not now" is tried.
     let too_often = refusals.not_now > u32::from(TRANSIENT_TRIES_MAX.min(QUEUE_FULL_TRIES_MAX));
@@ -187,7 +193,7 @@ fn check_strangers(shared: &Shared, id: BatchId, all: &[(String, String)]) -> Re
 /// What the store says of receipts is what they said: those that were acknowledged are in it, and nothing that none said.
 fn check_receipts(shared: &Shared, id: BatchId, line: &RecipientLine) -> Result<(), String> {
     let known = shared.network.known();
-    let key = format!("{id}/{}", line.number);
+    let key = key_of(id, line);
     let (Some(got), Ends::Accepted) = (known.got.get(&key), line.outcome) else { return Ok(()) };
     let means = |said: &Said| {
         let rungs: Vec<Rung> = (0..got.of).filter_map(|part| said.get(&key)?.get(&part).copied()).collect();
@@ -223,9 +229,7 @@ async fn check_releases(shared: &Shared, row: &BatchRow) -> Result<(), String> {
         if mine.is_empty() {
             continue;
         }
-        for stored in shared.stores.windows.list(key, 0, 10_000).await.map_err(|error| error.to_string())? {
-            let window = stored.row.map(|row| row.window).or(stored.judgement.map(|judgement| judgement.window));
-            let Some(window) = window else { continue };
+        for window in windows(shared, key).await? {
             let late = |away: &&&Away| {
                 let behind = away.until.is_none_or(|until| window.declared_at < until);
                 away.worker == window.declarer
@@ -256,7 +260,7 @@ async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) 
             .is_some_and(|(taken, _)| shared.network.known().got.get(key).is_none_or(|got| got.last_at.plus(ANSWERED) > taken))
     };
     let unexplained = |line: &&RecipientLine| {
-        let key = format!("{id}/{}", line.number);
+        let key = key_of(id, line);
         line.outcome == Ends::Uncertain && !silent.contains(&key) && !may_be_since(&key)
     };
     for line in lines.iter().filter(unexplained) {
@@ -270,7 +274,7 @@ async fn check_doubts(shared: &Shared, row: &BatchRow, lines: &[RecipientLine]) 
             let window = stored.row.as_ref().map(|row| &row.window).or(stored.judgement.as_ref().map(|judged| &judged.window))?;
             holds(window).then_some((window, stored.row.is_some()))
         });
-        let is_there = shared.network.known().got.contains_key(&format!("{id}/{}", line.number));
+        let is_there = shared.network.known().got.contains_key(&key_of(id, line));
         // Whoever lived beyond a window's limit has run it.
         let by_lost = mine.any(|(window, ran)| {
             let since = shared.network.known().lost_between(window.declarer, window.declared_at, Timestamp(i64::MAX));
@@ -290,9 +294,7 @@ async fn check_accounts(shared: &Shared, row: &BatchRow) -> Result<(), String> {
     let id = row.batch.batch_id;
     for lane in 0..row.lanes {
         let key = LaneKey { batch: id, lane: lane as u8 };
-        for stored in shared.stores.windows.list(key, 0, 10_000).await.map_err(|error| error.to_string())? {
-            let window = stored.row.map(|row| row.window).or(stored.judgement.map(|judgement| judgement.window));
-            let Some(window) = window else { continue };
+        for window in windows(shared, key).await? {
             let allowed = shared.network.known().operators.types_at(id, window.declared_at);
             // What a recovery writes down is over when it is.
             let is_recovered = window.declarer == WorkerId(0) && shared.network.known().restored.is_some();
@@ -318,11 +320,7 @@ async fn check_times(shared: &Shared, row: &BatchRow, canceled: Option<Duration>
     let canceled = ago.map(|ago| Timestamp(shared.clock.now().0 - ago.as_millis() as i64));
     for lane in 0..row.lanes {
         let lane = LaneKey { batch: row.batch.batch_id, lane: lane as u8 };
-        let stored = shared.stores.windows.list(lane, 0, 10_000).await.map_err(|error| error.to_string())?;
-        let windows: Vec<_> = stored
-            .into_iter()
-            .filter_map(|stored| stored.row.map(|row| row.window).or(stored.judgement.map(|j| j.window)))
-            .collect();
+        let windows = windows(shared, lane).await?;
         if let Some(window) = windows.iter().find(|window| canceled.is_some_and(|canceled| window.declared_at > canceled)) {
             return Err(format!("declared after the cancel was answered at {canceled:?}: {window:?}"));
         }
@@ -347,6 +345,13 @@ async fn check_times(shared: &Shared, row: &BatchRow, canceled: Option<Duration>
         }
     }
     Ok(())
+}
+
+/// The windows of a lane, as whoever ran or judged them wrote them down.
+async fn windows(shared: &Shared, lane: LaneKey) -> Result<Vec<OpenWindow>, String> {
+    let stored = shared.stores.windows.list(lane, 0, 10_000).await.map_err(|error| error.to_string())?;
+    let of = |stored: StoredWindow| stored.row.map(|row| row.window).or(stored.judgement.map(|judged| judged.window));
+    Ok(stored.into_iter().filter_map(of).collect())
 }
 
 /// The numbers of a lane by their places.
@@ -405,7 +410,7 @@ pub async fn lines(shared: &Shared, row: &BatchRow) -> Result<Vec<RecipientLine>
 fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Option<Duration>) -> Result<(), String> {
     let known = shared.network.known();
     // A duplicate's number got the message as somebody else.
-    let key = (line.outcome != Ends::Duplicate).then(|| format!("{id}/{}", line.number));
+    let key = (line.outcome != Ends::Duplicate).then(|| key_of(id, line));
     let got = key.as_ref().and_then(|key| known.got.get(key)).cloned().unwrap_or_default();
     let wrong = |what: &str| Err(format!("{what}: {line:?} got {got:?}"));
     let complete = got.complete();
