@@ -99,7 +99,7 @@ impl Machine {
 
     fn start(&mut self) {
         self.started += 1;
-        self.processes.push(Process::start(&self.shared, self.started));
+        self.processes.push(Process::start(&self.shared, self.started, None));
     }
 
     fn service(&self) -> SmsBatchService {

@@ -1,9 +1,10 @@
 //! Simulation: the real roles over in-memory ports, time and chance from a seed.
 //!
-//! One seed makes one run: some batches, a few processes, and a schedule of crashes, freezes, stops, lost queues, lost leases
-//! and operators at bad moments, over a store that is unavailable, times out, times out but applies, and applies late, and a
-//! provider that throttles, refuses, answers late or not at all and sends receipts early, late, twice. Then everything heals,
-//! the batches are driven to their end, and an oracle that only watched the provider compares.
+//! One seed makes one run: some batches, a few processes (with all roles, or each with one, as in a cluster), and a schedule of
+//! crashes, freezes, stops, lost queues, lost leases and operators at bad moments, over a store that is unavailable, times out,
+//! times out but applies, and applies late, and a provider that throttles, refuses, answers late or not at all and sends
+//! receipts early, late, twice. Then everything heals, the batches are driven to their end, and an oracle that only watched the
+//! provider compares.
 //!
 //! What must hold all the time is looked at all the time: every change of a control row at its write (`laws`), every committed
 //! token at its commit (`queues`), every message as it arrives (`network`), panics where they happen (`panics`). The run ends with
@@ -12,8 +13,8 @@
 //! A frozen process stands: none of its tasks is polled, its session ends soon, later or not at all, and when it wakes it goes on
 //! where it stood, is told of what it lost a little later, joins again and works on.
 //!
-//! What it cannot show: the store engine, the file formats, sockets and real time; rates that several processes share, bind slots
-//! and processes with a single role; links, erasure, messages from people, webhooks' calls and old data that is let go, which have
+//! What it cannot show: the store engine, the file formats, sockets and real time; rates that several processes share and bind
+//! slots; links, erasure, messages from people, webhooks' calls and old data that is let go, which have
 //! nothing to do here. Conformance, end-to-end tests and those of `tests/processes` own those.
 
 mod faults;

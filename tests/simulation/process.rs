@@ -1,4 +1,4 @@
-//! One process of the fleet: all roles, its own troubles, and the ways it can end.
+//! One process of the fleet: all roles or one of them, its own troubles, and the ways it can end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,10 +16,12 @@ use smsfleet::batch::Offer;
 use smsfleet::coordinate::leader::Terms;
 use smsfleet::coordinate::sweeper::Keep;
 use smsfleet::model::account::{Account, Capabilities, LongMessage, ReceiptRules};
+use smsfleet::model::fleet::FleetRole;
 use smsfleet::model::id::WorkerId;
 use smsfleet::model::idform::IdForm;
 use smsfleet::ports::clock::Clock;
 use smsfleet::ports::provider::{Provider, Route};
+use smsfleet::ports::queue::{DeliveryQueue, PrepareQueue};
 use smsfleet::ports::{Stores, World};
 use smsfleet::prepare::tools::Settings as PrepareSettings;
 use smsfleet::roles::coordinator::{self, Leading};
@@ -87,8 +89,10 @@ pub struct Process {
     freezer: Freezer,
     /// How often it was frozen or woken.
     turns: Arc<AtomicU64>,
-    members: [MemberId; 2],
+    members: Vec<MemberId>,
     worker: WorkerId,
+    /// Its only role, if it has one alone, as processes of a cluster have.
+    pub role: Option<FleetRole>,
 }
 
 /// The accounts: one of the provider type that batches begin with, and one of another, which splits messages otherwise and
@@ -123,7 +127,8 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
 }
 
 impl Process {
-    pub fn start(shared: &Shared, seed: u64) -> Process {
+    /// Starts a process with all roles, or with one alone.
+    pub fn start(shared: &Shared, seed: u64, role: Option<FleetRole>) -> Process {
         let freezer = Freezer::default();
         let trouble = Trouble::new(seed, shared);
         let sessions = Tasks::default();
@@ -151,27 +156,36 @@ impl Process {
             budget,
             wake: Arc::new(Notify::new()),
         };
-        let (sink, reports) = mpsc::channel(8);
-        shared.network.listen(sink);
-        let (prepare, delivery) = (shared.broker.join_prepare(), shared.broker.join_delivery());
-        let members = [prepare.member(), delivery.member()];
+        let is = |wanted: FleetRole| role.is_none_or(|role| role == wanted);
+        // Receipts come over the sessions of whoever sends, and to a gateway.
+        let reports = (is(FleetRole::Deliver) || is(FleetRole::Gateway)).then(|| {
+            let (sink, reports) = mpsc::channel(8);
+            shared.network.listen(sink);
+            reports
+        });
         let worker = WorkerId(edges.world.chance.next());
-        let delivery = WitnessedQueue {
-            inner: Arc::new(TroubledQueue(delivery, trouble.clone())),
-            worker,
-            network: shared.network.clone(),
-            stores: shared.stores.clone(),
-            clock: shared.clock.clone(),
-            taken: Mutex::default(),
-        };
-        let ends = Ends {
-            lead: Some(Leading::default()),
-            prepare: Some(Arc::new(TroubledQueue(prepare, trouble.clone()))),
-            delivery: Some(Arc::new(delivery)),
-            reports: Some(reports),
-        };
+        let mut members = vec![];
+        let prepare: Option<Arc<PrepareQueue>> = is(FleetRole::Prepare).then(|| {
+            let prepare = shared.broker.join_prepare();
+            members.push(prepare.member());
+            Arc::new(TroubledQueue(prepare, trouble.clone())) as _
+        });
+        let delivery: Option<Arc<DeliveryQueue>> = is(FleetRole::Deliver).then(|| {
+            let delivery = shared.broker.join_delivery();
+            members.push(delivery.member());
+            Arc::new(WitnessedQueue {
+                inner: Arc::new(TroubledQueue(delivery, trouble.clone())),
+                worker,
+                network: shared.network.clone(),
+                stores: shared.stores.clone(),
+                clock: shared.clock.clone(),
+                taken: Mutex::default(),
+            }) as _
+        });
+        let lead = is(FleetRole::Coordinator).then(Leading::default);
+        let ends = Ends { lead, prepare, delivery, reports };
         let fleet = freezer.within(|| Fleet::start(edges, ends, settings(), worker));
-        Process { fleet, sessions, freezer, turns: Arc::default(), members, worker }
+        Process { fleet, sessions, freezer, turns: Arc::default(), members, worker, role }
     }
 
     /// Whether a role ended that nobody stopped.
@@ -203,7 +217,7 @@ impl Process {
     pub fn freeze(&self, shared: &Shared, session: Duration) {
         shared.network.known().lose(self.worker, shared.clock.now());
         self.freezer.freeze();
-        let (turns, broker, members) = (self.turns.clone(), shared.broker.clone(), self.members);
+        let (turns, broker, members) = (self.turns.clone(), shared.broker.clone(), self.members.clone());
         let this = turns.fetch_add(1, Ordering::Relaxed) + 1;
         tokio::spawn(async move {
             tokio::time::sleep(session).await;
@@ -218,7 +232,7 @@ impl Process {
         shared.network.known().woken(self.worker, shared.clock.now());
         self.turns.fetch_add(1, Ordering::Relaxed);
         self.freezer.wake();
-        let (broker, members) = (shared.broker.clone(), self.members);
+        let (broker, members) = (shared.broker.clone(), self.members.clone());
         tokio::spawn(async move {
             tokio::time::sleep(late).await;
             members.into_iter().for_each(|member| broker.wake(member));

@@ -44,6 +44,7 @@ impl Run {
             self.tell("a backup".into());
             if draw.is_multiple_of(2) && self.canceled.is_empty() {
                 self.start_process();
+                self.start_missing();
                 self.retry(which, FAILED_IN_PEACE).await?;
                 tokio::time::sleep(Duration::from_millis(5_000 + (draw >> 1) % 15_000)).await;
                 if let Some(backup) = self.backup.take() {
@@ -98,7 +99,7 @@ impl Run {
         self.canceled = backup.canceled;
         self.fire("restore");
         self.tell(format!("restored: {recovered:?}"));
-        self.start_process();
+        self.start_missing();
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use smsfleet::adapters::system::SeededChance;
 use smsfleet::batch::SmsBatchService;
 use smsfleet::model::batch::{BatchRow, Command, SmsBatch};
 use smsfleet::model::code::Code;
+use smsfleet::model::fleet::{FleetRole, ROLES};
 use smsfleet::model::id::BatchId;
 use smsfleet::model::state::StepState;
 use smsfleet::model::time::Timestamp;
@@ -145,6 +146,8 @@ pub(super) struct Run {
     pub(super) orders: u64,
     /// Nobody dies and nobody commands: whatever goes wrong then has no excuse.
     pub(super) is_calm: bool,
+    /// Each process has one role alone, as in a cluster.
+    is_cluster: bool,
 }
 
 async fn run(seed: u64, fired: Fired) -> Result<Outcome, String> {
@@ -171,10 +174,12 @@ async fn run(seed: u64, fired: Fired) -> Result<Outcome, String> {
         shaky,
         orders: 0,
         is_calm: seed % 5 == 3,
+        is_cluster: seed % 3 == 1,
     };
     for _ in 0..1 + run.chance.next() % 3 {
         run.start_process();
     }
+    run.start_missing();
     for n in 0..1 + run.chance.next() % 3 {
         run.create(seed, n).await?;
     }
@@ -194,9 +199,32 @@ pub(super) fn services(shared: &Shared, world: &World, seed: u64) -> [SmsBatchSe
 
 impl Run {
     pub(super) fn start_process(&mut self) {
+        let role = self.is_cluster.then(|| {
+            let missing = self.missing();
+            let of = if missing.is_empty() { ROLES.map(|(role, _)| role).to_vec() } else { missing };
+            of[(self.chance.next() % of.len() as u64) as usize]
+        });
         self.next_process += 1;
         self.fire("start");
-        self.processes.push(Process::start(&self.shared, self.next_process));
+        self.processes.push(Process::start(&self.shared, self.next_process, role));
+    }
+
+    /// Starts whatever it takes that somebody works in every role.
+    pub(super) fn start_missing(&mut self) {
+        while !self.missing().is_empty() {
+            self.start_process();
+        }
+    }
+
+    /// The roles in which nobody works.
+    fn missing(&self) -> Vec<FleetRole> {
+        let works = |role| self.processes.iter().any(|process| process.role.is_none_or(|its| its == role));
+        ROLES.into_iter().map(|(role, _)| role).filter(|role| !works(*role)).collect()
+    }
+
+    /// No more are started when there are so many.
+    pub(super) fn most_processes(&self) -> usize {
+        if self.is_cluster { 7 } else { 3 }
     }
 
     pub(super) fn tell(&mut self, what: String) {
@@ -253,9 +281,7 @@ impl Run {
             process.thaw(&self.shared, Duration::ZERO);
             self.processes.push(process);
         }
-        if self.processes.is_empty() {
-            self.start_process();
-        }
+        self.start_missing();
         self.tell("all is well from here".into());
     }
 

@@ -53,7 +53,7 @@ impl Scene {
     }
 
     fn start(&self) -> Process {
-        Process::start(&self.shared, 11)
+        Process::start(&self.shared, 11, None)
     }
 
     async fn create(&self, records: u64, change: impl FnOnce(&mut SmsBatch)) -> BatchId {

@@ -125,7 +125,7 @@ impl Run {
             }
             28 if (draw >> 8).is_multiple_of(8) => self.change_lists(which(self.batches.len()), draw >> 11).await,
             29 if (draw >> 8).is_multiple_of(2) => self.backup_or_restore(which(self.batches.len()), draw >> 9).await?,
-            _ if self.processes.len() < 3 => {
+            _ if self.processes.len() < self.most_processes() => {
                 self.tell("start".into());
                 self.start_process();
             }
