@@ -9,11 +9,14 @@ use crate::model::account::Account;
 use crate::model::id::Msisdn;
 use crate::model::idform::{FORMS, IdForm, indexed};
 use crate::model::receipt::Report;
-use crate::ports::receipts::{PartKey, UNKNOWN_PART};
+use crate::ports::receipts::{MatchedReport, PartKey, UNKNOWN_PART};
 use crate::ports::{StoreError, Stores};
 
 /// Matches of one form, with none of another, after which an account's form counts as learned.
 const LEARNED_AFTER: u32 = 20;
+
+/// Of somebody who was in doubt more often than so many times, the earlier reports of the last times are looked at.
+const IN_DOUBT_MAX: usize = 16;
 
 /// What is known of the accounts' id forms.
 #[derive(Default)]
@@ -134,22 +137,32 @@ pub async fn find(
     Ok(found)
 }
 
-/// The one uncertain recipient that a report without a known id fits: same account and number, handed over before the
-/// report came and not longer ago than receipts are waited for. None when it fits several.
+/// The one uncertain recipient that a report without a known id fits. First whom an earlier report of the same message was about, however
+/// long ago: its answer, which would have named the id, never came. Else the only one with the same account and number who was
+/// handed over before the report came and not longer ago than receipts are waited for. None when it fits several.
 pub async fn only_uncertain(stores: &Stores, account: &Account, report: &Report) -> Result<Option<PartKey>, StoreError> {
     let Some(number) = report.number else { return Ok(None) };
     let slack = Duration::from_secs(60);
-    let fits = stores
-        .receipt_index
-        .uncertain(&account.name, number)
-        .await?
-        .into_iter()
-        .filter(|entry| {
-            entry.declared_at <= report.received.plus(slack)
-                && report.received.since(entry.declared_at) <= account.receipts.wait + slack
-        })
-        .map(|entry| entry.part.recipient);
-    let mut recipients: Vec<_> = fits.collect();
+    let mut entries = stores.receipt_index.uncertain(&account.name, number).await?;
+    entries.sort_unstable_by_key(|entry| std::cmp::Reverse((entry.declared_at, entry.part)));
+    entries.dedup_by_key(|entry| entry.part.recipient);
+    for recipient in entries.iter().take(IN_DOUBT_MAX).map(|entry| entry.part.recipient) {
+        let told = stores.receipts.list(recipient.lane, recipient.seq, 1).await?;
+        let same = |told: &MatchedReport| {
+            told.part.recipient == recipient
+                && told.account == account.name
+                && !report.message_id.is_empty()
+                && told.report.message_id == report.message_id
+        };
+        if let Some(told) = told.iter().find(|told| same(told)) {
+            return Ok(Some(told.part));
+        }
+    }
+    let fits = entries.into_iter().filter(|entry| {
+        entry.declared_at <= report.received.plus(slack)
+            && report.received.since(entry.declared_at) <= account.receipts.wait + slack
+    });
+    let mut recipients: Vec<_> = fits.map(|entry| entry.part.recipient).collect();
     recipients.sort_unstable();
     recipients.dedup();
     let only = if recipients.len() == 1 { recipients.pop() } else { None };

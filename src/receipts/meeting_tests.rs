@@ -22,7 +22,7 @@ use crate::model::receipt::{Report, Rung};
 use crate::model::time::Timestamp;
 use crate::model::window::WindowRow;
 use crate::ports::provider::{Reports, Route};
-use crate::ports::receipts::{IndexEntry, PartKey, UncertainEntry};
+use crate::ports::receipts::{IndexEntry, MatchedReport, PartKey, UncertainEntry};
 use crate::ports::tallies::{Tallies, Tally};
 use crate::ports::{Stores, World};
 
@@ -152,6 +152,29 @@ async fn a_report_settles_the_one_uncertain_recipient_that_it_fits_or_nobody() {
             seq.map(|seq| (BatchId(1), seq)),
             "{number}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_later_report_of_a_message_whose_answer_never_came_finds_whom_the_first_one_found() {
+    let bed = Bed::new();
+    let (intake, _) = bed.intake();
+    let account = account("main");
+    let uncertain = |part, declared_at| UncertainEntry { account: "main".into(), number: Msisdn(1), part, declared_at };
+    bed.stores.receipt_index.put_uncertain(vec![uncertain(part(1, 3, 0), START)]).await.expect("stored");
+    let on_its_way = Report { rung: Rung::EnRoute, ..report("F1", 1, "on its way") };
+    let found = only_uncertain(&bed.stores, &account, &on_its_way).await.expect("looked up").expect("the only one");
+    let told = MatchedReport { part: found, account: "main".into(), report: on_its_way };
+    intake.record(vec![told]).await.expect("recorded");
+    // Long after receipts are waited for, and when somebody with that number is in doubt in another batch too.
+    let late = Report { received: START.plus(WAIT * 3), ..report("F1", 1, "arrived") };
+    let other = Report { message_id: "F2".into(), ..late.clone() };
+    for again in [None, Some(uncertain(part(2, 8, 0), START.plus(WAIT * 3)))] {
+        let is_again = again.is_some();
+        bed.stores.receipt_index.put_uncertain(again.into_iter().collect()).await.expect("stored");
+        assert_eq!(only_uncertain(&bed.stores, &account, &late).await, Ok(Some(found)), "{is_again}");
+        let found = only_uncertain(&bed.stores, &account, &other).await.expect("looked up");
+        assert_eq!(found.map(|part| part.recipient.seq), is_again.then_some(8), "another id is another message");
     }
 }
 

@@ -63,8 +63,11 @@ pub struct Known {
     pub acknowledged: Said,
     /// Who was refused, and how.
     pub refused: BTreeMap<String, Refusals>,
-    /// Recipients with a message whose id another message has too: which of them a receipt is about, nobody can tell.
+    /// Recipients with a message whose id another message has too, or reads like another of theirs in another form: which of them
+    /// a receipt is about, nobody can tell.
     pub collided: BTreeSet<String>,
+    /// The ids that each recipient's messages have.
+    ids: BTreeMap<String, BTreeSet<u64>>,
     /// A hash of all that happened, in its order.
     pub trace: u64,
     /// What the operators did, to hold what arrives against.
@@ -280,6 +283,11 @@ impl Network {
             known.silent.insert(recipient.clone());
         }
         if taken {
+            let ids = known.ids.entry(recipient.clone()).or_default();
+            if ids.iter().any(|other| reads_like(id, *other) || reads_like(*other, id)) {
+                known.collided.insert(recipient.clone());
+            }
+            known.ids.entry(recipient.clone()).or_default().insert(id);
             let got = known.got.entry(recipient.clone()).or_default();
             if got.parts.is_empty() {
                 got.first_at = self.clock.now();
@@ -383,6 +391,11 @@ impl Network {
         }
         matches!(tokio::time::timeout(Duration::from_secs(20), acked).await, Ok(Ok(true)))
     }
+}
+
+/// Whether a receipt about one message, which has the id in decimal, names the other as its answer did, in hexadecimal.
+fn reads_like(one: u64, other: u64) -> bool {
+    one.to_string() == format!("{other:X}")
 }
 
 fn not_now(kind: NotNow, name: &'static str, network: &Network) -> Answer {

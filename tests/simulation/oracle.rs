@@ -160,7 +160,8 @@ fn check_cause(
         // A window's late answers said so, and nobody tries again behind their worker.
         Some(Code::BatchUnsent) => !got_some && !known.lost.is_empty(),
         Some(Code::PartiallySent) => {
-            got_some && (refusals.for_good > 0 || too_often || known.operators.changed(id) || is_canceled)
+            let is_left = is_canceled || is_suppressed || known.operators.changed(id);
+            got_some && (refusals.for_good > 0 || too_often || is_left)
         }
         _ => false,
     };
