@@ -18,6 +18,7 @@
 //! nothing to do here. Conformance, end-to-end tests and those of `tests/processes` own those.
 
 mod faults;
+mod known;
 mod laws;
 #[cfg(debug_assertions)]
 mod mutations;

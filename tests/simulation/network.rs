@@ -1,6 +1,5 @@
 //! The provider and the handsets: takes messages, answers or not, sends receipts; and remembers, as the oracle's witness.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -8,12 +7,10 @@ use smsfleet::adapters::system::SeededChance;
 use smsfleet::model::account::Account;
 use smsfleet::model::answer::{Answer, NotNow};
 use smsfleet::model::code::Code;
-use smsfleet::model::id::{Msisdn, WorkerId};
-use smsfleet::model::lane::mix;
+use smsfleet::model::id::Msisdn;
 use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::receipt::{Ending, Report, Rung};
 use smsfleet::model::text::split;
-use smsfleet::model::time::Timestamp;
 use smsfleet::model::window::Answered;
 use smsfleet::ports::clock::{Chance, Clock};
 use smsfleet::ports::provider::{Chunk, Health, Provider, ReportSink, Reports, Submit};
@@ -21,150 +18,8 @@ use smsfleet::runtime::task::Tasks;
 use tokio::sync::oneshot;
 
 use super::faults::{Fired, Trouble};
-use super::operators::Operators;
+use super::known::{Known, note};
 use super::process::RECEIPTS_WAIT;
-
-/// What one number got of one batch.
-#[derive(Clone, Debug, Default)]
-pub struct Got {
-    /// How often each part was taken.
-    pub parts: BTreeMap<u8, u32>,
-    /// Parts of the message.
-    pub of: u8,
-    /// When it was last taken, on the boot clock and by the calendar, and when first.
-    pub last: Duration,
-    pub last_at: Timestamp,
-    pub first_at: Timestamp,
-    pub number: Msisdn,
-    /// Accounts that took parts of it.
-    pub accounts: BTreeSet<String>,
-    /// What it said.
-    pub text: String,
-}
-
-impl Got {
-    /// Complete messages that reached the handset.
-    pub fn complete(&self) -> u32 {
-        if self.parts.len() < usize::from(self.of) { 0 } else { self.parts.values().min().copied().unwrap_or(0) }
-    }
-
-    /// Parts that came more than once.
-    pub fn repeated(&self) -> bool {
-        self.parts.values().any(|times| *times > 1)
-    }
-}
-
-/// Everything the provider knows.
-#[derive(Default)]
-pub struct Known {
-    pub got: BTreeMap<String, Got>,
-    /// What receipts said: all of them, and those that were acknowledged.
-    pub said: Said,
-    pub acknowledged: Said,
-    /// Who was refused, and how.
-    pub refused: BTreeMap<String, Refusals>,
-    /// Recipients with a message whose id another message has too, or reads like another of theirs in another form: which of them
-    /// a receipt is about, nobody can tell.
-    pub collided: BTreeSet<String>,
-    /// The ids that each recipient's messages have.
-    ids: BTreeMap<String, BTreeSet<u64>>,
-    /// A hash of all that happened, in its order.
-    pub trace: u64,
-    /// What the operators did, to hold what arrives against.
-    pub operators: Operators,
-    /// What should never have arrived.
-    pub wrong: Vec<String>,
-    /// Parts of messages that were taken or refused.
-    pub arrivals: u64,
-    /// Who was sent to last.
-    pub last: String,
-    /// Recipients of whom some part was taken without an answer.
-    pub silent: BTreeSet<String>,
-    /// Workers that crashed, or were not through when they had to be, and those that were frozen, until they woke: what they were
-    /// told may never have been written down.
-    pub lost: BTreeMap<WorkerId, Vec<(Timestamp, Option<Timestamp>)>>,
-    /// Numbers that were suppressed during the run, and when; and those that ever were, whatever a restore made of it.
-    pub suppressed: BTreeMap<Msisdn, Duration>,
-    pub ever_suppressed: BTreeSet<Msisdn>,
-    /// When the backup was taken that the store was restored from, and when that was, if it was.
-    pub restored: Option<(Timestamp, Timestamp)>,
-    /// Partitions that were taken away from workers: since when, and until when they had none of it.
-    pub away: Vec<Away>,
-    next_id: u64,
-    /// Whose message has that id.
-    last_taken: String,
-    sinks: Vec<ReportSink>,
-}
-
-/// The best that receipts said of each part, by recipient.
-pub type Said = BTreeMap<String, BTreeMap<u8, Rung>>;
-
-fn note(said: &mut Said, recipient: &str, part: u8, rung: Rung) {
-    let best = said.entry(recipient.to_owned()).or_default().entry(part).or_insert(rung);
-    *best = rung.max(*best);
-}
-
-/// How often somebody was refused.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Refusals {
-    pub for_good: u32,
-    /// "Not now", of the kinds that are given up some time.
-    pub not_now: u32,
-}
-
-/// A partition that a worker was told to let go of.
-#[derive(Clone, Debug)]
-pub struct Away {
-    pub worker: WorkerId,
-    pub partition: u8,
-    pub from: Timestamp,
-    /// When it was given to the worker again.
-    pub until: Option<Timestamp>,
-}
-
-impl Known {
-    /// A worker was told that these partitions are not its own any more.
-    pub fn taken_away(&mut self, worker: WorkerId, partitions: &[u8], from: Timestamp) {
-        self.away.extend(partitions.iter().map(|partition| Away { worker, partition: *partition, from, until: None }));
-    }
-
-    /// A worker was told that these partitions are its own.
-    pub fn given(&mut self, worker: WorkerId, partitions: &[u8], now: Timestamp) {
-        let open = self.away.iter_mut().filter(|away| away.worker == worker && away.until.is_none());
-        open.filter(|away| partitions.contains(&away.partition)).for_each(|away| away.until = Some(now));
-    }
-
-    /// A worker is lost, or frozen, from here on.
-    pub fn lose(&mut self, worker: WorkerId, now: Timestamp) {
-        let times = self.lost.entry(worker).or_default();
-        if times.last().is_none_or(|(_, until)| until.is_some()) {
-            times.push((now, None));
-        }
-    }
-
-    /// A frozen worker goes on.
-    pub fn woken(&mut self, worker: WorkerId, now: Timestamp) {
-        if let Some((_, until)) = self.lost.get_mut(&worker).and_then(|times| times.last_mut()) {
-            *until = Some(now);
-        }
-    }
-
-    /// Since when a worker was lost that it was some time between two instants.
-    pub fn lost_between(&self, worker: WorkerId, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
-        let mut times = self.lost.get(&worker).into_iter().flatten();
-        times.find(|(since, until)| *since <= to && until.is_none_or(|until| until >= from)).map(|(since, _)| *since)
-    }
-
-    /// Takes something that happened into the trace.
-    pub fn follow(&mut self, what: u64) {
-        self.trace = mix(self.trace ^ what);
-    }
-
-    /// The first thing that should never have arrived, as an error.
-    pub fn nothing_wrong(&self) -> Result<(), String> {
-        self.wrong.first().map_or(Ok(()), |wrong| Err(wrong.clone()))
-    }
-}
 
 /// The provider. Shared by all processes.
 pub struct Network {
@@ -175,6 +30,8 @@ pub struct Network {
     pub per_mille: Mutex<u64>,
     /// Milliseconds that a message takes at most to be written: a slow provider keeps windows open for long.
     slowness: u64,
+    /// Until when, on the boot clock, its answers take seconds.
+    slow_until: Mutex<Duration>,
     fired: Fired,
 }
 
@@ -193,6 +50,7 @@ impl Network {
             clock,
             per_mille: Mutex::new(60),
             slowness: [0, 0, 60, 400][(seed >> 4) as usize % 4],
+            slow_until: Mutex::default(),
             fired,
         })
     }
@@ -214,9 +72,14 @@ impl Network {
         self.chance.next().is_multiple_of(2)
     }
 
+    /// Its answers take seconds from now on, for so long.
+    pub fn slow_for(&self, time: Duration) {
+        *self.slow_until.lock().expect("not poisoned") = self.clock.boot() + time;
+    }
+
     /// How long an answer takes: some come when others would have given up nearly.
     fn latency(&self) -> Duration {
-        let late = self.mixed();
+        let late = self.mixed() || self.clock.boot() < *self.slow_until.lock().expect("not poisoned");
         let takes = self.chance.next() % if late { 5_900 } else { 300 };
         if takes >= 2_000 {
             self.fire("answer late");

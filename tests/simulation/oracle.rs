@@ -18,7 +18,7 @@ use smsfleet::model::time::Timestamp;
 use smsfleet::ports::windows::StoredWindow;
 use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
-use super::network::{Away, Said};
+use super::known::{Away, Said};
 use super::process::{Shared, accounts};
 use super::run::Outcome;
 use super::source::{VERSIONS, records};

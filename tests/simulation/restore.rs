@@ -12,7 +12,7 @@ use smsfleet::model::time::Timestamp;
 use smsfleet::ports::clock::Chance;
 use smsfleet::roles::opened::check_mark;
 
-use super::network::Said;
+use super::known::Said;
 use super::process::accounts;
 use super::run::{Run, services};
 

@@ -27,7 +27,7 @@ use super::process::{Process, Shared, accounts};
 use super::restore::Backup;
 
 /// The kinds of faults that must have fired over all runs.
-const FAULTS: [&str; 51] = [
+const FAULTS: [&str; 52] = [
     "answer late",
     "answer lost",
     "cancel",
@@ -43,6 +43,7 @@ const FAULTS: [&str; 51] = [
     "lease without an answer",
     "pause",
     "permanent refusal",
+    "provider slow",
     "provider throttled",
     "queue away",
     "queue full",

@@ -58,10 +58,18 @@ impl Run {
                 self.frozen.push((now + Duration::from_millis(500 + draw % 40_000), process));
             }
             5 | 6 if !self.processes.is_empty() => {
+                let is_rolling = (draw >> 8).is_multiple_of(2);
+                // Half of the rolling restarts meet a provider that takes its time: what was handed over before a lane moves is
+                // answered to whoever gave it away.
+                if is_rolling && (draw >> 24).is_multiple_of(2) {
+                    self.tell("provider slow".into());
+                    self.fire("provider slow");
+                    self.shared.network.slow_for(Duration::from_secs(6));
+                }
                 self.until_somebody_is_sent_to(draw >> 12).await;
                 let process = self.processes.remove(which(self.processes.len()));
-                if (draw >> 8).is_multiple_of(2) {
-                    // A rolling restart: whoever takes its place comes first, and lanes move.
+                if is_rolling {
+                    // Whoever takes its place comes first, and lanes move.
                     self.tell("start".into());
                     self.start_process();
                     let most = if (draw >> 9).is_multiple_of(2) { 300 } else { 3_000 };
