@@ -1,17 +1,19 @@
 //! Letting go of old data: each kind has its own time, counted from the end of the batch, or for what belongs to none from the
 //! moment it was written.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::id::BatchId;
+use crate::model::let_go::{Going, LetGo};
 use crate::model::time::Timestamp;
+use crate::ports::batches::Listed;
 use crate::ports::documents::Shelf;
 use crate::ports::journal::Stream;
 use crate::ports::retention::Kind;
 use crate::ports::{StoreError, Stores, World};
-use crate::runtime::job::Job;
+use crate::runtime::control::change;
+use crate::runtime::job::{Job, Unreadable};
 
 /// How long each kind of data is kept after its batch has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,7 @@ pub struct Sweeper {
     world: World,
     keep: Keep,
     state: Mutex<State>,
+    unreadable: Unreadable,
 }
 
 /// Which documents are let go.
@@ -90,13 +93,12 @@ struct Stored {
 struct State {
     last: Option<Timestamp>,
     journals: Option<Timestamp>,
-    dropped: BTreeSet<(BatchId, Kind)>,
 }
 
 impl Sweeper {
     /// Sweeps by these times.
     pub fn new(stores: Stores, world: World, keep: Keep) -> Sweeper {
-        Sweeper { stores, world, keep, state: Mutex::default() }
+        Sweeper { stores, world, keep, state: Mutex::default(), unreadable: Unreadable::default() }
     }
 
     /// Lets go of journals and documents by their own time.
@@ -150,20 +152,9 @@ impl Sweeper {
         loop {
             let (batches, next) = self.stores.batch_index.list(behind, 100).await?;
             for listed in batches {
-                let ended = listed.row.step().ended.filter(|_| listed.row.is_over());
-                let Some(ended) = ended else { continue };
-                let age = now.since(ended);
-                for (kind, keep) in
-                    [(Kind::Texts, self.keep.texts), (Kind::History, self.keep.history), (Kind::Batch, self.keep.batch)]
-                {
-                    let known = |state: &State| state.dropped.contains(&(listed.batch, kind));
-                    if age < keep || known(&self.state.lock().unwrap_or_else(PoisonError::into_inner)) {
-                        continue;
-                    }
-                    self.stores.retention.drop_batch(listed.batch, kind).await?;
-                    tracing::info!(batch = %listed.batch, ?kind, "old data was let go");
-                    self.state.lock().unwrap_or_else(PoisonError::into_inner).dropped.insert((listed.batch, kind));
-                }
+                let batch = listed.batch;
+                let swept = self.sweep_batch(listed, now).await;
+                self.unreadable.pass_over(self.name(), batch, swept)?;
             }
             match next {
                 Some(next) => behind = Some(next),
@@ -171,6 +162,67 @@ impl Sweeper {
             }
         }
         self.stores.retention.drop_index_before(now.minus(self.keep.index)).await
+    }
+
+    /// Lets go of what a batch that is over is not kept for any more. Its row says so before anything is deleted: the row that
+    /// was listed may be minutes old, and the batch retried meanwhile.
+    pub(super) async fn sweep_batch(&self, listed: Listed, now: Timestamp) -> Result<(), StoreError> {
+        let Listed { batch, row } = listed;
+        let Some(ended) = row.step().ended.filter(|_| row.is_over()) else { return Ok(()) };
+        let age = now.since(ended);
+        // The row names what there is to delete: nothing else of the batch stays behind it.
+        let row_goes = age >= self.keep.batch;
+        let (texts, history) = (row_goes || age >= self.keep.texts, row_goes || age >= self.keep.history);
+        let due = |due: bool, going: Going| due && going != Going::Gone;
+        let (texts, history) = (due(texts, row.let_go.texts), due(history, row.let_go.history));
+        if texts || history {
+            let begun = |going: &mut Going, due: bool| *going = if due { Going::Begun.max(*going) } else { *going };
+            let marked = self.mark(batch, ended, |let_go| {
+                begun(&mut let_go.texts, texts);
+                begun(&mut let_go.history, history);
+            });
+            if !marked.await? {
+                return Ok(());
+            }
+            for (due, kind) in [(texts, Kind::Texts), (history, Kind::History)] {
+                if due {
+                    self.drop(batch, kind).await?;
+                }
+            }
+            let gone = |going: &mut Going, due: bool| *going = if due { Going::Gone } else { *going };
+            if !row_goes {
+                let gone = self.mark(batch, ended, |let_go| {
+                    gone(&mut let_go.texts, texts);
+                    gone(&mut let_go.history, history);
+                });
+                gone.await?;
+            }
+        }
+        if row_goes { self.drop(batch, Kind::Batch).await } else { Ok(()) }
+    }
+
+    /// Writes into the row of a batch what is let go of; `false` when it is not over any more, or not since then.
+    async fn mark(&self, batch: BatchId, ended: Timestamp, write: impl Fn(&mut LetGo) + Send + Sync) -> Result<bool, StoreError> {
+        let marked = change(&*self.stores.batches, batch, &*self.world.chance, |current| {
+            let mut next = current.row.clone();
+            if !next.is_over() || next.step().ended != Some(ended) || next.orders.pending.is_some() {
+                return Err(());
+            }
+            write(&mut next.let_go);
+            Ok(next)
+        });
+        match marked.await {
+            Ok(marked) => Ok(marked.is_ok()),
+            // Somebody else changed it behind mine, if mine was stored: the next round reads how it stands.
+            Err(StoreError::Unknown(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn drop(&self, batch: BatchId, kind: Kind) -> Result<(), StoreError> {
+        self.stores.retention.drop_batch(batch, kind).await?;
+        tracing::info!(%batch, ?kind, "old data was let go");
+        Ok(())
     }
 }
 

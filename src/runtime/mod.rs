@@ -9,6 +9,7 @@ pub mod fence;
 pub mod freezer;
 pub mod handed;
 pub mod job;
+pub mod kept;
 pub mod logging;
 pub mod mention;
 pub mod metrics;
