@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod moment;
 pub mod mutation;
 pub mod offsets;
+pub mod passed;
 mod process;
 pub mod pulse;
 pub mod retry;

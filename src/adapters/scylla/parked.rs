@@ -54,6 +54,7 @@ const SWEEP_AT_ONCE: usize = 5_000;
 const PUT: Statement = Statement::write("INSERT INTO parked (id, body) VALUES (?, ?)");
 const GET: Statement = Statement::read("SELECT body FROM parked WHERE id = ?");
 const ALL: Statement = Statement::read("SELECT body FROM parked");
+const ALL_WRITTEN: Statement = Statement::read("SELECT id, body, WRITETIME(body) FROM parked");
 const DELETE: Statement = Statement::write("DELETE FROM parked WHERE id = ?");
 const PUT_PLACE: Statement = Statement::write("INSERT INTO parked_place (state, shard, due, id) VALUES (?, ?, ?, ?)");
 const DELETE_PLACE: Statement = Statement::write("DELETE FROM parked_place WHERE state = ? AND shard = ? AND due = ? AND id = ?");
@@ -293,12 +294,14 @@ impl CqlStore {
         Ok(())
     }
 
-    /// The rows of these names, in their order.
+    /// The rows of these names, in their order. One that is damaged is none: its place is taken away like any other that
+    /// disagrees, and retention takes the row.
     async fn parked_rows(&self, ids: &[u64]) -> Result<Vec<Option<ParkedReport>>, StoreError> {
         stream::iter(ids.to_vec())
             .map(|id| async move {
                 let row: Option<(Vec<u8>,)> = self.cql.first(&GET, (signed(id),)).await?;
-                row.map(|(body,)| read_parked(&body)).transpose()
+                let Some((body,)) = row else { return Ok(None) };
+                self.unread_parked.read(read_parked(&body))
             })
             .buffered(ROWS_AT_ONCE)
             .try_collect()
@@ -320,19 +323,31 @@ impl CqlStore {
     /// Reports that are about a number or name it. Reads all of them, a page at a time.
     pub(super) async fn parked_of_number(&self, number: Msisdn) -> Result<Vec<ParkedReport>, StoreError> {
         let digits = number.digits();
-        let mut found = self
-            .parked_such_as(usize::MAX, |parked| parked.report.number == Some(number) || parked.report.raw.contains(&digits))
-            .await?;
+        let mut found =
+            self.parked_such_as(|parked| parked.report.number == Some(number) || parked.report.raw.contains(&digits)).await?;
         found.sort_by_key(|parked| parked.id);
         Ok(found)
     }
 
-    /// Removes reports that came in before an instant. Reads all of them, a page at a time.
+    /// Removes reports that came in before an instant; damaged ones, which do not tell, that were written before it. Reads all
+    /// of them, a page at a time.
     pub(super) async fn drop_parked_before(&self, before: Timestamp) -> Result<(), StoreError> {
         loop {
-            let old = self.parked_such_as(SWEEP_AT_ONCE, |parked| parked.report.received < before).await?;
-            let is_last = old.len() < SWEEP_AT_ONCE;
-            Parked::remove(self, old.into_iter().map(|parked| parked.id).collect()).await?;
+            let (mut old, mut damaged) = (Vec::new(), Vec::new());
+            self.cql
+                .scan(&ALL_WRITTEN, (), |(id, body, written): (i64, Vec<u8>, i64)| {
+                    match self.unread_parked.read(read_parked(&body))? {
+                        Some(parked) if parked.report.received < before => old.push(parked.id),
+                        None if written / 1_000 < before.0 => damaged.push((id,)),
+                        _ => {}
+                    }
+                    Ok(old.len() + damaged.len() < SWEEP_AT_ONCE)
+                })
+                .await?;
+            let is_last = old.len() + damaged.len() < SWEEP_AT_ONCE;
+            Parked::remove(self, old).await?;
+            let deletes = stream::iter(damaged).map(|name| self.cql.write(&DELETE, name));
+            deletes.buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
             if is_last {
                 return Ok(());
             }
@@ -341,17 +356,13 @@ impl CqlStore {
 
     async fn parked_such_as(
         &self,
-        limit: usize,
         is_wanted: impl Fn(&ParkedReport) -> bool + Send + Sync,
     ) -> Result<Vec<ParkedReport>, StoreError> {
         let mut found = Vec::new();
         self.cql
             .scan(&ALL, (), |(body,): (Vec<u8>,)| {
-                let parked = read_parked(&body)?;
-                if is_wanted(&parked) {
-                    found.push(parked);
-                }
-                Ok(found.len() < limit)
+                found.extend(self.unread_parked.read(read_parked(&body))?.filter(&is_wanted));
+                Ok(true)
             })
             .await?;
         Ok(found)

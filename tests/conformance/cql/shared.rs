@@ -173,6 +173,31 @@ async fn what_another_process_parked_with_an_old_due_time_is_found_after_a_while
     assert_eq!(ids(&one, 61 * minute).await, [1, 2]);
 }
 
+#[tokio::test]
+async fn a_damaged_report_stands_in_nobodys_way_and_goes_with_what_is_old() {
+    let keyspace = Keyspace::empty().await;
+    let stores = keyspace.connect().await.stores();
+    let number = Msisdn(8_613_800_000_000);
+    let unmatched = |id| ParkedReport { due: None, ..parked(id, 0) };
+    let of_number =
+        |report: ParkedReport| ParkedReport { report: Report { number: Some(number), ..report.report.clone() }, ..report };
+    let reports = [parked(1, 100), parked(2, 200), unmatched(3), unmatched(4)];
+    stores.parked.park(reports.into_iter().map(of_number).collect()).await.expect("they are parked");
+    for id in [1, 3] {
+        keyspace.run(&format!("UPDATE parked SET body = 0x00 WHERE id = {}", i64::MIN + id)).await;
+    }
+    assert_eq!(ids(&stores.parked, 1_000).await, [2]);
+    let names = |reports: Vec<ParkedReport>| reports.into_iter().map(|parked| parked.id).collect::<Vec<_>>();
+    assert_eq!(names(stores.parked.unmatched(None, 9).await.expect("they are listed")), [4]);
+    assert_eq!(names(stores.erasure.of_number(number).await.expect("they are looked for").parked), [2, 4]);
+    let left = async || keyspace.rows::<(i64,)>("SELECT count(*) FROM parked").await[0].0;
+    // The others came in at 1; the damaged were written just now.
+    stores.retention.drop_index_before(Timestamp(2)).await.expect("they are dropped");
+    assert_eq!(left().await, 2);
+    stores.retention.drop_index_before(Timestamp(i64::MAX / 1_000)).await.expect("they are dropped");
+    assert_eq!(left().await, 0);
+}
+
 /// Puts the clock of this test's timers forward.
 async fn forward(by: Duration) {
     tokio::time::pause();
