@@ -60,7 +60,7 @@ impl Keep {
 
 /// How often old data is looked for.
 const EVERY: Duration = Duration::from_secs(60);
-/// How often journals and documents are looked through: that reads past what is kept.
+/// How often journals, documents and what is kept to match receipts are looked through: that reads past what is kept.
 const JOURNALS_EVERY: Duration = Duration::from_secs(3_600);
 /// Documents read at once.
 const DOCUMENTS_AT_ONCE: usize = 1_000;
@@ -101,7 +101,7 @@ impl Sweeper {
         Sweeper { stores, world, keep, state: Mutex::default(), unreadable: Unreadable::default() }
     }
 
-    /// Lets go of journals and documents by their own time.
+    /// Lets go of journals and documents by their own time, each of them whatever becomes of the others.
     async fn sweep_journals(&self, now: Timestamp) -> Result<(), StoreError> {
         let keep = &self.keep;
         let journals = [
@@ -111,13 +111,20 @@ impl Sweeper {
             (Stream::Outbox, keep.dead),
             (Stream::Dead, keep.dead),
         ];
+        let mut done = Ok(());
         for (stream, keep) in journals {
-            self.stores.journal.drop_before(stream, now.minus(keep)).await?;
+            done = done.and(self.stores.journal.drop_before(stream, now.minus(keep)).await);
         }
-        self.sweep_documents(Shelf::Answer, "", Old::StoredBefore(now.minus(keep.answers).0)).await?;
-        // What is kept about a batch beside it goes with it.
-        self.sweep_documents(Shelf::Erased, "", Old::Orphan).await?;
-        self.sweep_documents(Shelf::WebhookStream, "told/", Old::Orphan).await
+        let documents = [
+            (Shelf::Answer, "", Old::StoredBefore(now.minus(keep.answers).0)),
+            // What is kept about a batch beside it goes with it.
+            (Shelf::Erased, "", Old::Orphan),
+            (Shelf::WebhookStream, "told/", Old::Orphan),
+        ];
+        for (shelf, prefix, old) in documents {
+            done = done.and(self.sweep_documents(shelf, prefix, old).await);
+        }
+        done
     }
 
     async fn sweep_documents(&self, shelf: Shelf, prefix: &str, old: Old) -> Result<(), StoreError> {
@@ -135,7 +142,11 @@ impl Sweeper {
                     Old::Orphan => {
                         let batch = document.name.strip_prefix(prefix).and_then(|name| name.split('-').next());
                         match batch.and_then(|batch| batch.parse::<BatchId>().ok()) {
-                            Some(batch) => self.stores.batches.load(batch).await?.is_none(),
+                            // A row that cannot be read is there.
+                            Some(batch) => {
+                                let read = self.stores.batches.load(batch).await;
+                                self.unreadable.pass_over(self.name(), batch, read)?.is_some_and(|row| row.is_none())
+                            }
                             None => false,
                         }
                     }
@@ -158,10 +169,9 @@ impl Sweeper {
             }
             match next {
                 Some(next) => behind = Some(next),
-                None => break,
+                None => return Ok(()),
             }
         }
-        self.stores.retention.drop_index_before(now.minus(self.keep.index)).await
     }
 
     /// Lets go of what a batch that is over is not kept for any more. Its row says so before anything is deleted: the row that
@@ -252,11 +262,13 @@ impl Job for Sweeper {
             }
             journals
         };
-        self.sweep(now).await?;
+        // Whatever is wrong with one kind of data keeps no other from being let go.
+        let mut done = self.sweep(now).await;
         if journals {
-            self.sweep_journals(now).await?;
+            done = done.and(self.stores.retention.drop_index_before(now.minus(self.keep.index)).await);
+            done = done.and(self.sweep_journals(now).await);
         }
-        Ok(false)
+        done.map(|()| false)
     }
 }
 

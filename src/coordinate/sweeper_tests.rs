@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::sweeper::{Keep, Sweeper};
+use crate::adapters::embedded::engine::Table;
 use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::store::MemoryStore;
+use crate::adapters::rows::key;
 use crate::adapters::system::SeededChance;
 use crate::batch::{RetryRequest, Select, SmsBatchService};
 use crate::model::account::Account;
@@ -26,6 +28,8 @@ use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
 use crate::model::window::{Answered, RetryEntry, WindowRow};
+use crate::ports::documents::Shelf;
+use crate::ports::journal::{Direction, Entry, Journal, Place, STREAMS, Stream};
 use crate::ports::retention::{Kind, Retention};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::job::Job;
@@ -70,6 +74,7 @@ impl Retention for Asked {
 }
 
 struct Bed {
+    store: MemoryStore,
     stores: Stores,
     world: World,
     asked: Arc<Asked>,
@@ -78,14 +83,15 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
+        let stores = store.stores();
         let asked = Arc::new(Asked { inner: stores.retention.clone(), asked: Mutex::default() });
         let stores = Stores { retention: asked.clone(), ..stores };
         let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
         let account = crate::roles::config::AccountConfig::default().account("main");
         let named = Named(stores.clone(), BTreeMap::from([("main".to_owned(), account)]));
         let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), Arc::new(named));
-        Bed { stores, world, asked, service }
+        Bed { store, stores, world, asked, service }
     }
 
     /// A batch of three that has ended and is settled: two were taken, the time of one had passed.
@@ -247,4 +253,68 @@ async fn the_next_leader_lets_go_of_nothing_once_more() {
     tokio::time::sleep(90 * DAY).await;
     bed.sweeper(keep).run_once().await.expect("swept");
     assert_eq!(bed.asked.times()[2..], [(BATCH, Kind::Batch)]);
+}
+
+/// Journals of which one cannot be swept.
+struct Stubborn(Arc<dyn Journal>);
+
+#[async_trait::async_trait]
+impl Journal for Stubborn {
+    async fn append(&self, stream: Stream, entries: Vec<Entry>) -> Result<Vec<bool>, StoreError> {
+        self.0.append(stream, entries).await
+    }
+
+    async fn list(
+        &self,
+        stream: Stream,
+        within: &str,
+        behind: Option<&Place>,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.0.list(stream, within, behind, limit, direction).await
+    }
+
+    async fn remove(&self, stream: Stream, places: Vec<Place>) -> Result<(), StoreError> {
+        self.0.remove(stream, places).await
+    }
+
+    async fn drop_before(&self, stream: Stream, before: Timestamp) -> Result<(), StoreError> {
+        if stream == STREAMS[0] {
+            return Err(StoreError::Unavailable("it takes too long".into()));
+        }
+        self.0.drop_before(stream, before).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_or_swept_keeps_nothing_else() {
+    let bed = Bed::new();
+    let broken = BatchId(8);
+    for batch in [BATCH, broken] {
+        bed.settled(batch).await;
+    }
+    assert!(bed.store.engine().damage(Table::Batch, &key::batch(broken), |row| row.clear()));
+    for stream in STREAMS {
+        let place = Place { scope: "s/".into(), at: START, id: 1 };
+        bed.stores.journal.append(stream, vec![Entry { place, body: "{}".into() }]).await.expect("it is stored");
+    }
+    let erased = |batch: BatchId| format!("{batch}-0-1");
+    for batch in [BatchId(5), broken] {
+        bed.stores.documents.put(Shelf::Erased, &erased(batch), "{}").await.expect("it is stored");
+    }
+    tokio::time::sleep(2 * DAY).await;
+    let stores = Stores { journal: Arc::new(Stubborn(bed.stores.journal.clone())), ..bed.stores.clone() };
+    let swept = Sweeper::new(stores, bed.world.clone(), Keep { batch: 90 * DAY, ..Keep::all(DAY) }).run_once().await;
+    assert!(matches!(swept, Err(StoreError::Unavailable(_))), "it says that something was left: {swept:?}");
+    assert_eq!(bed.asked.times(), [(BATCH, Kind::Texts), (BATCH, Kind::History)]);
+    let mut left = vec![];
+    for stream in STREAMS {
+        left.push(bed.stores.journal.list(stream, "", None, 9, Direction::Forward).await.expect("it is read").len());
+    }
+    assert_eq!(left, [1, 0, 0, 0, 0]);
+    let documents = bed.stores.documents.list(Shelf::Erased, "", None, 9).await.expect("they are read");
+    assert_eq!(documents.into_iter().map(|document| document.name).collect::<Vec<_>>(), [erased(broken)]);
+    let recovered = super::recover::recover(&bed.stores, &bed.world, &[], START).await.expect("it goes on");
+    assert_eq!(recovered.batches, 1);
 }
