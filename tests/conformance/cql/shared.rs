@@ -32,6 +32,27 @@ async fn a_suppressed_number_is_known_to_every_process_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suppressed_number_is_known_though_the_last_mark_came_from_a_clock_that_is_ahead() {
+    let keyspace = Keyspace::empty().await;
+    let (one, other) = (keyspace.connect().await.stores().suppressions, keyspace.connect().await.stores().suppressions);
+    let (first, second) = (Msisdn(8_613_800_000_000), Msisdn(8_613_800_000_001));
+    one.add(&[first, second]).await.expect("they are added");
+    one.remove(&[second]).await.expect("it is removed");
+    // As a machine leaves it whose clock is ten seconds ahead.
+    let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_micros() + 10_000_000;
+    for bucket in keyspace.rows::<(i32,)>("SELECT bucket FROM suppression_mark").await {
+        let text =
+            format!("INSERT INTO suppression_mark (one, bucket, nonce) VALUES (0, {}, 5) USING TIMESTAMP {ahead}", bucket.0);
+        keyspace.run(&text).await;
+    }
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    assert_eq!(one.check(&[first, second]).await, Ok(vec![true, false]));
+    other.add(&[second]).await.expect("it is added");
+    tokio::time::sleep(Duration::from_millis(950)).await;
+    assert_eq!(one.check(&[first, second]).await, Ok(vec![true, true]), "nobody sends to it any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checking_costs_no_read_for_each_number_and_none_while_the_last_is_fresh() {
     let keyspace = Keyspace::empty().await;
     let store = keyspace.connect().await.stores().suppressions;
