@@ -25,8 +25,8 @@ use crate::ports::journal::{Direction, Entry, Journal, Place, Stream};
 const PARTITIONS_AT_ONCE: usize = 16;
 /// Bytes of a row beside its texts, about.
 const KEY_BYTES: usize = 48;
-/// Scopes that one read of a sweep gives.
-const SCOPES_AT_ONCE: usize = 1_000;
+/// Rows that one read of a sweep goes over at most: of a scope it reads these and no more, and of small ones many at once.
+const SWEPT_AT_ONCE: usize = 500;
 /// Characters of the highest text that is behind every scope: one has at most 200 bytes, four each.
 const SCOPE_CHARS_MAX: usize = 51;
 
@@ -88,7 +88,7 @@ macro_rules! statements {
             scopes: Statement::read(concat!(
                 "SELECT scope, at FROM ",
                 $table,
-                " WHERE stream = ? AND shard = ? AND (scope) > (?) GROUP BY scope LIMIT ?"
+                " WHERE stream = ? AND shard = ? AND (scope) > (?) LIMIT ?"
             )),
             sweep: Statement::write(concat!("DELETE FROM ", $table, " WHERE stream = ? AND shard = ? AND scope = ? AND at < ?")),
         }
@@ -213,10 +213,12 @@ impl Journal for CqlStore {
     }
 
     async fn drop_before(&self, stream: Stream, before: Timestamp) -> Result<(), StoreError> {
+        // A partition that cannot be read keeps no other from being swept.
+        let mut done = Ok(());
         for shard in 0..shards(stream) as i32 {
-            self.drop_in_shard(stream, shard, before).await?;
+            done = done.and(self.drop_in_shard(stream, shard, before).await);
         }
-        Ok(())
+        done
     }
 }
 
@@ -245,19 +247,21 @@ impl CqlStore {
         Ok(stored)
     }
 
-    /// Lets old entries of one partition go, a page of scopes at a time: each read gives a scope and its oldest entry.
+    /// Lets old entries of one partition go, scope by scope. Only the oldest entry of a scope says whether it has any: the next
+    /// read begins behind the last scope of the one before, however much of that one there is.
     async fn drop_in_shard(&self, stream: Stream, shard: i32, before: Timestamp) -> Result<(), StoreError> {
         let (number, statements) = (i32::from(stream.number()), statements(stream));
         // No scope is empty.
         let mut behind = String::new();
         loop {
-            let values = (number, shard, behind.as_str(), SCOPES_AT_ONCE as i32);
-            let scopes: Vec<(String, i64)> = self.cql.rows(&statements.scopes, values).await?;
-            let is_last = scopes.len() < SCOPES_AT_ONCE;
-            if let Some((last, _)) = scopes.last() {
+            let values = (number, shard, behind.as_str(), SWEPT_AT_ONCE as i32);
+            let page: Vec<(String, i64)> = self.cql.rows(&statements.scopes, values).await?;
+            let is_last = page.len() < SWEPT_AT_ONCE;
+            let oldest = oldest_of_each(page);
+            if let Some((last, _)) = oldest.last() {
                 behind.clone_from(last);
             }
-            let old = scopes.into_iter().filter(|(_, oldest)| *oldest < before.0);
+            let old = oldest.into_iter().filter(|(_, oldest)| *oldest < before.0);
             let rows = old.map(|(scope, _)| (number, shard, scope, before.0)).collect();
             self.cql.write_rows(&statements.sweep, rows, |row: &(i32, i32, String, i64)| KEY_BYTES + row.2.len()).await?;
             if is_last {
@@ -265,6 +269,12 @@ impl CqlStore {
             }
         }
     }
+}
+
+/// The first entry of each scope, of entries in order.
+fn oldest_of_each(mut entries: Vec<(String, i64)>) -> Vec<(String, i64)> {
+    entries.dedup_by(|later, first| later.0 == first.0);
+    entries
 }
 
 #[cfg(test)]
@@ -280,6 +290,12 @@ mod tests {
         let scopes = ["2026-11-25/", "a/", "字/"];
         assert_eq!(scopes.map(|scope| shard_of(Stream::Click, scope)), [56, 63, 59]);
         assert_eq!(scopes.map(|scope| shard_of(Stream::Audit, scope)), [0, 7, 3]);
+    }
+
+    #[test]
+    fn a_page_of_a_sweep_tells_the_oldest_of_each_of_its_scopes() {
+        let page = [("a/", 1), ("a/", 5), ("b/", 0), ("c/", 7), ("c/", 7)].map(|(scope, at)| (scope.to_owned(), at));
+        assert_eq!(oldest_of_each(page.into()), [("a/", 1), ("b/", 0), ("c/", 7)].map(|(scope, at)| (scope.to_owned(), at)));
     }
 
     #[test]
