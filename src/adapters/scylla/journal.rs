@@ -131,6 +131,21 @@ fn bounds(within: &str, behind: Option<&Place>, direction: Direction) -> (Key, K
     }
 }
 
+/// What there is to look at in one partition: all scopes that begin with `within`, but of those in `told` only what stands behind
+/// the place.
+fn stretches(stream: Stream, shard: i32, within: &str, told: &BTreeMap<String, Place>) -> Vec<(Key, Key)> {
+    let (mut from, end) = bounds(within, None, Direction::Forward);
+    let here = told.values().filter(|place| place.scope.starts_with(within) && shard_of(stream, &place.scope) == shard);
+    let mut stretches = Vec::new();
+    for place in here {
+        stretches.push((from, (place.scope.clone(), i64::MIN, i64::MIN)));
+        from = next(key_of(place));
+    }
+    stretches.push((from, end));
+    stretches.retain(|(from, to)| from < to);
+    stretches
+}
+
 #[async_trait::async_trait]
 impl Journal for CqlStore {
     async fn append(&self, stream: Stream, mut entries: Vec<Entry>) -> Result<Vec<bool>, StoreError> {
@@ -194,6 +209,26 @@ impl Journal for CqlStore {
         merged(shards(stream), limit, order, page).await
     }
 
+    /// Each partition for itself: how many reads there are follows how many scopes wait, and how many are passed over.
+    async fn waiting(
+        &self,
+        stream: Stream,
+        within: &str,
+        told: &BTreeMap<String, Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, StoreError> {
+        let mut shards = stream::iter(0..shards(stream) as i32)
+            .map(|shard| self.waiting_in_shard(stream, shard, stretches(stream, shard, within, told), limit))
+            .buffer_unordered(PARTITIONS_AT_ONCE);
+        let mut found = Vec::new();
+        while let Some(places) = shards.try_next().await? {
+            found.extend(places);
+        }
+        found.sort_unstable();
+        found.truncate(limit);
+        Ok(found)
+    }
+
     async fn remove(&self, stream: Stream, places: Vec<Place>) -> Result<(), StoreError> {
         let mut by_shard: BTreeMap<i32, Vec<Key>> = BTreeMap::new();
         for place in &places {
@@ -247,6 +282,28 @@ impl CqlStore {
         Ok(stored)
     }
 
+    /// The first places of the scopes in stretches of one partition: one read for each, and one that finds no more.
+    async fn waiting_in_shard(
+        &self,
+        stream: Stream,
+        shard: i32,
+        stretches: Vec<(Key, Key)>,
+        limit: usize,
+    ) -> Result<Vec<Place>, StoreError> {
+        let (number, statement) = (i32::from(stream.number()), &statements(stream).forward);
+        let mut found = Vec::new();
+        for (mut from, to) in stretches {
+            while from < to && found.len() < limit {
+                let values = (number, shard, from.0, from.1, from.2, to.0.as_str(), to.1, to.2, 1);
+                let row: Option<(String, i64, i64, String)> = self.cql.first(statement, values).await?;
+                let Some((scope, at, id, _)) = row else { break };
+                from = next(key_of(&Place::end_of(&scope)));
+                found.push(Place { scope, at: Timestamp(at), id: unsigned(id) });
+            }
+        }
+        Ok(found)
+    }
+
     /// Lets old entries of one partition go, scope by scope. Only the oldest entry of a scope says whether it has any: the next
     /// read begins behind the last scope of the one before, however much of that one there is.
     async fn drop_in_shard(&self, stream: Stream, shard: i32, before: Timestamp) -> Result<(), StoreError> {
@@ -290,6 +347,25 @@ mod tests {
         let scopes = ["2026-11-25/", "a/", "字/"];
         assert_eq!(scopes.map(|scope| shard_of(Stream::Click, scope)), [56, 63, 59]);
         assert_eq!(scopes.map(|scope| shard_of(Stream::Audit, scope)), [0, 7, 3]);
+    }
+
+    #[test]
+    fn what_was_told_is_passed_over_and_everything_around_it_is_not() {
+        let told = [place("a/1/", 5, 7), place("a/2/", 6, u64::MAX), place("b/1/", 9, 9)];
+        let told: BTreeMap<String, Place> = told.into_iter().map(|place| (place.scope.clone(), place)).collect();
+        let start = |scope: &str| (scope.to_owned(), i64::MIN, i64::MIN);
+        let mut passed_over = vec![];
+        for shard in 0..64 {
+            let stretches = stretches(Stream::Outbox, shard, "a/", &told);
+            assert_eq!((&stretches[0].0, &stretches[stretches.len() - 1].1), (&start("a/"), &start("a0")), "from end to end");
+            for pair in stretches.windows(2) {
+                assert_eq!(shard_of(Stream::Outbox, &pair[0].1.0), shard);
+                passed_over.push((pair[0].1.clone(), pair[1].0.clone()));
+            }
+        }
+        passed_over.sort();
+        let key = |scope: &str, at, id| (scope.to_owned(), at, id);
+        assert_eq!(passed_over, [(start("a/1/"), key("a/1/", 5, signed(8))), (start("a/2/"), key("a/2/", 7, i64::MIN))]);
     }
 
     #[test]
