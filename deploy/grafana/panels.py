@@ -227,8 +227,9 @@ STORE = {
         dict(id=4, title="Which calls fail, or come second?", unit=RATE, queries=[
             (f"sum by (code) ({rate('smsfleet_store_errors_total')})", "{{code}}"),
             (f"sum({rate('smsfleet_store_conflicts_total')})", "somebody else was first"),
+            (f"sum by (table) ({rate('smsfleet_store_unreadable_rows_total')})", "{{table}} row not readable"),
         ], steps=[(None, "green"), (1, "yellow")], description="Calls on control rows that failed and were tried again, and changes of which "
-            "another process was first: harmless, and many when two work on one lane."),
+            "another process was first: harmless, and many when two work on one lane. A row that cannot be read is passed over."),
         dict(id=5, title="How many tokens wait, and come?", unit="short", queries=[
             (f"max by (queue) ({m('smsfleet_queue_lag_tokens')})", "{{queue}} waiting"),
             (f"sum by (queue) (increase({m('smsfleet_dispatch_tokens_total')}[$__rate_interval]))", "{{queue}} sent"),

@@ -16,6 +16,7 @@ use crate::model::window::RetryEntry;
 use crate::ports::StoreError;
 use crate::runtime::control::change;
 use crate::runtime::digest::{digest, hex};
+use crate::runtime::kept;
 use crate::runtime::mutation::{self, Bug};
 
 /// An order to send some recipients again.
@@ -54,8 +55,7 @@ impl SmsBatchService {
     /// [`Code::NotAllowed`] with the state, [`Code::InputInvalid`], or the store's.
     pub async fn plan_retry(&self, batch: BatchId, what: &RetryWhat, offers: &[Offer]) -> Result<RetryPlan, Fault> {
         let row = self.load(batch).await?.row;
-        row.can(Command::Retry).map_err(|refusal| not_allowed(&row, refusal))?;
-        not_restored(&row)?;
+        self.can_retry(&row).await?;
         check(what)?;
         let mut bills = bills(offers, &row.batch.provider_type);
         let (mut recipients, mut partly, mut named) = (0, 0, Vec::new());
@@ -103,8 +103,7 @@ impl SmsBatchService {
                 Err(OrderRefusal::Already) => return self.ordered(batch, order, true).await,
                 Err(refusal) => return Err(refused(&row, refusal)),
             }
-            row.can(Command::Retry).map_err(|refusal| not_allowed(&row, refusal))?;
-            not_restored(&row)?;
+            self.can_retry(&row).await?;
             let now = self.world.clock.now();
             let limit = request.not_after.or(row.batch.not_after);
             if limit.is_some_and(|limit| limit < now) && (row.batch.late_start != LateStart::Send || request.not_after.is_some())
@@ -124,12 +123,26 @@ impl SmsBatchService {
             });
             match changed.await {
                 Ok(Ok(_)) => return self.ordered(batch, order, false).await,
-                // Another command came first, or nobody can tell: decide afresh on what is stored.
-                Ok(Err(None | Some(OrderRefusal::Already))) | Err(StoreError::Unknown(_)) => {}
+                // Another command or retention came first, or nobody can tell: decide afresh on what is stored.
+                Ok(Err(None | Some(OrderRefusal::Already | OrderRefusal::State(_)))) | Err(StoreError::Unknown(_)) => {}
                 Ok(Err(Some(refusal))) => return Err(refused(&row, refusal)),
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Checks that a batch may be retried: its state, and that everything is there by which whom it names is known.
+    async fn can_retry(&self, row: &BatchRow) -> Result<(), Fault> {
+        not_let_go(row)?;
+        row.can(Command::Retry).map_err(|refusal| not_allowed(row, refusal))?;
+        not_restored(row)?;
+        let Some(missing) = kept::missing(&self.stores, row).await? else { return Ok(()) };
+        let context = format!(
+            "{missing}: nobody can tell who of batch {} was sent, and nobody of it is sent again. It is lost, or an earlier version \
+             let go of it; create a new batch for those who are to get the message",
+            row.batch.batch_id
+        );
+        Err(Fault::new(Code::NotAllowed, context))
     }
 
     async fn check_plan(&self, row: &BatchRow, what: &RetryWhat, seen: &str) -> Result<(), Fault> {
@@ -156,6 +169,20 @@ fn not_restored(row: &BatchRow) -> Result<(), Fault> {
     let context = format!(
         "batch {} was restored from a backup of {since}: whoever it says was refused or not sent may have been sent since. List them \
          (`smsfleet recipients`), ask the provider about them, and create a new batch for those who did not get it",
+        row.batch.batch_id
+    );
+    Err(Fault::new(Code::NotAllowed, context))
+}
+
+/// Without its history everybody looks as if never sent, and without its texts nobody can be named.
+fn not_let_go(row: &BatchRow) -> Result<(), Fault> {
+    if row.let_go.is_nothing() {
+        return Ok(());
+    }
+    let context = format!(
+        "retention has let go of the texts or the history of batch {}: nobody can tell any more who of it was sent. Create a new \
+         batch for those who are to get the message; retention.texts_days and retention.history_days say how long a batch can be \
+         retried",
         row.batch.batch_id
     );
     Err(Fault::new(Code::NotAllowed, context))

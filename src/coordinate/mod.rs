@@ -39,3 +39,5 @@ mod delivery_tests;
 mod leading_tests;
 #[cfg(test)]
 mod planning_tests;
+#[cfg(test)]
+mod sweeper_tests;

@@ -42,7 +42,7 @@ pub struct Recovered {
 /// with its provider type, so that a late receipt finds its recipient.
 ///
 /// # Errors
-/// The store's; running it again is safe.
+/// The store's; running it again is safe. A batch whose row cannot be read is left out of the list, and nobody sends it either.
 pub async fn recover(
     stores: &Stores,
     world: &World,

@@ -1,17 +1,19 @@
 //! Letting go of old data: each kind has its own time, counted from the end of the batch, or for what belongs to none from the
 //! moment it was written.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::id::BatchId;
+use crate::model::let_go::{Going, LetGo};
 use crate::model::time::Timestamp;
+use crate::ports::batches::Listed;
 use crate::ports::documents::Shelf;
 use crate::ports::journal::Stream;
 use crate::ports::retention::Kind;
 use crate::ports::{StoreError, Stores, World};
-use crate::runtime::job::Job;
+use crate::runtime::control::change;
+use crate::runtime::job::{Job, Unreadable};
 
 /// How long each kind of data is kept after its batch has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl Keep {
 
 /// How often old data is looked for.
 const EVERY: Duration = Duration::from_secs(60);
-/// How often journals and documents are looked through: that reads past what is kept.
+/// How often journals, documents and what is kept to match receipts are looked through: that reads past what is kept.
 const JOURNALS_EVERY: Duration = Duration::from_secs(3_600);
 /// Documents read at once.
 const DOCUMENTS_AT_ONCE: usize = 1_000;
@@ -69,6 +71,7 @@ pub struct Sweeper {
     world: World,
     keep: Keep,
     state: Mutex<State>,
+    unreadable: Unreadable,
 }
 
 /// Which documents are let go.
@@ -90,16 +93,15 @@ struct Stored {
 struct State {
     last: Option<Timestamp>,
     journals: Option<Timestamp>,
-    dropped: BTreeSet<(BatchId, Kind)>,
 }
 
 impl Sweeper {
     /// Sweeps by these times.
     pub fn new(stores: Stores, world: World, keep: Keep) -> Sweeper {
-        Sweeper { stores, world, keep, state: Mutex::default() }
+        Sweeper { stores, world, keep, state: Mutex::default(), unreadable: Unreadable::default() }
     }
 
-    /// Lets go of journals and documents by their own time.
+    /// Lets go of journals and documents by their own time, each of them whatever becomes of the others.
     async fn sweep_journals(&self, now: Timestamp) -> Result<(), StoreError> {
         let keep = &self.keep;
         let journals = [
@@ -109,13 +111,20 @@ impl Sweeper {
             (Stream::Outbox, keep.dead),
             (Stream::Dead, keep.dead),
         ];
+        let mut done = Ok(());
         for (stream, keep) in journals {
-            self.stores.journal.drop_before(stream, now.minus(keep)).await?;
+            done = done.and(self.stores.journal.drop_before(stream, now.minus(keep)).await);
         }
-        self.sweep_documents(Shelf::Answer, "", Old::StoredBefore(now.minus(keep.answers).0)).await?;
-        // What is kept about a batch beside it goes with it.
-        self.sweep_documents(Shelf::Erased, "", Old::Orphan).await?;
-        self.sweep_documents(Shelf::WebhookStream, "told/", Old::Orphan).await
+        let documents = [
+            (Shelf::Answer, "", Old::StoredBefore(now.minus(keep.answers).0)),
+            // What is kept about a batch beside it goes with it.
+            (Shelf::Erased, "", Old::Orphan),
+            (Shelf::WebhookStream, "told/", Old::Orphan),
+        ];
+        for (shelf, prefix, old) in documents {
+            done = done.and(self.sweep_documents(shelf, prefix, old).await);
+        }
+        done
     }
 
     async fn sweep_documents(&self, shelf: Shelf, prefix: &str, old: Old) -> Result<(), StoreError> {
@@ -133,7 +142,11 @@ impl Sweeper {
                     Old::Orphan => {
                         let batch = document.name.strip_prefix(prefix).and_then(|name| name.split('-').next());
                         match batch.and_then(|batch| batch.parse::<BatchId>().ok()) {
-                            Some(batch) => self.stores.batches.load(batch).await?.is_none(),
+                            // A row that cannot be read is there.
+                            Some(batch) => {
+                                let read = self.stores.batches.load(batch).await;
+                                self.unreadable.pass_over(self.name(), batch, read)?.is_some_and(|row| row.is_none())
+                            }
                             None => false,
                         }
                     }
@@ -150,27 +163,76 @@ impl Sweeper {
         loop {
             let (batches, next) = self.stores.batch_index.list(behind, 100).await?;
             for listed in batches {
-                let ended = listed.row.step().ended.filter(|_| listed.row.is_over());
-                let Some(ended) = ended else { continue };
-                let age = now.since(ended);
-                for (kind, keep) in
-                    [(Kind::Texts, self.keep.texts), (Kind::History, self.keep.history), (Kind::Batch, self.keep.batch)]
-                {
-                    let known = |state: &State| state.dropped.contains(&(listed.batch, kind));
-                    if age < keep || known(&self.state.lock().unwrap_or_else(PoisonError::into_inner)) {
-                        continue;
-                    }
-                    self.stores.retention.drop_batch(listed.batch, kind).await?;
-                    tracing::info!(batch = %listed.batch, ?kind, "old data was let go");
-                    self.state.lock().unwrap_or_else(PoisonError::into_inner).dropped.insert((listed.batch, kind));
-                }
+                let batch = listed.batch;
+                let swept = self.sweep_batch(listed, now).await;
+                self.unreadable.pass_over(self.name(), batch, swept)?;
             }
             match next {
                 Some(next) => behind = Some(next),
-                None => break,
+                None => return Ok(()),
             }
         }
-        self.stores.retention.drop_index_before(now.minus(self.keep.index)).await
+    }
+
+    /// Lets go of what a batch that is over is not kept for any more. Its row says so before anything is deleted: the row that
+    /// was listed may be minutes old, and the batch retried meanwhile.
+    pub(super) async fn sweep_batch(&self, listed: Listed, now: Timestamp) -> Result<(), StoreError> {
+        let Listed { batch, row } = listed;
+        let Some(ended) = row.step().ended.filter(|_| row.is_over()) else { return Ok(()) };
+        let age = now.since(ended);
+        // The row names what there is to delete: nothing else of the batch stays behind it.
+        let row_goes = age >= self.keep.batch;
+        let (texts, history) = (row_goes || age >= self.keep.texts, row_goes || age >= self.keep.history);
+        let due = |due: bool, going: Going| due && going != Going::Gone;
+        let (texts, history) = (due(texts, row.let_go.texts), due(history, row.let_go.history));
+        if texts || history {
+            let begun = |going: &mut Going, due: bool| *going = if due { Going::Begun.max(*going) } else { *going };
+            let marked = self.mark(batch, ended, |let_go| {
+                begun(&mut let_go.texts, texts);
+                begun(&mut let_go.history, history);
+            });
+            if !marked.await? {
+                return Ok(());
+            }
+            for (due, kind) in [(texts, Kind::Texts), (history, Kind::History)] {
+                if due {
+                    self.drop(batch, kind).await?;
+                }
+            }
+            let gone = |going: &mut Going, due: bool| *going = if due { Going::Gone } else { *going };
+            if !row_goes {
+                let gone = self.mark(batch, ended, |let_go| {
+                    gone(&mut let_go.texts, texts);
+                    gone(&mut let_go.history, history);
+                });
+                gone.await?;
+            }
+        }
+        if row_goes { self.drop(batch, Kind::Batch).await } else { Ok(()) }
+    }
+
+    /// Writes into the row of a batch what is let go of; `false` when it is not over any more, or not since then.
+    async fn mark(&self, batch: BatchId, ended: Timestamp, write: impl Fn(&mut LetGo) + Send + Sync) -> Result<bool, StoreError> {
+        let marked = change(&*self.stores.batches, batch, &*self.world.chance, |current| {
+            let mut next = current.row.clone();
+            if !next.is_over() || next.step().ended != Some(ended) || next.orders.pending.is_some() {
+                return Err(());
+            }
+            write(&mut next.let_go);
+            Ok(next)
+        });
+        match marked.await {
+            Ok(marked) => Ok(marked.is_ok()),
+            // Somebody else changed it behind mine, if mine was stored: the next round reads how it stands.
+            Err(StoreError::Unknown(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn drop(&self, batch: BatchId, kind: Kind) -> Result<(), StoreError> {
+        self.stores.retention.drop_batch(batch, kind).await?;
+        tracing::info!(%batch, ?kind, "old data was let go");
+        Ok(())
     }
 }
 
@@ -200,11 +262,13 @@ impl Job for Sweeper {
             }
             journals
         };
-        self.sweep(now).await?;
+        // Whatever is wrong with one kind of data keeps no other from being let go.
+        let mut done = self.sweep(now).await;
         if journals {
-            self.sweep_journals(now).await?;
+            done = done.and(self.stores.retention.drop_index_before(now.minus(self.keep.index)).await);
+            done = done.and(self.sweep_journals(now).await);
         }
-        Ok(false)
+        done.map(|()| false)
     }
 }
 

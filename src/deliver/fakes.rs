@@ -100,6 +100,7 @@ impl Select for NobodyNamed {
 
 /// Everything around the workers.
 pub struct Bed {
+    pub store: MemoryStore,
     pub stores: Stores,
     pub world: World,
     pub declares: Arc<Declares>,
@@ -122,7 +123,8 @@ impl Bed {
     /// is another account, of another provider type.
     pub async fn with(lanes: &[u32], change: impl FnOnce(&mut SmsBatch, &mut Account)) -> Bed {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::new(START));
-        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
+        let stores = store.stores();
         let declares = Arc::new(Declares { inner: stores.ledgers.clone(), fates: Mutex::default(), late: Arc::default() });
         let packs = Arc::new(SlowPacks { inner: stores.packs.clone(), time: Mutex::default(), damaged: Mutex::default() });
         let documents =
@@ -150,7 +152,7 @@ impl Bed {
         let routes: Routes = Arc::new(routes.collect());
         let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), Arc::new(NobodyNamed));
         let pace = Arc::new(Pace(AtomicU32::new(u32::MAX / 2)));
-        let bed = Bed { stores, world, declares, packs, documents, pace, service, desks, routes, got };
+        let bed = Bed { store, stores, world, declares, packs, documents, pace, service, desks, routes, got };
         bed.batch(asked, lanes).await;
         bed
     }

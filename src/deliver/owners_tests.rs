@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use super::fakes::{ANSWER_TIMEOUT, BATCH, Bed, Fate, LANE, START, WINDOW, number, taken};
+use crate::adapters::embedded::engine::Table;
 use crate::model::answer::Answer;
-use crate::model::id::TaskCode;
+use crate::model::id::{Msisdn, TaskCode};
 use crate::model::ledger::Ledger;
 use crate::model::limits::SEND_BY;
 use crate::model::outcome::Outcome;
+use crate::model::receipt::{Report, Rung};
 use crate::model::state::StepState;
 use crate::model::task::tokens_of;
 use crate::model::window::OnUncertain;
 use crate::ports::control::Cas;
 use crate::ports::queue::QueueEvent;
+use crate::ports::receipts::ParkedReport;
 use crate::runtime::control::change;
 
 const MOMENT: Duration = Duration::from_millis(400);
@@ -147,6 +150,40 @@ async fn a_dead_workers_window_is_judged_only_when_nothing_of_it_can_go_out_or_b
         assert_eq!(settlement.unaccounted(), 0);
         second.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_report_that_stayed_unmatched_keeps_no_window_from_being_judged() {
+    let bed = Bed::new(2 * WINDOW).await;
+    let report = |id| ParkedReport {
+        id,
+        account: "main".into(),
+        report: Report {
+            message_id: id.to_string(),
+            number: Some(Msisdn(number(0))),
+            reference: None,
+            rung: Rung::Delivered,
+            done: None,
+            error: String::new(),
+            raw: String::new(),
+            received: START,
+        },
+        due: None,
+        looks: 1,
+    };
+    bed.stores.parked.park(vec![report(1), report(2)]).await.expect("parked");
+    assert!(bed.store.engine().damage(Table::Parked, &1u64.to_be_bytes(), |row| row.clear()));
+    bed.keeps_silent();
+    let first = bed.worker(1).await;
+    bed.until("two windows are open", |ledger| ledger.open.len() == 2).await;
+    tokio::time::sleep(MOMENT).await;
+    first.kill();
+    let second = bed.worker(2).await;
+    let ledger = bed.until_done().await;
+    assert_eq!((ledger.totals.uncertain, bed.judged().await), (u64::from(2 * WINDOW), 2 * WINDOW as usize));
+    let due = bed.stores.parked.due(bed.world.clock.now(), 9).await.expect("read");
+    assert_eq!(due.iter().map(|parked| parked.id).collect::<Vec<_>>(), [2], "the whole one is looked at once more");
+    second.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::code::Code;
 use super::id::{BatchId, TaskCode};
+use super::let_go::LetGo;
 use super::limits::CHANGES_KEPT;
 use super::order::Orders;
 use super::pack::SealTotals;
@@ -188,6 +189,9 @@ pub struct BatchRow {
     /// Of when the backup was that the batch was restored from: nobody can tell whom orders since then named.
     #[serde(default)]
     pub restored_to: Option<Timestamp>,
+    /// What retention has let go of. Not written while it is nothing.
+    #[serde(default, skip_serializing_if = "LetGo::is_nothing")]
+    pub let_go: LetGo,
 }
 
 /// A change of a step's state.
@@ -259,6 +263,7 @@ impl BatchRow {
             changes: vec![],
             orders: Orders::default(),
             restored_to: None,
+            let_go: LetGo::default(),
         }
     }
 
@@ -362,6 +367,7 @@ impl BatchRow {
             Command::Resume => Ok(StepEvent::Resume),
             Command::Cancel => Ok(StepEvent::Cancel),
             Command::Retry if !at_delivery => Err(Refusal::NotFrom),
+            Command::Retry if !self.let_go.is_nothing() => Err(Refusal::Final),
             Command::Retry => Ok(StepEvent::Retry),
             // Not an event of the step: the state stays, the route changes.
             Command::ChangeProvider => match self.step().state {

@@ -21,6 +21,7 @@ pub mod idform;
 pub mod inbound;
 pub mod lane;
 pub mod ledger;
+pub mod let_go;
 pub mod limits;
 pub mod order;
 pub mod outcome;

@@ -38,6 +38,7 @@ pub trait BatchIndex: Send + Sync {
     async fn active(&self) -> Result<Vec<BatchId>, StoreError>;
 
     /// Batches, newest first, behind the place that an earlier call returned; at most `limit`. The place is the port's own
-    /// and means the same in every implementation.
+    /// and means the same in every implementation. A batch whose row cannot be read is left out, said and counted: it must not
+    /// stand in front of all others.
     async fn list(&self, behind: Option<String>, limit: usize) -> Result<(Vec<Listed>, Option<String>), StoreError>;
 }

@@ -1,5 +1,7 @@
 //! Things that happened, kept in the order of time: who did what, what people wrote back, clicks, events to be told.
 
+use std::collections::BTreeMap;
+
 use super::StoreError;
 use crate::model::time::Timestamp;
 
@@ -39,6 +41,13 @@ pub struct Place {
     pub id: u64,
 }
 
+impl Place {
+    /// The place behind all entries of a scope.
+    pub fn end_of(scope: &str) -> Place {
+        Place { scope: scope.to_owned(), at: Timestamp(i64::MAX), id: u64::MAX }
+    }
+}
+
 /// An entry of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -74,6 +83,25 @@ pub trait Journal: Send + Sync {
         limit: usize,
         direction: Direction,
     ) -> Result<Vec<Entry>, StoreError>;
+
+    /// The first place of each scope that begins with `within` and holds entries, in order, at most `limit`. Of the scopes in
+    /// `told` what stands up to the place need not be seen: a store may pass over it, where much of it was removed.
+    async fn waiting(
+        &self,
+        stream: Stream,
+        within: &str,
+        _told: &BTreeMap<String, Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, StoreError> {
+        let mut found: Vec<Place> = Vec::new();
+        while found.len() < limit {
+            let behind = found.last().map(|place| Place::end_of(&place.scope));
+            let next = self.list(stream, within, behind.as_ref(), 1, Direction::Forward).await?;
+            let Some(entry) = next.into_iter().next() else { break };
+            found.push(entry.place);
+        }
+        Ok(found)
+    }
 
     /// Removes entries.
     async fn remove(&self, stream: Stream, places: Vec<Place>) -> Result<(), StoreError>;

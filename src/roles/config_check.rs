@@ -35,6 +35,14 @@ impl Config {
         if self.retention.dead_days < 2 {
             refuse("retention.dead_days".into(), "is at least 2: webhooks are tried for a day");
         }
+        let retention = &self.retention;
+        if retention.history_days < retention.texts_days {
+            let text = "is at least retention.texts_days: without its history everybody of a batch looks as if never sent";
+            refuse("retention.history_days".into(), text);
+        }
+        if retention.batch_days < retention.history_days {
+            refuse("retention.batch_days".into(), "is at least retention.history_days: the batch's row names what is let go of");
+        }
         for (key, text) in self.webhooks.check() {
             refuse(key, &text);
         }

@@ -249,6 +249,17 @@ fn relations_between_values_are_checked() {
 }
 
 #[test]
+fn what_names_other_data_is_kept_as_long_as_that() {
+    let wrong = |days: &str| {
+        let config = with_file(&format!("[retention]\n{days}"), &[], &[]).expect("the types are right");
+        config.check(&SystemClock).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong("history_days = 14"), ["retention.history_days"], "texts are kept for 30");
+    assert_eq!(wrong("batch_days = 30"), ["retention.batch_days"], "history is kept for 90");
+    assert_eq!(wrong("texts_days = 7\nhistory_days = 7\nbatch_days = 7"), [] as [&str; 0]);
+}
+
+#[test]
 fn a_secret_of_a_file_is_read_again_when_the_file_changes_wherever_the_file_was_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("fleet.toml");

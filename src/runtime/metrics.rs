@@ -115,6 +115,7 @@ metrics_table! {
     STORE_REQUESTS = "smsfleet_store_requests_total", Counter, ["kind"], "Requests to a cluster's store, by kind: read, write, conditional.";
     STORE_BUDGET = "smsfleet_store_budget_packs_per_second", Fleet, ["kind"], "The store's write budget, by kind: capacity (what the store can take), preparation (what preparation may write), floor (the capacity never falls below it).";
     STORE_COMMIT = "smsfleet_store_commit_latency_seconds", Histogram, [], "One synced commit of the store.";
+    STORE_UNREADABLE = "smsfleet_store_unreadable_rows_total", Counter, ["table"], "Stored rows that could not be read and were passed over, each time, by table: batch, parked.";
     STORE_ERRORS = "smsfleet_store_errors_total", Counter, ["code"], "Calls on control rows that failed and were tried again.";
     STORE_CONFLICTS = "smsfleet_store_conflicts_total", Counter, [], "Compare-and-set calls on control rows that were refused: somebody else was first.";
     SERVE_LATENCY = "smsfleet_serve_request_latency_seconds", Histogram, [], "From a request's head to the beginning of its answer.";

@@ -12,7 +12,7 @@ const CLASSES: [&str; 10] =
 const RUNGS: [&str; 8] = ["ACCEPTD", "ENROUTE", "UNKNOWN", "UNDELIV", "EXPIRED", "DELETED", "REJECTD", "DELIVRD"];
 
 /// Counters with one label, whose values are known.
-const KNOWN: [(&Metric, &[&str]); 9] = [
+const KNOWN: [(&Metric, &[&str]); 10] = [
     (&metrics::PREPARE_RECORDS, &["message", "rejected", "suppressed"]),
     (&metrics::PREPARE_RANGES, &["done", "failed"]),
     (&metrics::QUEUE_BROKEN, &["prepare", "delivery"]),
@@ -22,6 +22,7 @@ const KNOWN: [(&Metric, &[&str]); 9] = [
     (&metrics::LINKS_CLICKS, &["person", "machine"]),
     (&metrics::WEBHOOKS_EVENTS, &["sent", "failed", "dead"]),
     (&metrics::STORE_REQUESTS, &["read", "write", "conditional"]),
+    (&metrics::STORE_UNREADABLE, &["batch", "parked"]),
 ];
 
 /// What every process counts.

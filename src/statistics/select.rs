@@ -22,6 +22,11 @@ pub async fn select(
     round: u8,
 ) -> Result<Vec<RetryEntry>, StoreError> {
     let lane = Lane::load(stores, accounts, key, false).await?;
+    if let Some(what) = lane.missing() {
+        return Err(StoreError::Corrupt(format!(
+            "lane {key}: {what}, so nobody can tell who was sent; cancel the retry's batch"
+        )));
+    }
     let mut named = Vec::new();
     for (seq, person) in (0u32..).zip(&lane.people) {
         let (outcome, code) = lane.outcome(seq);

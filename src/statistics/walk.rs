@@ -140,6 +140,16 @@ impl Lane {
         }
     }
 
+    /// What is not there of the lane, by which it would be known who was sent: whoever was declared is in a window that is
+    /// open, or in the rows of one that was closed. `None` when all of it is.
+    pub fn missing(&self) -> Option<&'static str> {
+        let ledger = self.ledger.as_ref().filter(|ledger| ledger.len > 0)?;
+        let Some(manifest) = &self.manifest else { return Some("its manifest is not there") };
+        let untold = |(seq, person): (u32, &Person)| person.declared.is_none() && !person.in_flight && !manifest.is_struck(seq);
+        let declared = self.people.iter().take(ledger.first_pass() as usize);
+        (0u32..).zip(declared).any(untold).then_some("what happened to people who were declared is not there")
+    }
+
     /// Whether the lane was fenced for good.
     pub fn is_closed(&self) -> bool {
         self.ledger.as_ref().is_some_and(|ledger| ledger.closed)

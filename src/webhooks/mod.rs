@@ -23,8 +23,12 @@ pub mod dead;
 
 mod stream;
 
+mod told;
+
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told_tests;
 
 pub use changes::Changes;
 pub use dead::{DeadEvent, Replay};

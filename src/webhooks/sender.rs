@@ -15,13 +15,14 @@ use super::dead::{UNREADABLE, bury, is_event};
 use super::outbox::Webhooks;
 use super::signature::sign;
 use super::stream;
+use super::told::{LOOK_BACK, Told};
 use crate::model::code::{Code, Fault};
 use crate::model::time::Timestamp;
 use crate::model::webhook::{EVENTS_PER_CALL, StreamState, Webhook};
 use crate::ports::StoreError;
 use crate::ports::caller::{Call, Called};
 use crate::ports::documents::Shelf;
-use crate::ports::journal::{Entry, Stream};
+use crate::ports::journal::{Entry, Place, Stream};
 use crate::runtime::digest::{digest, hex};
 use crate::runtime::document;
 use crate::runtime::metrics;
@@ -61,6 +62,10 @@ struct Turns {
     due: BTreeMap<String, Timestamp>,
     /// By webhook: how many are being told, and behind which scope the next is looked for.
     of: BTreeMap<String, (usize, String)>,
+    /// How far each stream was told.
+    told: Told,
+    /// By webhook: when all its streams were last looked for from their beginning.
+    looked: BTreeMap<String, Instant>,
 }
 
 /// How a turn of a stream ended.
@@ -119,8 +124,14 @@ impl Sender {
             if telling >= STREAMS_AT_ONCE {
                 continue;
             }
-            let mut waiting =
-                stream::scopes(&self.webhooks.stores, Stream::Outbox, &format!("{}/", webhook.id), STREAMS_SEEN).await?;
+            let mut waiting = match self.waiting(&webhook.id).await {
+                Ok(waiting) => waiting,
+                Err(error) => {
+                    // The others' streams can be read all the same.
+                    tracing::warn!(webhook = webhook.id, code = %error.code(), %error, "a webhook's outbox cannot be read now");
+                    continue;
+                }
+            };
             let behind = waiting.partition_point(|scope| *scope <= last);
             waiting.rotate_left(behind);
             let mut turns = self.turns();
@@ -139,6 +150,35 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// The streams of a webhook that wait.
+    async fn waiting(&self, webhook: &str) -> Result<Vec<String>, StoreError> {
+        let (journal, within, now) = (&self.webhooks.stores.journal, format!("{webhook}/"), Instant::now());
+        let (long, looks_back) = {
+            let mut turns = self.turns();
+            let long = turns.told.long(&within);
+            let looked = turns.looked.entry(webhook.to_owned()).or_insert(now);
+            let looks_back = !long.is_empty() && now.duration_since(*looked) >= LOOK_BACK;
+            if looks_back {
+                *looked = now;
+            }
+            (long, looks_back)
+        };
+        let mut found = None;
+        if looks_back {
+            match journal.waiting(Stream::Outbox, &within, &BTreeMap::new(), STREAMS_SEEN).await {
+                Ok(all) => found = Some(all),
+                Err(error) => tracing::info!(webhook, %error, "a webhook's streams are looked over from their beginning later"),
+            }
+        }
+        let found = match found {
+            Some(found) => found,
+            None => journal.waiting(Stream::Outbox, &within, &long, STREAMS_SEEN).await?,
+        };
+        let mut turns = self.turns();
+        found.iter().for_each(|first| turns.told.waits(first));
+        Ok(found.into_iter().map(|place| place.scope).collect())
     }
 
     /// One turn of a stream.
@@ -170,12 +210,23 @@ impl Sender {
         if state.next_due > clock.now() {
             return Ok(End::Later(state.next_due));
         }
+        let mut from_start = false;
         for _ in 0..CALLS_PER_TURN {
             if term.is_cancelled() {
                 return Ok(End::Yielded);
             }
             let count = if state.attempts > 0 && state.count > 0 { state.count } else { EVENTS_PER_CALL };
-            let entries = stream::first(stores, Stream::Outbox, scope, count).await?;
+            let behind = if from_start { None } else { self.turns().told.behind(scope) };
+            let mut entries = stream::behind(stores, Stream::Outbox, scope, behind.as_ref(), count).await?;
+            if entries.is_empty() && behind.is_some() && (self.turns().told.looks_back(scope, Instant::now()) || is_kept) {
+                match stream::behind(stores, Stream::Outbox, scope, None, count).await {
+                    Ok(late) => (entries, from_start) = (late, true),
+                    Err(error) => {
+                        tracing::info!(webhook = webhook.id, %error, "a stream is looked over from its beginning later");
+                        return Ok(End::Yielded);
+                    }
+                }
+            }
             if entries.is_empty() {
                 if is_kept {
                     stores.documents.delete(Shelf::WebhookStream, name).await?;
@@ -191,7 +242,7 @@ impl Sender {
                     events = damaged.len(),
                     "events of a webhook are damaged and were given up"
                 );
-                bury(stores, damaged, UNREADABLE, clock.now()).await?;
+                self.bury(damaged, UNREADABLE).await?;
                 continue;
             }
             let answer = match call_of(webhook, scope, &entries, clock.now()) {
@@ -201,8 +252,9 @@ impl Sender {
             match answer {
                 Ok(Called { status: 200..=299, .. }) => {
                     metrics::count(&metrics::WEBHOOKS_EVENTS, &["sent"], entries.len() as u64);
-                    let places = entries.into_iter().map(|entry| entry.place).collect();
-                    stores.journal.remove(Stream::Outbox, places).await?;
+                    let places: Vec<Place> = entries.into_iter().map(|entry| entry.place).collect();
+                    stores.journal.remove(Stream::Outbox, places.clone()).await?;
+                    self.turns().told.removed(&places, Instant::now());
                     if is_kept {
                         stores.documents.delete(Shelf::WebhookStream, name).await?;
                         (is_kept, state) = (false, StreamState::default());
@@ -259,7 +311,7 @@ impl Sender {
             None => {
                 metrics::count(&metrics::WEBHOOKS_EVENTS, &["dead"], entries.len() as u64);
                 tracing::warn!(webhook = webhook.id, events = entries.len(), error = what, "events of a webhook were given up");
-                bury(stores, entries, &what, now).await?;
+                self.bury(entries, &what).await?;
                 (state.attempts, state.count, state.next_due) = (0, 0, now);
             }
         }
@@ -271,18 +323,27 @@ impl Sender {
     /// Gives up everything that waits for a webhook.
     async fn give_up_all(&self, webhook: &str) -> Result<(), StoreError> {
         let stores = &self.webhooks.stores;
+        let mut last: Option<Place> = None;
         loop {
-            let page = stream::first(stores, Stream::Outbox, &format!("{webhook}/"), 500).await?;
-            if page.is_empty() {
-                return stream::purge_states(stores, webhook).await;
-            }
+            let page = stream::behind(stores, Stream::Outbox, &format!("{webhook}/"), last.as_ref(), 500).await?;
+            let Some(entry) = page.last() else { return stream::purge_states(stores, webhook).await };
+            last = Some(entry.place.clone());
             metrics::count(&metrics::WEBHOOKS_EVENTS, &["dead"], page.len() as u64);
             bury(stores, page, "HTTP 410", self.webhooks.world.clock.now()).await?;
         }
     }
 
+    /// Moves events of one stream to the dead.
+    async fn bury(&self, entries: Vec<Entry>, reason: &str) -> Result<(), StoreError> {
+        let places: Vec<Place> = entries.iter().map(|entry| entry.place.clone()).collect();
+        bury(&self.webhooks.stores, entries, reason, self.webhooks.world.clock.now()).await?;
+        self.turns().told.removed(&places, Instant::now());
+        Ok(())
+    }
+
     /// Counts for the metrics, and removes what is left of webhooks that are gone.
     pub(super) async fn count(&self) -> Result<(), StoreError> {
+        self.turns().told.tidy(Instant::now());
         let stores = &self.webhooks.stores;
         let stored = self.webhooks.stored().await?;
         for webhook in &stored.damaged {

@@ -8,31 +8,20 @@ use crate::ports::{StoreError, Stores};
 /// Entries read or removed at once.
 const AT_ONCE: usize = 1_000;
 
-/// A place behind all entries of a scope.
-pub fn end_of(scope: &str) -> Place {
-    Place { scope: scope.to_owned(), at: Timestamp(i64::MAX), id: u64::MAX }
-}
-
 /// A place behind all entries of a webhook, whatever the rest of their scopes is: `0` is the sign behind `/`.
 pub fn end_of_webhook(webhook: &str) -> Place {
     Place { scope: format!("{webhook}0"), at: Timestamp(i64::MIN), id: 0 }
 }
 
-/// The scopes below `within` that hold entries, in order, at most `limit`: one read for each.
-pub async fn scopes(stores: &Stores, stream: Stream, within: &str, limit: usize) -> Result<Vec<String>, StoreError> {
-    let mut found: Vec<String> = Vec::new();
-    while found.len() < limit {
-        let behind = found.last().map(|scope| end_of(scope));
-        let next = stores.journal.list(stream, within, behind.as_ref(), 1, Direction::Forward).await?;
-        let Some(entry) = next.into_iter().next() else { break };
-        found.push(entry.place.scope);
-    }
-    Ok(found)
-}
-
-/// The first entries of a scope.
-pub async fn first(stores: &Stores, stream: Stream, scope: &str, limit: usize) -> Result<Vec<Entry>, StoreError> {
-    stores.journal.list(stream, scope, None, limit, Direction::Forward).await
+/// The entries below `within` behind a place.
+pub async fn behind(
+    stores: &Stores,
+    stream: Stream,
+    within: &str,
+    behind: Option<&Place>,
+    limit: usize,
+) -> Result<Vec<Entry>, StoreError> {
+    stores.journal.list(stream, within, behind, limit, Direction::Forward).await
 }
 
 /// How many entries a stream has; at most about `most` are counted.
@@ -51,11 +40,12 @@ pub async fn count(stores: &Stores, stream: Stream, most: usize) -> Result<usize
 
 /// Removes everything of a webhook from a stream.
 pub async fn purge(stores: &Stores, stream: Stream, webhook: &str) -> Result<(), StoreError> {
+    // Behind what it removed, not over it again.
+    let mut last: Option<Place> = None;
     loop {
-        let page = stores.journal.list(stream, &format!("{webhook}/"), None, AT_ONCE, Direction::Forward).await?;
-        if page.is_empty() {
-            return Ok(());
-        }
+        let page = behind(stores, stream, &format!("{webhook}/"), last.as_ref(), AT_ONCE).await?;
+        let Some(entry) = page.last() else { return Ok(()) };
+        last = Some(entry.place.clone());
         stores.journal.remove(stream, page.into_iter().map(|entry| entry.place).collect()).await?;
     }
 }

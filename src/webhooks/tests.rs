@@ -42,7 +42,7 @@ enum Mood {
 
 /// Targets by host, and what each took.
 #[derive(Default)]
-struct Targets {
+pub(super) struct Targets {
     moods: Mutex<BTreeMap<String, Mood>>,
     calls: Mutex<Vec<(String, Call, Timestamp)>>,
     clock: Option<Arc<dyn Clock>>,
@@ -54,7 +54,7 @@ impl Targets {
     }
 
     /// Ids of the events that a host was told of by calls that it took, in order.
-    fn told(&self, host: &str) -> Vec<Value> {
+    pub fn told(&self, host: &str) -> Vec<Value> {
         let calls = self.calls.lock().expect("calls");
         let mine = calls.iter().filter(|(called, ..)| called == host);
         mine.flat_map(|(_, call, _)| events(call)).collect()
@@ -101,15 +101,15 @@ impl Caller for Targets {
     }
 }
 
-struct Place {
-    store: MemoryStore,
-    world: World,
-    targets: Arc<Targets>,
+pub(super) struct Place {
+    pub store: MemoryStore,
+    pub world: World,
+    pub targets: Arc<Targets>,
     webhooks: Arc<Webhooks>,
 }
 
 impl Place {
-    fn new() -> Place {
+    pub fn new() -> Place {
         let chance = Arc::new(SeededChance::from_seed(7));
         let world = World { clock: Arc::new(SimClock::new(Timestamp(1_700_000_000_000))), chance: chance.clone() };
         let store = MemoryStore::new(chance);
@@ -118,12 +118,12 @@ impl Place {
         Place { store, world, targets, webhooks }
     }
 
-    async fn hook(&self, host: &str, events: &[EventKind]) -> String {
+    pub async fn hook(&self, host: &str, events: &[EventKind]) -> String {
         let added = self.webhooks.add(Some("t".into()), &format!("https://{host}"), events.to_vec()).await.expect("it is added");
         added.webhook.id
     }
 
-    async fn tell(&self, batch: u128, numbers: std::ops::Range<u64>) {
+    pub async fn tell(&self, batch: u128, numbers: std::ops::Range<u64>) {
         let telling = |n: u64| Telling {
             tenant: "t".into(),
             batch: Some(BatchId(batch)),

@@ -97,6 +97,32 @@ fn old_entries_go_from_every_scope_and_new_ones_stay() {
 }
 
 #[test]
+fn scopes_that_hold_entries_are_found_and_those_that_were_told_behind_their_place() {
+    over_all(async |subject| {
+        let journal = subject.stores().journal;
+        let scopes = ["a/", "wh/1/", "wh/2/", "wh/3/", "wi/1/"];
+        let all = scopes.iter().flat_map(|scope| (0..3).map(move |at| entry(scope, at, 7, "{}")));
+        journal.append(Stream::Outbox, all.collect()).await.expect("they are stored");
+        let place = |scope: &str, at| entry(scope, at, 7, "").place;
+        let waiting = async |told: &[Place], limit| {
+            let told: BTreeMap<String, Place> = told.iter().map(|place| (place.scope.clone(), place.clone())).collect();
+            journal.waiting(Stream::Outbox, "wh/", &told, limit).await.expect("they are found")
+        };
+        let firsts = ["wh/1/", "wh/2/", "wh/3/"].map(|scope| place(scope, 0));
+        assert_eq!(waiting(&[], 9).await, firsts);
+        assert_eq!(waiting(&[], 2).await, firsts[..2]);
+        // What was told is removed; places of scopes that are not asked for, or hold nothing, change nothing.
+        journal.remove(Stream::Outbox, vec![place("wh/2/", 0), place("wh/3/", 0)]).await.expect("they are removed");
+        journal.remove(Stream::Outbox, vec![place("wh/3/", 1), place("wh/3/", 2)]).await.expect("they are removed");
+        let told = [place("a/", 1), place("wh/2/", 0), place("wh/3/", 2), place("wh/4/", 9)];
+        assert_eq!(waiting(&told, 9).await, [place("wh/1/", 0), place("wh/2/", 1)]);
+        journal.append(Stream::Outbox, vec![entry("wh/3/", 3, 7, "{}"), entry("wh/3/0/", 0, 7, "{}")]).await.expect("stored");
+        let found = [place("wh/1/", 0), place("wh/2/", 1), place("wh/3/", 3), place("wh/3/0/", 0)];
+        assert_eq!(waiting(&told, 9).await, found);
+    });
+}
+
+#[test]
 fn a_journal_of_many_scopes_reads_as_one_sorted_list() {
     over_all(async |subject| {
         let journal = subject.stores().journal;

@@ -22,6 +22,7 @@ STILL = {
     "smsfleet_receipts_opt_out_unreadable_total": "all senders are numbers",
     "smsfleet_links_clicks_dropped_total": "few links are opened",
     "smsfleet_store_requests_total": "of a cluster's store alone",
+    "smsfleet_store_unreadable_rows_total": "nobody damages a row",
     "smsfleet_store_errors_total": "no call needs to fail",
     "smsfleet_store_conflicts_total": "there is nobody else",
 }

@@ -113,7 +113,8 @@ impl CqlStore {
     /// Removes entries of batches that have ended, and of creations that came to nothing.
     async fn tidy(&self, entries: &[Entry]) -> Result<(), StoreError> {
         for entry in entries {
-            let row = ControlRows::<BatchId, BatchRow>::load(self, entry.batch).await?;
+            let row = ControlRows::<BatchId, BatchRow>::load(self, entry.batch).await;
+            let Some(row) = self.unread_batches.read(row)? else { continue };
             match row.filter(|row| row.row.created.0 == entry.created) {
                 Some(row) if row.row.is_active() => {}
                 // Whatever makes it active again has a higher version.
@@ -180,7 +181,7 @@ impl BatchIndex for CqlStore {
         named.truncate(limit);
         let place = named.last().filter(|_| has_more).map(|(created, batch)| write_place(*created, *batch));
         let row = async |(created, batch): (i64, BatchId)| -> Result<Option<Listed>, StoreError> {
-            let row = self.peek_batch(batch).await?;
+            let row = self.unread_batches.read(self.peek_batch(batch).await)?.flatten();
             // The name of a creation that was refused, or a batch that was dropped.
             Ok(row.filter(|row| row.row.created.0 == created).map(|row| Listed { batch, row: row.row }))
         };

@@ -25,8 +25,8 @@ use crate::ports::journal::{Direction, Entry, Journal, Place, Stream};
 const PARTITIONS_AT_ONCE: usize = 16;
 /// Bytes of a row beside its texts, about.
 const KEY_BYTES: usize = 48;
-/// Scopes that one read of a sweep gives.
-const SCOPES_AT_ONCE: usize = 1_000;
+/// Rows that one read of a sweep goes over at most: of a scope it reads these and no more, and of small ones many at once.
+const SWEPT_AT_ONCE: usize = 500;
 /// Characters of the highest text that is behind every scope: one has at most 200 bytes, four each.
 const SCOPE_CHARS_MAX: usize = 51;
 
@@ -88,7 +88,7 @@ macro_rules! statements {
             scopes: Statement::read(concat!(
                 "SELECT scope, at FROM ",
                 $table,
-                " WHERE stream = ? AND shard = ? AND (scope) > (?) GROUP BY scope LIMIT ?"
+                " WHERE stream = ? AND shard = ? AND (scope) > (?) LIMIT ?"
             )),
             sweep: Statement::write(concat!("DELETE FROM ", $table, " WHERE stream = ? AND shard = ? AND scope = ? AND at < ?")),
         }
@@ -129,6 +129,21 @@ fn bounds(within: &str, behind: Option<&Place>, direction: Direction) -> (Key, K
         (Some(known), Direction::Forward) => (next(known).max(first), end),
         (Some(known), Direction::Backward) => (first, known.min(end)),
     }
+}
+
+/// What there is to look at in one partition: all scopes that begin with `within`, but of those in `told` only what stands behind
+/// the place.
+fn stretches(stream: Stream, shard: i32, within: &str, told: &BTreeMap<String, Place>) -> Vec<(Key, Key)> {
+    let (mut from, end) = bounds(within, None, Direction::Forward);
+    let here = told.values().filter(|place| place.scope.starts_with(within) && shard_of(stream, &place.scope) == shard);
+    let mut stretches = Vec::new();
+    for place in here {
+        stretches.push((from, (place.scope.clone(), i64::MIN, i64::MIN)));
+        from = next(key_of(place));
+    }
+    stretches.push((from, end));
+    stretches.retain(|(from, to)| from < to);
+    stretches
 }
 
 #[async_trait::async_trait]
@@ -194,6 +209,26 @@ impl Journal for CqlStore {
         merged(shards(stream), limit, order, page).await
     }
 
+    /// Each partition for itself: how many reads there are follows how many scopes wait, and how many are passed over.
+    async fn waiting(
+        &self,
+        stream: Stream,
+        within: &str,
+        told: &BTreeMap<String, Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, StoreError> {
+        let mut shards = stream::iter(0..shards(stream) as i32)
+            .map(|shard| self.waiting_in_shard(stream, shard, stretches(stream, shard, within, told), limit))
+            .buffer_unordered(PARTITIONS_AT_ONCE);
+        let mut found = Vec::new();
+        while let Some(places) = shards.try_next().await? {
+            found.extend(places);
+        }
+        found.sort_unstable();
+        found.truncate(limit);
+        Ok(found)
+    }
+
     async fn remove(&self, stream: Stream, places: Vec<Place>) -> Result<(), StoreError> {
         let mut by_shard: BTreeMap<i32, Vec<Key>> = BTreeMap::new();
         for place in &places {
@@ -213,10 +248,12 @@ impl Journal for CqlStore {
     }
 
     async fn drop_before(&self, stream: Stream, before: Timestamp) -> Result<(), StoreError> {
+        // A partition that cannot be read keeps no other from being swept.
+        let mut done = Ok(());
         for shard in 0..shards(stream) as i32 {
-            self.drop_in_shard(stream, shard, before).await?;
+            done = done.and(self.drop_in_shard(stream, shard, before).await);
         }
-        Ok(())
+        done
     }
 }
 
@@ -245,19 +282,43 @@ impl CqlStore {
         Ok(stored)
     }
 
-    /// Lets old entries of one partition go, a page of scopes at a time: each read gives a scope and its oldest entry.
+    /// The first places of the scopes in stretches of one partition: one read for each, and one that finds no more.
+    async fn waiting_in_shard(
+        &self,
+        stream: Stream,
+        shard: i32,
+        stretches: Vec<(Key, Key)>,
+        limit: usize,
+    ) -> Result<Vec<Place>, StoreError> {
+        let (number, statement) = (i32::from(stream.number()), &statements(stream).forward);
+        let mut found = Vec::new();
+        for (mut from, to) in stretches {
+            while from < to && found.len() < limit {
+                let values = (number, shard, from.0, from.1, from.2, to.0.as_str(), to.1, to.2, 1);
+                let row: Option<(String, i64, i64, String)> = self.cql.first(statement, values).await?;
+                let Some((scope, at, id, _)) = row else { break };
+                from = next(key_of(&Place::end_of(&scope)));
+                found.push(Place { scope, at: Timestamp(at), id: unsigned(id) });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lets old entries of one partition go, scope by scope. Only the oldest entry of a scope says whether it has any: the next
+    /// read begins behind the last scope of the one before, however much of that one there is.
     async fn drop_in_shard(&self, stream: Stream, shard: i32, before: Timestamp) -> Result<(), StoreError> {
         let (number, statements) = (i32::from(stream.number()), statements(stream));
         // No scope is empty.
         let mut behind = String::new();
         loop {
-            let values = (number, shard, behind.as_str(), SCOPES_AT_ONCE as i32);
-            let scopes: Vec<(String, i64)> = self.cql.rows(&statements.scopes, values).await?;
-            let is_last = scopes.len() < SCOPES_AT_ONCE;
-            if let Some((last, _)) = scopes.last() {
+            let values = (number, shard, behind.as_str(), SWEPT_AT_ONCE as i32);
+            let page: Vec<(String, i64)> = self.cql.rows(&statements.scopes, values).await?;
+            let is_last = page.len() < SWEPT_AT_ONCE;
+            let oldest = oldest_of_each(page);
+            if let Some((last, _)) = oldest.last() {
                 behind.clone_from(last);
             }
-            let old = scopes.into_iter().filter(|(_, oldest)| *oldest < before.0);
+            let old = oldest.into_iter().filter(|(_, oldest)| *oldest < before.0);
             let rows = old.map(|(scope, _)| (number, shard, scope, before.0)).collect();
             self.cql.write_rows(&statements.sweep, rows, |row: &(i32, i32, String, i64)| KEY_BYTES + row.2.len()).await?;
             if is_last {
@@ -265,6 +326,12 @@ impl CqlStore {
             }
         }
     }
+}
+
+/// The first entry of each scope, of entries in order.
+fn oldest_of_each(mut entries: Vec<(String, i64)>) -> Vec<(String, i64)> {
+    entries.dedup_by(|later, first| later.0 == first.0);
+    entries
 }
 
 #[cfg(test)]
@@ -280,6 +347,31 @@ mod tests {
         let scopes = ["2026-11-25/", "a/", "字/"];
         assert_eq!(scopes.map(|scope| shard_of(Stream::Click, scope)), [56, 63, 59]);
         assert_eq!(scopes.map(|scope| shard_of(Stream::Audit, scope)), [0, 7, 3]);
+    }
+
+    #[test]
+    fn what_was_told_is_passed_over_and_everything_around_it_is_not() {
+        let told = [place("a/1/", 5, 7), place("a/2/", 6, u64::MAX), place("b/1/", 9, 9)];
+        let told: BTreeMap<String, Place> = told.into_iter().map(|place| (place.scope.clone(), place)).collect();
+        let start = |scope: &str| (scope.to_owned(), i64::MIN, i64::MIN);
+        let mut passed_over = vec![];
+        for shard in 0..64 {
+            let stretches = stretches(Stream::Outbox, shard, "a/", &told);
+            assert_eq!((&stretches[0].0, &stretches[stretches.len() - 1].1), (&start("a/"), &start("a0")), "from end to end");
+            for pair in stretches.windows(2) {
+                assert_eq!(shard_of(Stream::Outbox, &pair[0].1.0), shard);
+                passed_over.push((pair[0].1.clone(), pair[1].0.clone()));
+            }
+        }
+        passed_over.sort();
+        let key = |scope: &str, at, id| (scope.to_owned(), at, id);
+        assert_eq!(passed_over, [(start("a/1/"), key("a/1/", 5, signed(8))), (start("a/2/"), key("a/2/", 7, i64::MIN))]);
+    }
+
+    #[test]
+    fn a_page_of_a_sweep_tells_the_oldest_of_each_of_its_scopes() {
+        let page = [("a/", 1), ("a/", 5), ("b/", 0), ("c/", 7), ("c/", 7)].map(|(scope, at)| (scope.to_owned(), at));
+        assert_eq!(oldest_of_each(page.into()), [("a/", 1), ("b/", 0), ("c/", 7)].map(|(scope, at)| (scope.to_owned(), at)));
     }
 
     #[test]

@@ -44,6 +44,8 @@ const DISAGREEING_MAX: usize = 10_000;
 const MARGIN_MS: i64 = 5 * 60_000;
 /// How often reads begin at the beginning all the same.
 const FULL_EVERY: Duration = Duration::from_secs(600);
+/// How often that is tried again after it failed.
+const TRIED_EVERY: Duration = Duration::from_secs(60);
 /// A count that took this long is given again for [`COUNT_SHARE`] times as long, whatever this process changes meanwhile.
 const COUNT_SLOW: Duration = Duration::from_secs(5);
 /// One part in so many of the time may go into counting.
@@ -54,6 +56,7 @@ const SWEEP_AT_ONCE: usize = 5_000;
 const PUT: Statement = Statement::write("INSERT INTO parked (id, body) VALUES (?, ?)");
 const GET: Statement = Statement::read("SELECT body FROM parked WHERE id = ?");
 const ALL: Statement = Statement::read("SELECT body FROM parked");
+const ALL_WRITTEN: Statement = Statement::read("SELECT id, body, WRITETIME(body) FROM parked");
 const DELETE: Statement = Statement::write("DELETE FROM parked WHERE id = ?");
 const PUT_PLACE: Statement = Statement::write("INSERT INTO parked_place (state, shard, due, id) VALUES (?, ?, ?, ?)");
 const DELETE_PLACE: Statement = Statement::write("DELETE FROM parked_place WHERE state = ? AND shard = ? AND due = ? AND id = ?");
@@ -97,6 +100,8 @@ struct Known {
     parked: i64,
     /// When everything was last looked over.
     full: Option<Instant>,
+    /// When that was last tried.
+    tried: Option<Instant>,
     /// Places that disagree with their rows, and since when.
     disagreeing: HashMap<Place, Instant>,
     /// The last count, when it was made, how long it took, and whether this process changed something since.
@@ -142,19 +147,20 @@ impl Parked for CqlStore {
             return Ok(vec![]);
         }
         let _only_one = self.parked.looking.lock().await;
-        let from = {
-            let mut known = self.parked_known();
-            known.parked = i64::MAX;
-            if known.full.is_none_or(|full| full.elapsed() > FULL_EVERY) {
-                known.from = i64::MIN;
-                known.full = Some(Instant::now());
-            }
-            known.from
-        };
-        let (found, first) = self.agreeing_parked(WAITING, (from, i64::MIN), now.0, limit).await?;
-        let mut known = self.parked_known();
-        let reached = first.min(now.0.saturating_sub(MARGIN_MS)).max(from);
-        known.from = reached.min(known.parked);
+        let begun = Instant::now();
+        let mut from = self.parked_known().begin(begun);
+        let mut read = self.agreeing_parked(WAITING, (from, i64::MIN), now.0, limit).await;
+        let earlier = self.parked_known().from;
+        if let Err(error) = &read
+            && from < earlier
+        {
+            // More may have been taken away at the beginning than a server passes over. What waits behind is found all the same.
+            tracing::warn!(code = %error.code(), %error, "parked reports cannot be looked over from the beginning now");
+            from = earlier;
+            read = self.agreeing_parked(WAITING, (from, i64::MIN), now.0, limit).await;
+        }
+        let (found, first) = read?;
+        self.parked_known().end(from, first, now.0, begun);
         Ok(found)
     }
 
@@ -210,7 +216,31 @@ impl Parked for CqlStore {
 
 impl Default for Known {
     fn default() -> Known {
-        Known { from: i64::MIN, parked: i64::MAX, full: None, disagreeing: HashMap::new(), counted: None }
+        let disagreeing = HashMap::new();
+        Known { from: i64::MIN, parked: i64::MAX, full: None, tried: None, disagreeing, counted: None }
+    }
+}
+
+impl Known {
+    /// Where a look for what is due begins. Where it may begin is not forgotten before the look is over: a look from the
+    /// beginning that fails must not make all later ones begin there.
+    fn begin(&mut self, now: Instant) -> i64 {
+        self.parked = i64::MAX;
+        let is_past = |at: Option<Instant>, by: Duration| at.is_none_or(|at| now.duration_since(at) > by);
+        if !is_past(self.full, FULL_EVERY) || !is_past(self.tried, TRIED_EVERY) {
+            return self.from;
+        }
+        self.tried = Some(now);
+        i64::MIN
+    }
+
+    /// A look that began at `from`, at the instant `begun`, found its first place at `first`.
+    fn end(&mut self, from: i64, first: i64, now: i64, begun: Instant) {
+        if from == i64::MIN {
+            self.full = Some(begun);
+        }
+        let reached = first.min(now.saturating_sub(MARGIN_MS)).max(from);
+        self.from = reached.min(self.parked);
     }
 }
 
@@ -293,12 +323,14 @@ impl CqlStore {
         Ok(())
     }
 
-    /// The rows of these names, in their order.
+    /// The rows of these names, in their order. One that is damaged is none: its place is taken away like any other that
+    /// disagrees, and retention takes the row.
     async fn parked_rows(&self, ids: &[u64]) -> Result<Vec<Option<ParkedReport>>, StoreError> {
         stream::iter(ids.to_vec())
             .map(|id| async move {
                 let row: Option<(Vec<u8>,)> = self.cql.first(&GET, (signed(id),)).await?;
-                row.map(|(body,)| read_parked(&body)).transpose()
+                let Some((body,)) = row else { return Ok(None) };
+                self.unread_parked.read(read_parked(&body))
             })
             .buffered(ROWS_AT_ONCE)
             .try_collect()
@@ -320,19 +352,31 @@ impl CqlStore {
     /// Reports that are about a number or name it. Reads all of them, a page at a time.
     pub(super) async fn parked_of_number(&self, number: Msisdn) -> Result<Vec<ParkedReport>, StoreError> {
         let digits = number.digits();
-        let mut found = self
-            .parked_such_as(usize::MAX, |parked| parked.report.number == Some(number) || parked.report.raw.contains(&digits))
-            .await?;
+        let mut found =
+            self.parked_such_as(|parked| parked.report.number == Some(number) || parked.report.raw.contains(&digits)).await?;
         found.sort_by_key(|parked| parked.id);
         Ok(found)
     }
 
-    /// Removes reports that came in before an instant. Reads all of them, a page at a time.
+    /// Removes reports that came in before an instant; damaged ones, which do not tell, that were written before it. Reads all
+    /// of them, a page at a time.
     pub(super) async fn drop_parked_before(&self, before: Timestamp) -> Result<(), StoreError> {
         loop {
-            let old = self.parked_such_as(SWEEP_AT_ONCE, |parked| parked.report.received < before).await?;
-            let is_last = old.len() < SWEEP_AT_ONCE;
-            Parked::remove(self, old.into_iter().map(|parked| parked.id).collect()).await?;
+            let (mut old, mut damaged) = (Vec::new(), Vec::new());
+            self.cql
+                .scan(&ALL_WRITTEN, (), |(id, body, written): (i64, Vec<u8>, i64)| {
+                    match self.unread_parked.read(read_parked(&body))? {
+                        Some(parked) if parked.report.received < before => old.push(parked.id),
+                        None if written / 1_000 < before.0 => damaged.push((id,)),
+                        _ => {}
+                    }
+                    Ok(old.len() + damaged.len() < SWEEP_AT_ONCE)
+                })
+                .await?;
+            let is_last = old.len() + damaged.len() < SWEEP_AT_ONCE;
+            Parked::remove(self, old).await?;
+            let deletes = stream::iter(damaged).map(|name| self.cql.write(&DELETE, name));
+            deletes.buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
             if is_last {
                 return Ok(());
             }
@@ -341,19 +385,57 @@ impl CqlStore {
 
     async fn parked_such_as(
         &self,
-        limit: usize,
         is_wanted: impl Fn(&ParkedReport) -> bool + Send + Sync,
     ) -> Result<Vec<ParkedReport>, StoreError> {
         let mut found = Vec::new();
         self.cql
             .scan(&ALL, (), |(body,): (Vec<u8>,)| {
-                let parked = read_parked(&body)?;
-                if is_wanted(&parked) {
-                    found.push(parked);
-                }
-                Ok(found.len() < limit)
+                found.extend(self.unread_parked.read(read_parked(&body))?.filter(&is_wanted));
+                Ok(true)
             })
             .await?;
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_000;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_from_the_beginning_that_fails_does_not_make_the_next_ones_begin_there() {
+        let mut known = Known::default();
+        let begun = Instant::now();
+        assert_eq!(known.begin(begun), i64::MIN);
+        known.end(i64::MIN, NOW - 7, NOW, begun);
+        let from = NOW - MARGIN_MS;
+        assert_eq!(known.begin(Instant::now()), from);
+        tokio::time::advance(FULL_EVERY + Duration::from_secs(1)).await;
+        // It fails now, and each time that it is tried.
+        for _ in 0..3 {
+            assert_eq!((known.begin(Instant::now()), known.from), (i64::MIN, from), "now and then it is tried");
+            for _ in 0..9 {
+                tokio::time::advance(Duration::from_secs(5)).await;
+                assert_eq!(known.begin(Instant::now()), from);
+                known.end(from, i64::MAX, NOW, Instant::now());
+            }
+            tokio::time::advance(TRIED_EVERY).await;
+        }
+        let begun = Instant::now();
+        assert_eq!(known.begin(begun), i64::MIN);
+        known.end(i64::MIN, 5, NOW, begun);
+        assert_eq!(known.begin(Instant::now()), 5, "what was found there is looked at again, and nothing before it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_parked_while_a_look_goes_on_is_in_the_next() {
+        let mut known = Known::default();
+        let begun = Instant::now();
+        known.begin(begun);
+        (known.from, known.parked) = (known.from.min(9), known.parked.min(9));
+        known.end(i64::MIN, i64::MAX, NOW, begun);
+        assert_eq!(known.begin(Instant::now()), 9);
     }
 }

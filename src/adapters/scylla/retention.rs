@@ -1,5 +1,7 @@
 //! Letting go of old data: whole partitions, named by what the batch's plan and the lanes' buckets list.
 
+use std::ops::Range;
+
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::key;
@@ -38,18 +40,27 @@ impl Retention for CqlStore {
 }
 
 impl CqlStore {
+    /// The lanes that a batch can have rows in. Where its row does not say, all there can be.
+    async fn lanes_of(&self, batch: BatchId) -> Result<Range<u8>, StoreError> {
+        let row = StoreError::unless_damaged(self.peek_batch(batch).await)?;
+        Ok(match row.map(|row| row.row.lanes) {
+            Some(lanes @ 1..=128) => 0..lanes as u8,
+            _ => key::LANES,
+        })
+    }
+
     async fn drop_texts(&self, batch: BatchId) -> Result<(), StoreError> {
-        let id = key::batch(batch);
+        let (id, lanes) = (key::batch(batch), self.lanes_of(batch).await?);
         for range in self.ranges_of(batch).await? {
             let range = i64::from(range);
-            stream::iter(key::LANES)
+            stream::iter(lanes.clone())
                 .map(|lane| self.cql.write(&DROP_PACKS, (id, i32::from(lane), range)))
                 .buffer_unordered(DELETES_AT_ONCE)
                 .try_for_each(async |()| Ok(()))
                 .await?;
             self.cql.write(&DROP_REJECTS, (id, range)).await?;
         }
-        stream::iter(key::LANES)
+        stream::iter(lanes)
             .map(|lane| self.cql.cas(&DROP_MANIFEST, (id, i32::from(lane))))
             .buffer_unordered(DELETES_AT_ONCE)
             .try_for_each(async |_| Ok(()))
@@ -62,7 +73,11 @@ impl CqlStore {
             self.drop_windows(lane).await?;
             self.drop_receipts(lane).await
         };
-        stream::iter(key::LANES).map(of_lane).buffer_unordered(DELETES_AT_ONCE).try_for_each(async |()| Ok(())).await
+        stream::iter(self.lanes_of(batch).await?)
+            .map(of_lane)
+            .buffer_unordered(DELETES_AT_ONCE)
+            .try_for_each(async |()| Ok(()))
+            .await
     }
 
     /// The batch's own row goes behind its ranges and ledgers, and the lists that name it around it: whoever finds the batch

@@ -16,6 +16,7 @@ use crate::model::code::{Code, Fault};
 use crate::ports::Stores;
 use crate::ports::clock::{Chance, Clock};
 use crate::ports::meta::Outside;
+use crate::runtime::passed::PassedOver;
 
 /// Longer than the seventy-two hours for which a receipt is waited for.
 const INDEX_TTL_MIN: Duration = Duration::from_secs(72 * 3_600);
@@ -57,6 +58,8 @@ pub struct CqlStore {
     pub(super) active_calls: AtomicU32,
     pub(super) accounts: Accounts,
     pub(super) parked: ParkedKept,
+    pub(super) unread_batches: PassedOver,
+    pub(super) unread_parked: PassedOver,
     pub(super) suppressed: SuppressedKept,
     /// Held by whoever reserves link numbers.
     pub(super) reserving: tokio::sync::Mutex<()>,
@@ -86,6 +89,8 @@ impl CqlStore {
             active_calls: AtomicU32::new(0),
             accounts: Accounts::default(),
             parked: ParkedKept::default(),
+            unread_batches: PassedOver::of("batch"),
+            unread_parked: PassedOver::of("parked"),
             suppressed: SuppressedKept::default(),
             reserving: tokio::sync::Mutex::new(()),
         }))

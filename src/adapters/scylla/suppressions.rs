@@ -3,7 +3,8 @@
 //! Nothing tells a process that another one changed the list, and asking the store for every number would cost a read each.
 //! So each change leaves random bits beside the bucket that it changed, after its rows are durable, and a process reads these
 //! marks, all in one partition, whenever its last reading is older than [`FRESH`]; it then reads the buckets whose bits
-//! differ from those it saw before it last read them. No clock is compared with another's.
+//! differ from those it saw before it last read them. A mark is written as one that is later than the one that is there: by its
+//! own clock alone, that of a machine whose clock is behind would be hidden by an older one, and its change seen by nobody.
 //!
 //! A bucket is kept as sorted numbers, eight bytes each: a bitmap of numbers that a hash has scattered would take more.
 
@@ -33,8 +34,15 @@ const ROW_BYTES: usize = 40;
 const ADD: Statement = Statement::write("INSERT INTO suppressed (bucket, number) VALUES (?, ?)");
 const REMOVE: Statement = Statement::write("DELETE FROM suppressed WHERE bucket = ? AND number = ?");
 const READ: Statement = Statement::read("SELECT number FROM suppressed WHERE bucket = ?").by(5_000);
-const MARK: Statement = Statement::write("INSERT INTO suppression_mark (one, bucket, nonce) VALUES (0, ?, ?)");
+const MARK: Statement = Statement::write("INSERT INTO suppression_mark (one, bucket, nonce) VALUES (0, ?, ?) USING TIMESTAMP ?");
+const WRITTEN: Statement =
+    Statement::read("SELECT bucket, WRITETIME(nonce) FROM suppression_mark WHERE one = 0").by(BUCKETS as i32 + 1);
 const MARKS: Statement = Statement::read("SELECT bucket, nonce FROM suppression_mark WHERE one = 0").by(BUCKETS as i32 + 1);
+
+/// The timestamp of a mark, in microseconds: now, but later than the mark that is there.
+fn later_than(written: Option<i64>, now: i64) -> i64 {
+    written.map_or(now, |written| now.max(written.saturating_add(1)))
+}
 
 fn bucket_of(number: Msisdn) -> usize {
     (mix(number.0) % BUCKETS as u64) as usize
@@ -118,13 +126,20 @@ impl CqlStore {
             let bucket = bucket_of(*number);
             buckets.entry(bucket).or_default().push((bucket as i32, number.0 as i64));
         }
-        let marks = buckets.keys().map(|bucket| (*bucket as i32, self.chance.next() as i64)).collect();
+        let marks: Vec<(i32, i64)> = buckets.keys().map(|bucket| (*bucket as i32, self.chance.next() as i64)).collect();
         stream::iter(buckets.into_values())
             .map(|rows| self.cql.write_rows(statement, rows, |_| ROW_BYTES))
             .buffer_unordered(BUCKETS_AT_ONCE)
             .try_collect::<()>()
             .await?;
-        self.cql.write_rows(&MARK, marks, |_| ROW_BYTES).await?;
+        let written: Vec<(i32, i64)> = self.cql.rows(&WRITTEN, ()).await?;
+        let written: BTreeMap<i32, i64> = written.into_iter().collect();
+        let now = self.clock.now().0.saturating_mul(1_000);
+        stream::iter(marks)
+            .map(|(bucket, nonce)| self.cql.write(&MARK, (bucket, nonce, later_than(written.get(&bucket).copied(), now))))
+            .buffer_unordered(BUCKETS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
         self.suppressed.list_mut().changed = Some(Instant::now());
         Ok(())
     }
@@ -165,6 +180,14 @@ impl CqlStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_is_later_than_the_one_that_is_there_whatever_the_clock_says() {
+        assert_eq!(
+            [later_than(None, 10), later_than(Some(3), 10), later_than(Some(10), 10), later_than(Some(99), 10)],
+            [10, 10, 11, 100]
+        );
+    }
 
     #[test]
     fn numbers_that_follow_each_other_are_spread_over_all_partitions() {

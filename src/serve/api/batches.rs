@@ -11,12 +11,13 @@ use super::{Answer, OneBatch, Refusals, Shared};
 use crate::model::access::{Caller, Role};
 use crate::model::batch::BatchRow;
 use crate::model::code::{Code, Fault};
-use crate::model::id::{BatchId, LaneKey, Msisdn};
+use crate::model::id::{BatchId, Msisdn};
 use crate::model::outcome::Outcome;
 use crate::model::report::Settlement;
 use crate::model::schedule::SendingHours;
 use crate::model::time::Timestamp;
 use crate::ports::tallies::Tallies;
+use crate::runtime::kept;
 use crate::runtime::moment::moment;
 use crate::serve::access::{Operator, Viewer};
 use crate::serve::extract::{Asked, PAGE_MAX, cursor, page_size, place};
@@ -177,18 +178,13 @@ pub async fn report(State(surface): Shared, Viewer(caller): Viewer, Path(id): Pa
 }
 
 /// Whether late receipts may have changed a settled count. They cannot once everybody has it, and nothing can be counted
-/// again once retention has let go of the manifests.
+/// again once retention has let go of the manifests or of the history.
 async fn can_change(surface: &Surface, row: &BatchRow, settlement: &Settlement) -> Result<bool, Problem> {
-    if settlement.of(Outcome::Uncertain) == 0 && settlement.delivery_num == settlement.of(Outcome::Accepted) {
+    let all_have_it = settlement.of(Outcome::Uncertain) == 0 && settlement.delivery_num == settlement.of(Outcome::Accepted);
+    if all_have_it || !row.let_go.is_nothing() {
         return Ok(false);
     }
-    for lane in 0..row.lanes {
-        let key = LaneKey { batch: row.batch.batch_id, lane: lane as u8 };
-        if surface.stores.manifests.get(key).await?.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(kept::missing(&surface.stores, row).await?.is_none())
 }
 
 /// Which recipients are listed, and how.

@@ -32,6 +32,27 @@ async fn a_suppressed_number_is_known_to_every_process_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suppressed_number_is_known_though_the_last_mark_came_from_a_clock_that_is_ahead() {
+    let keyspace = Keyspace::empty().await;
+    let (one, other) = (keyspace.connect().await.stores().suppressions, keyspace.connect().await.stores().suppressions);
+    let (first, second) = (Msisdn(8_613_800_000_000), Msisdn(8_613_800_000_001));
+    one.add(&[first, second]).await.expect("they are added");
+    one.remove(&[second]).await.expect("it is removed");
+    // As a machine leaves it whose clock is ten seconds ahead.
+    let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_micros() + 10_000_000;
+    for bucket in keyspace.rows::<(i32,)>("SELECT bucket FROM suppression_mark").await {
+        let text =
+            format!("INSERT INTO suppression_mark (one, bucket, nonce) VALUES (0, {}, 5) USING TIMESTAMP {ahead}", bucket.0);
+        keyspace.run(&text).await;
+    }
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    assert_eq!(one.check(&[first, second]).await, Ok(vec![true, false]));
+    other.add(&[second]).await.expect("it is added");
+    tokio::time::sleep(Duration::from_millis(950)).await;
+    assert_eq!(one.check(&[first, second]).await, Ok(vec![true, true]), "nobody sends to it any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checking_costs_no_read_for_each_number_and_none_while_the_last_is_fresh() {
     let keyspace = Keyspace::empty().await;
     let store = keyspace.connect().await.stores().suppressions;
@@ -171,6 +192,31 @@ async fn what_another_process_parked_with_an_old_due_time_is_found_after_a_while
     assert_eq!(ids(&other, 61 * minute).await, [1, 2], "a process knows what it parked itself");
     forward(Duration::from_secs(601)).await;
     assert_eq!(ids(&one, 61 * minute).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_damaged_report_stands_in_nobodys_way_and_goes_with_what_is_old() {
+    let keyspace = Keyspace::empty().await;
+    let stores = keyspace.connect().await.stores();
+    let number = Msisdn(8_613_800_000_000);
+    let unmatched = |id| ParkedReport { due: None, ..parked(id, 0) };
+    let of_number =
+        |report: ParkedReport| ParkedReport { report: Report { number: Some(number), ..report.report.clone() }, ..report };
+    let reports = [parked(1, 100), parked(2, 200), unmatched(3), unmatched(4)];
+    stores.parked.park(reports.into_iter().map(of_number).collect()).await.expect("they are parked");
+    for id in [1, 3] {
+        keyspace.run(&format!("UPDATE parked SET body = 0x00 WHERE id = {}", i64::MIN + id)).await;
+    }
+    assert_eq!(ids(&stores.parked, 1_000).await, [2]);
+    let names = |reports: Vec<ParkedReport>| reports.into_iter().map(|parked| parked.id).collect::<Vec<_>>();
+    assert_eq!(names(stores.parked.unmatched(None, 9).await.expect("they are listed")), [4]);
+    assert_eq!(names(stores.erasure.of_number(number).await.expect("they are looked for").parked), [2, 4]);
+    let left = async || keyspace.rows::<(i64,)>("SELECT count(*) FROM parked").await[0].0;
+    // The others came in at 1; the damaged were written just now.
+    stores.retention.drop_index_before(Timestamp(2)).await.expect("they are dropped");
+    assert_eq!(left().await, 2);
+    stores.retention.drop_index_before(Timestamp(i64::MAX / 1_000)).await.expect("they are dropped");
+    assert_eq!(left().await, 0);
 }
 
 /// Puts the clock of this test's timers forward.

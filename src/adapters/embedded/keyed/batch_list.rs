@@ -9,7 +9,6 @@ use crate::model::hex;
 use crate::model::id::BatchId;
 use crate::ports::StoreError;
 use crate::ports::batches::{BatchIndex, Listed};
-use crate::ports::control::Versioned;
 use crate::runtime::digest;
 
 #[async_trait::async_trait]
@@ -45,8 +44,8 @@ impl BatchIndex for Keyed {
             fields.time()?;
             let batch = fields.batch()?;
             if let Some(bytes) = reader.get(Table::Batch, &key::batch(batch))? {
-                let row: Versioned<BatchRow> = read(Table::Batch.name(), &bytes)?;
-                listed.push(Listed { batch, row: row.row });
+                let row = self.unread_batches.read(read::<BatchRow>(Table::Batch.name(), &bytes))?;
+                listed.extend(row.map(|row| Listed { batch, row: row.row }));
             }
         }
         Ok((listed, if has_more { keys.last().map(|key| digest::hex(key)) } else { None }))

@@ -8,7 +8,7 @@ use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey};
 use crate::model::pack::PackKey;
 use crate::ports::StoreError;
 use crate::ports::erasure::{Erasure, FoundMessage, OfNumber, messages_to};
-use crate::ports::receipts::UncertainEntry;
+use crate::ports::receipts::{ParkedReport, UncertainEntry};
 
 /// Rows written in one commit.
 const ROWS_PER_COMMIT: usize = 256;
@@ -95,10 +95,9 @@ impl Erasure for Keyed {
             Ok(true)
         })?;
         reader.scan(Table::Parked, &[], None, Order::Up, &mut |_, bytes| {
-            let parked = receipt::read_parked(bytes)?;
-            if parked.report.number == Some(number) || parked.report.raw.contains(&digits) {
-                found.parked.push(parked);
-            }
+            let parked = self.read_parked(bytes)?;
+            let of_number = |one: &ParkedReport| one.report.number == Some(number) || one.report.raw.contains(&digits);
+            found.parked.extend(parked.filter(of_number));
             Ok(true)
         })?;
         Ok(found)

@@ -27,6 +27,7 @@ use super::index::{Index, IndexOptions};
 use crate::ports::clock::Chance;
 use crate::ports::meta::Outside;
 use crate::ports::{StoreError, Stores};
+use crate::runtime::passed::PassedOver;
 
 /// Does the index's own work when told that there is some.
 pub type Maintainer = Box<dyn Fn() + Send + Sync>;
@@ -41,6 +42,8 @@ pub struct Keyed {
     suppressed: RwLock<RoaringTreemap>,
     chance: Arc<dyn Chance>,
     outside: Box<dyn Outside>,
+    unread_batches: PassedOver,
+    unread_parked: PassedOver,
 }
 
 impl Keyed {
@@ -54,7 +57,9 @@ impl Keyed {
         let index = Arc::new(Index::open(engine.clone(), index).await?);
         let parked = tokio::sync::Mutex::new(parked::count(&*engine)?);
         let suppressed = RwLock::new(suppressions::load(&*engine)?);
-        Ok(Keyed { engine, index, maintainer: None, parked, suppressed, chance, outside })
+        let (unread_batches, unread_parked) = (PassedOver::of("batch"), PassedOver::of("parked"));
+        let maintainer = None;
+        Ok(Keyed { engine, index, maintainer, parked, suppressed, chance, outside, unread_batches, unread_parked })
     }
 
     /// Leaves the index's own work to `maintainer`, which is called whenever there is some.

@@ -1,5 +1,7 @@
 //! Parked reports: a row by name, and a place in the order of due times that moves with it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Keyed;
 use crate::adapters::embedded::engine::{Batch, Engine, Op, Order, Table};
 use crate::adapters::rows::key::{KeyBuilder, KeyReader};
@@ -38,6 +40,12 @@ fn place(id: u64, due: Option<Timestamp>) -> Vec<u8> {
     }
 }
 
+fn read_place(key: &[u8]) -> Result<(u64, Option<Timestamp>), StoreError> {
+    let mut fields = KeyReader(key);
+    let due = if fields.u8()? == WAITING { Some(fields.time()?) } else { None };
+    Ok((fields.u64()?, due))
+}
+
 fn row_key(id: u64) -> Vec<u8> {
     id.to_be_bytes().to_vec()
 }
@@ -54,28 +62,82 @@ pub(super) fn count(engine: &dyn Engine) -> Result<ParkedCounts, StoreError> {
     Ok(counts)
 }
 
+/// A report as it stands: its row, or that it has one which nobody can read.
+enum Stands {
+    Whole(ParkedReport),
+    Damaged,
+}
+
 impl Keyed {
-    fn parked_row(&self, id: u64) -> Result<Option<ParkedReport>, StoreError> {
-        self.engine.read()?.get(Table::Parked, &row_key(id))?.map(|bytes| read_parked(&bytes)).transpose()
+    fn parked_row(&self, id: u64) -> Result<Option<Stands>, StoreError> {
+        let Some(bytes) = self.engine.read()?.get(Table::Parked, &row_key(id))? else { return Ok(None) };
+        Ok(Some(self.read_parked(&bytes)?.map_or(Stands::Damaged, Stands::Whole)))
+    }
+
+    /// A parked report; `None` for one that is damaged.
+    pub(super) fn read_parked(&self, bytes: &[u8]) -> Result<Option<ParkedReport>, StoreError> {
+        self.unread_parked.read(read_parked(bytes))
     }
 
     /// Takes rows away that are there. The caller holds the counts.
     pub(super) async fn unpark(&self, counts: &mut ParkedCounts, ids: &[u64]) -> Result<(), StoreError> {
         let (mut batch, mut after) = (Batch::control(), *counts);
-        let mut seen = std::collections::BTreeSet::new();
-        for id in ids {
-            if seen.insert(id)
-                && let Some(old) = self.parked_row(*id)?
-            {
-                batch = batch.delete(Table::Parked, row_key(*id)).delete(Table::ParkedDue, place(*id, old.due));
-                after.less(old.due);
+        let mut damaged = BTreeSet::new();
+        for id in ids.iter().copied().collect::<BTreeSet<u64>>() {
+            match self.parked_row(id)? {
+                Some(Stands::Whole(old)) => {
+                    batch.ops.push(Op::Delete(Table::ParkedDue, place(id, old.due)));
+                    after.less(old.due);
+                }
+                Some(Stands::Damaged) => _ = damaged.insert(id),
+                None => continue,
             }
+            batch.ops.push(Op::Delete(Table::Parked, row_key(id)));
         }
+        self.unplace(&damaged, &mut batch, &mut after)?;
         if !batch.ops.is_empty() {
             self.engine.write(batch).await?;
             *counts = after;
         }
         Ok(())
+    }
+
+    /// Takes the places of damaged rows away, which only the places themselves tell.
+    fn unplace(&self, damaged: &BTreeSet<u64>, batch: &mut Batch, counts: &mut ParkedCounts) -> Result<(), StoreError> {
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        self.engine.read()?.scan(Table::ParkedDue, &[], None, Order::Up, &mut |key, _| {
+            let (id, due) = read_place(key)?;
+            if damaged.contains(&id) {
+                batch.ops.push(Op::Delete(Table::ParkedDue, key.to_vec()));
+                counts.less(due);
+            }
+            Ok(true)
+        })
+    }
+
+    /// Reports in the order of their places, from one place up to another, at most `limit`.
+    fn placed(&self, mut from: Vec<u8>, to: Option<&[u8]>, limit: usize) -> Result<Vec<ParkedReport>, StoreError> {
+        let reader = self.engine.read()?;
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let mut places: Vec<Vec<u8>> = Vec::new();
+            let most = limit - found.len();
+            reader.scan(Table::ParkedDue, &from, to, Order::Up, &mut |key, _| {
+                places.push(key.to_vec());
+                Ok(places.len() < most)
+            })?;
+            for key in &places {
+                if let Some(bytes) = reader.get(Table::Parked, &row_key(read_place(key)?.0))? {
+                    found.extend(self.read_parked(&bytes)?);
+                }
+            }
+            // Those that are damaged make room for others behind them.
+            let Some(last) = places.pop().filter(|_| places.len() + 1 == most) else { break };
+            from = [last, vec![0]].concat();
+        }
+        Ok(found)
     }
 }
 
@@ -85,12 +147,20 @@ impl Parked for Keyed {
         let mut counts = self.parked.lock().await;
         let (mut batch, mut after) = (Batch::data(), *counts);
         // The last of one name counts.
-        let latest: std::collections::BTreeMap<u64, &ParkedReport> = reports.iter().map(|report| (report.id, report)).collect();
-        for (id, report) in latest {
-            if let Some(old) = self.parked_row(id)? {
-                batch.ops.push(Op::Delete(Table::ParkedDue, place(id, old.due)));
-                after.less(old.due);
+        let latest: BTreeMap<u64, &ParkedReport> = reports.iter().map(|report| (report.id, report)).collect();
+        let mut damaged = BTreeSet::new();
+        for id in latest.keys().copied() {
+            match self.parked_row(id)? {
+                Some(Stands::Whole(old)) => {
+                    batch.ops.push(Op::Delete(Table::ParkedDue, place(id, old.due)));
+                    after.less(old.due);
+                }
+                Some(Stands::Damaged) => _ = damaged.insert(id),
+                None => {}
             }
+        }
+        self.unplace(&damaged, &mut batch, &mut after)?;
+        for (id, report) in latest {
             batch.ops.push(Op::Put(Table::ParkedDue, place(id, report.due), vec![]));
             batch.ops.push(Op::Put(Table::Parked, row_key(id), write_parked(report)));
             *after.of(report.due) += 1;
@@ -103,19 +173,8 @@ impl Parked for Keyed {
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<ParkedReport>, StoreError> {
-        let reader = self.engine.read()?;
         let behind = KeyBuilder::new().u8(WAITING).time(Timestamp(now.0.saturating_add(1))).done();
-        let mut ids = Vec::new();
-        if limit > 0 {
-            reader.scan(Table::ParkedDue, &[WAITING], Some(&behind), Order::Up, &mut |key, _| {
-                let mut place = KeyReader(key);
-                let _ = (place.u8()?, place.time()?);
-                ids.push(place.u64()?);
-                Ok(ids.len() < limit)
-            })?;
-        }
-        let rows = ids.into_iter().filter_map(|id| reader.get(Table::Parked, &row_key(id)).transpose());
-        rows.map(|bytes| bytes.and_then(|bytes| read_parked(&bytes))).collect()
+        self.placed(vec![WAITING], Some(&behind), limit)
     }
 
     async fn remove(&self, ids: Vec<u64>) -> Result<(), StoreError> {
@@ -134,15 +193,59 @@ impl Parked for Keyed {
             Some(Some(next)) => next,
             Some(None) => return Ok(vec![]),
         };
-        let reader = self.engine.read()?;
-        let mut ids = Vec::new();
-        if limit > 0 {
-            reader.scan(Table::ParkedDue, &place(from, None), None, Order::Up, &mut |key, _| {
-                ids.push(KeyReader(&key[1..]).u64()?);
-                Ok(ids.len() < limit)
-            })?;
+        self.placed(place(from, None), None, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::adapters::memory::store::MemoryStore;
+    use crate::adapters::system::SeededChance;
+    use crate::model::id::Msisdn;
+    use crate::model::receipt::{Report, Rung};
+
+    fn parked(id: u64, due: Option<i64>) -> ParkedReport {
+        let report = Report {
+            message_id: id.to_string(),
+            number: Some(Msisdn(300)),
+            reference: None,
+            rung: Rung::Delivered,
+            done: None,
+            error: String::new(),
+            raw: String::new(),
+            received: Timestamp(100),
+        };
+        ParkedReport { id, account: "a".into(), report, due: due.map(Timestamp), looks: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_report_stands_in_nobodys_way_and_goes() {
+        for due in [Some(5), None] {
+            let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
+            let stores = store.stores();
+            stores.parked.park((1..=3).map(|id| parked(id, due)).collect()).await.expect("parked");
+            assert!(store.engine().damage(Table::Parked, &row_key(1), |row| row.clear()));
+            let ids = |reports: Vec<ParkedReport>| reports.into_iter().map(|parked| parked.id).collect::<Vec<_>>();
+            let (waiting, unmatched) = (stores.parked.due(Timestamp(9), 9).await, stores.parked.unmatched(None, 9).await);
+            let expected = if due.is_some() { ([2, 3].as_slice(), [].as_slice()) } else { ([].as_slice(), [2, 3].as_slice()) };
+            assert_eq!((ids(waiting.expect("read")).as_slice(), ids(unmatched.expect("read")).as_slice()), expected);
+            if due.is_some() {
+                assert_eq!(ids(stores.parked.due(Timestamp(9), 1).await.expect("read")), [2], "it takes nobody's room");
+            } else {
+                assert_eq!(ids(stores.parked.unmatched(None, 1).await.expect("read")), [2], "it takes nobody's room");
+            }
+            assert_eq!(ids(stores.erasure.of_number(Msisdn(300)).await.expect("read").parked), [2, 3]);
+            // It comes in again, and is whole; another that is damaged goes with what is old, whenever it came.
+            stores.parked.park(vec![parked(1, Some(7))]).await.expect("parked");
+            assert_eq!(stores.parked.counts().await, Ok(if due.is_some() { (3, 0) } else { (1, 2) }));
+            assert!(store.engine().damage(Table::Parked, &row_key(2), |row| row.clear()));
+            stores.retention.drop_index_before(Timestamp(100)).await.expect("dropped");
+            assert_eq!(stores.parked.counts().await, Ok(if due.is_some() { (2, 0) } else { (1, 1) }));
+            stores.retention.drop_index_before(Timestamp(101)).await.expect("dropped");
+            assert_eq!(stores.parked.counts().await, Ok((0, 0)));
         }
-        let rows = ids.into_iter().filter_map(|id| reader.get(Table::Parked, &row_key(id)).transpose());
-        rows.map(|bytes| bytes.and_then(|bytes| read_parked(&bytes))).collect()
     }
 }

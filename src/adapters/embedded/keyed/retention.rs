@@ -2,8 +2,8 @@
 
 use super::Keyed;
 use crate::adapters::embedded::engine::{Batch, Engine, Op, Order, Table};
-use crate::adapters::rows::key::{self, KeyBuilder};
-use crate::adapters::rows::receipt::{read_parked, read_uncertain};
+use crate::adapters::rows::key::{self, KeyBuilder, KeyReader};
+use crate::adapters::rows::receipt::read_uncertain;
 use crate::model::batch::BatchRow;
 use crate::model::id::BatchId;
 use crate::model::time::Timestamp;
@@ -67,9 +67,9 @@ impl Keyed {
             let mut old = Vec::new();
             let mut next = None;
             self.engine.read()?.scan(Table::Parked, &from, None, Order::Up, &mut |key, bytes| {
-                let parked = read_parked(bytes)?;
-                if parked.report.received < before {
-                    old.push(parked.id);
+                // A damaged one is nobody's any more, and does not tell when it came.
+                if self.read_parked(bytes)?.is_none_or(|parked| parked.report.received < before) {
+                    old.push(KeyReader(key).u64()?);
                 }
                 let goes_on = old.len() < DELETES_PER_COMMIT;
                 next = (!goes_on).then(|| behind_key(key));
