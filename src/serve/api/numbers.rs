@@ -15,6 +15,7 @@ use super::{Answer, Once, OneNumber, Refusals, Shared, whole_service};
 use crate::model::access::Standing;
 use crate::model::code::{Code, Fault};
 use crate::receipts::inbox::{self, InboxFilter, InboxRow};
+use crate::runtime::digest::{digest, hex};
 use crate::serve::access::{Admin, Operator};
 use crate::serve::extract::{Asked, cursor, journal_cursor, journal_place, page_size, place};
 use crate::statistics::number::{NumberExport, NumberHistory, number_history};
@@ -92,7 +93,8 @@ pub async fn erase(
         target: "numbers".into(),
         before: Standing::new(),
         wish: Standing::from([("number".to_owned(), number.to_string())]),
-        request: number.to_string(),
+        // As text a number is masked, and many read alike.
+        request: hex(&digest([number.0.to_be_bytes().as_slice()])),
     };
     let inner = surface.clone();
     carry_out(&surface, command, move |_| async move {

@@ -320,3 +320,17 @@ async fn without_a_fleet_of_its_own_it_tells_what_the_fleets_processes_say_of_th
     let said = live().await;
     assert_eq!((&said["up"], &said["sessions"]), (&json!(true), &json!(2)), "{said}");
 }
+
+#[tokio::test]
+async fn one_key_is_no_order_for_a_second_number() {
+    let service = Service::new(Limits::default());
+    let admin = service.key(Role::Admin, "*").await;
+    let erase =
+        async |number: &str| service.call(&admin, "POST", &format!("/v1/numbers/{number}/erase"), Some("k"), None).await;
+    let first = erase("8613800138000").await;
+    assert_eq!((first.status, first.replayed), (200, false), "{}", first.body);
+    assert!(erase("8613800138000").await.replayed);
+    // Masked, the two read alike.
+    let second = erase("8613800238000").await;
+    assert_eq!((second.status, &second.body["code"]), (409, &json!("SF-3001")), "{}", second.body);
+}
