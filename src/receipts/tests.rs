@@ -143,7 +143,7 @@ async fn what_a_person_writes_is_never_given_to_a_tenant_by_guess() {
     bed.batch(5, 5, of("other", "009"), &[NUMBER + 1]).await;
     let mut unsent = bed.stores.batches.load(BatchId(5)).await.expect("loaded").expect("there");
     unsent.row.delivery.started = None;
-    let changed = bed.stores.batches.compare_and_set(BatchId(5), unsent.version, &unsent.row, 2).await;
+    let changed = bed.stores.batches.replace(BatchId(5), unsent.version, &unsent.row, 2).await;
     assert_eq!(changed, Ok(crate::ports::control::Cas::Applied));
     let cases = [
         (NUMBER, "10690001007", Some((1, "acme"))),
