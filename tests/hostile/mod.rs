@@ -14,7 +14,7 @@
 //! | paths and SSRF in sources | `addresses::no_address_of_a_list_leads_where_the_configuration_does_not`, `addresses::nobody_is_led_elsewhere_by_a_store`; `sources::addresses`, `adapters::source::address` |
 //! | SSRF in webhooks | `addresses::no_webhook_leads_inside`; `adapters::webhook::{rules, caller, address}` |
 //! | forged receipts | `receipts::only_the_account_that_sent_is_believed`, `receipts::what_is_no_receipt_is_refused`; `receipts::reference`, `adapters::http::receipt` |
-//! | open redirects, guessed codes | `links`; `links::target`, `endtoend::clicks` |
+//! | open redirects, guessed codes, parameters that multiply | `links`; `links::target`, `endtoend::clicks` |
 //! | template bombs | `templates`; `prepare::template` |
 //! | decompression bombs | `bombs`; `sources::files::what_expands_without_end_is_refused` |
 //! | formulas in exports | `exports`; `serve::guard` |

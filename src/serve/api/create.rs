@@ -30,6 +30,7 @@ use crate::serve::views::BatchView;
 pub struct SourceWish {
     /// The address of a list: a file or folder that the service may read, or an object store's URL.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 2048)]
     pub table_name: Option<String>,
     /// The id of an uploaded list.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,30 +61,39 @@ pub struct NewBatch {
     pub tenant: Option<String>,
     /// The campaign.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub campaign_id: String,
     /// The campaign's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub campaign_name: String,
     /// The programme the campaign belongs to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub marketing_program_id: String,
     /// Your own number for this run.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub task_id: String,
     /// Your own number for the content.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub content_id: String,
     /// The signature, without its brackets 【】.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
     pub content_signature: Option<String>,
     /// The long link that the text names as itself, `{{url}}` or `${url}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 2048)]
     pub url: Option<String>,
     /// What short codes are put behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
     pub link_base: Option<String>,
     /// Parameters that opened links carry to the long link, beside or instead of the configured ones of the same name. Values
-    /// may hold `{batch_id}`, `{campaign_id}`, `{campaign_name}`, `{marketing_program_id}`, `{task_id}` and `{content_id}`.
+    /// may hold `{batch_id}`, `{campaign_id}`, `{campaign_name}`, `{marketing_program_id}`, `{task_id}` and `{content_id}`. At most
+    /// 32, names and values of 256 bytes each; a link leads nowhere when the whole address comes to more than 8 KiB.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub link_parameters: std::collections::BTreeMap<String, String>,
     /// When it may be sent, by the wall clock of a zone; narrows the hours of the accounts.
@@ -119,9 +129,11 @@ pub struct NewBatch {
     pub priority: Option<u8>,
     /// The column that holds the number; found by its name when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
     pub number_column: Option<String>,
     /// How the list is read where that cannot be found out, such as `delimiter=;`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub dialect: String,
     /// Region of numbers without a country code, such as CN.
     #[serde(default, skip_serializing_if = "Option::is_none")]

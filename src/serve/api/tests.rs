@@ -176,6 +176,47 @@ async fn bad_requests_say_what_is_wrong_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn every_text_of_a_batch_has_a_size() {
+    let service = Service::new(Limits::default());
+    let key = service.key(Role::Operator, "acme").await;
+    let parameters = |count: usize| -> Value {
+        (0..count).map(|n| (n.to_string(), json!("v"))).collect::<serde_json::Map<_, _>>().into()
+    };
+    let of = |bytes: usize| json!("x".repeat(bytes));
+    let page = |bytes: usize| json!(format!("{:a<bytes$}", "https://shop.example/"));
+    let list = |bytes: usize| json!({ "table_name": format!("{:a<bytes$}", "/lists/") });
+    // Each with the largest value that is taken, and one that is a byte, or one, too much.
+    let cases = [
+        ("campaign_id", of(256), of(257)),
+        ("campaign_name", of(256), of(257)),
+        ("marketing_program_id", of(256), of(257)),
+        ("task_id", of(256), of(257)),
+        ("content_id", of(256), of(257)),
+        ("link_base", of(256), of(257)),
+        ("number_column", of(256), of(257)),
+        ("dialect", of(256), of(257)),
+        ("campaign_name", json!("退".repeat(85)), json!("退".repeat(86))),
+        ("content_signature", json!("退".repeat(64)), json!("退".repeat(65))),
+        ("url", page(2_048), page(2_049)),
+        ("source", list(2_048), list(2_049)),
+        ("link_parameters", parameters(32), parameters(33)),
+        ("link_parameters", json!({ "x".repeat(256): "" }), json!({ "x".repeat(257): "" })),
+        ("link_parameters", json!({ "x": "v".repeat(256) }), json!({ "x": "v".repeat(257) })),
+    ];
+    for (at, (name, fits, long)) in cases.into_iter().enumerate() {
+        for (value, status) in [(long, 422), (fits, 200)] {
+            let mut wish = batch("x");
+            wish[name] = value;
+            let said = service.call(&key, "POST", "/v1/batches", Some(&at.to_string()), Some(wish)).await;
+            assert_eq!(said.status, status, "{name}: {}", said.body);
+            let named = if name == "source" { "table_name" } else { name };
+            let says = said.body["detail"].as_str().is_some_and(|text| text.contains(named) && text.contains("at most"));
+            assert!(status == 200 || said.body["code"] == "SF-6002" && says, "{}", said.body);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_command_is_carried_out_once_says_what_is_possible_and_leaves_a_trail() {
     let service = Service::new(Limits::default());
     let (operator, admin) = (service.key(Role::Operator, "acme").await, service.key(Role::Admin, "*").await);
