@@ -207,6 +207,7 @@ async fn reasons_stay_with_their_numbers() {
         since: START,
         account: None,
         batch: None,
+        tenant: None,
         campaign_id: String::new(),
         note: note.into(),
     };

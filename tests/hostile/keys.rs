@@ -211,7 +211,7 @@ fn nothing_of_another_tenant_is_seen_or_commanded() {
     assert!(tried > 15, "{tried}");
     assert_eq!(asked(&service, &other, "GET /v1/batches/{id}", &id[..8]).status, 404, "nor by its first digits");
     for path in
-        ["/v1/batches", "/v1/audit", "/v1/inbox", "/v1/keys", "/v1/webhooks", "/v1/dead-events", "/v1/batches?tenant=acme"]
+        ["/v1/batches", "/v1/audit", "/v1/inbox", "/v1/fleet", "/v1/suppressions/8613900000999", "/v1/keys", "/v1/webhooks", "/v1/dead-events", "/v1/batches?tenant=acme"]
     {
         let answer = ask(&service, &other, "GET", path, "", "");
         assert_eq!(answer.status, 200, "{path}: {answer:?}");

@@ -15,6 +15,7 @@ use super::{Answer, Once, OneNumber, Refusals, Shared, whole_service};
 use crate::model::access::Standing;
 use crate::model::code::{Code, Fault};
 use crate::receipts::inbox::{self, InboxFilter, InboxRow};
+use crate::receipts::opt_out::OptOut;
 use crate::runtime::digest::{digest, hex};
 use crate::serve::access::{Admin, Operator};
 use crate::serve::extract::{Asked, cursor, journal_cursor, journal_place, page_size, place};
@@ -52,6 +53,9 @@ pub async fn history(
     if tenant.is_some() {
         // What people wrote may answer another tenant's campaign.
         page.inbound.retain(|row| row["tenant"].as_str() == tenant);
+        // So may what keeps the number on the list; what cannot be read is nobody's.
+        let why = page.opt_out.take().and_then(|why| serde_json::from_value::<OptOut>(why).ok());
+        page.opt_out = why.and_then(|why| serde_json::to_value(why.seen_by(tenant)).ok());
     }
     Ok(Json(page))
 }

@@ -120,12 +120,15 @@ pub async fn count(State(surface): Shared, _viewer: Viewer) -> Answer<Json<Count
 }
 
 /// Says whether a number gets nothing
+///
+/// The list is one for all tenants; which batch a person answered, and through which account, is told to its own tenant alone.
 #[utoipa::path(get, path = "/v1/suppressions/{number}", tag = "suppressions",
     params(OneNumber), responses((status = 200, body = Checked), Refusals))]
-pub async fn check(State(surface): Shared, _operator: Operator, Path(text): Path<String>) -> Answer<Json<Checked>> {
+pub async fn check(State(surface): Shared, Operator(caller): Operator, Path(text): Path<String>) -> Answer<Json<Checked>> {
     let checked = opt_out::check(&surface.stores, &[number(&text)?]).await?.pop();
     let found = checked.map_or((false, None), |checked| (checked.suppressed, checked.why));
-    Ok(Json(Checked { suppressed: found.0, why: found.1 }))
+    let why = found.1.map(|why| why.seen_by(caller.only_tenant()));
+    Ok(Json(Checked { suppressed: found.0, why }))
 }
 
 /// Puts a number on the list

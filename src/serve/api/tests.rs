@@ -12,8 +12,11 @@ use tower::ServiceExt;
 use crate::coordinate::members;
 use crate::model::access::Role;
 use crate::model::account::{Account, Capabilities, ReceiptRules};
-use crate::model::fleet::{LiveAccount, Sheet};
-use crate::model::id::WorkerId;
+use crate::model::fleet::{FleetRole, LiveAccount, Sheet};
+use crate::model::fleet::tests::sheet;
+use crate::model::id::{BatchId, LaneKey, Msisdn, WorkerId};
+use crate::model::time::Timestamp;
+use crate::receipts::opt_out::{self, OptOut, Origin};
 use crate::serve::fakes;
 use crate::serve::fleet::{Limits, Surface};
 use crate::serve::router::public;
@@ -374,4 +377,44 @@ async fn one_key_is_no_order_for_a_second_number() {
     // Masked, the two read alike.
     let second = erase("8613800238000").await;
     assert_eq!((second.status, &second.body["code"]), (409, &json!("SF-3001")), "{}", second.body);
+}
+
+#[tokio::test]
+async fn no_side_door_names_another_tenants_batch() {
+    let service = Service::new(Limits::default());
+    let batch = BatchId(0xabc);
+    let lane = LaneKey { batch, lane: 3 };
+    let mut sheet = sheet(7, FleetRole::Deliver, service.surface.world.clock.now());
+    sheet.lanes = vec![lane];
+    members::write(&service.surface.stores, &sheet).await.expect("it is written");
+    let why = |tenant: Option<&str>| OptOut {
+        origin: Origin::Person,
+        since: Timestamp(0),
+        account: Some("secret-account".into()),
+        batch: Some(batch),
+        tenant: tenant.map(str::to_owned),
+        campaign_id: "acme-spring".into(),
+        note: String::new(),
+    };
+    // The second as an older version wrote it.
+    let numbers = [(Msisdn(8_613_800_138_000), why(Some("acme"))), (Msisdn(8_613_800_138_001), why(None))];
+    opt_out::suppress(&service.surface.stores, &numbers).await.expect("stored");
+    let doors = [
+        ("/v1/fleet", false),
+        ("/v1/suppressions/8613800138000", true),
+        ("/v1/suppressions/8613800138001", false),
+        ("/v1/numbers/8613800138000/history", true),
+        ("/v1/numbers/8613800138001/history", false),
+    ];
+    for (tenant, sees) in [("*", [true; 5]), ("acme", doors.map(|door| door.1)), ("other", [false; 5])] {
+        let key = service.key(Role::Operator, tenant).await;
+        for ((path, _), sees) in doors.iter().zip(sees) {
+            let said = service.call(&key, "GET", path, None, None).await;
+            let text = said.body.to_string();
+            assert_eq!(said.status, 200, "{path}: {text}");
+            assert_eq!(text.contains(&batch.to_string()), sees, "{tenant} at {path}: {text}");
+            assert!(sees || !["acme", "secret-account"].iter().any(|word| text.contains(word)), "{tenant} at {path}: {text}");
+            assert!(*path == "/v1/fleet" || text.contains(r#""suppressed":true"#), "{tenant} at {path}: {text}");
+        }
+    }
 }
