@@ -111,6 +111,7 @@ pub async fn list(State(surface): Shared, Viewer(caller): Viewer, Asked(query): 
         if behind.is_none() || batches.len() >= limit || looked_at >= LOOKED_AT_MAX {
             return Ok(Json(BatchPage { batches, cursor: behind.as_deref().map(cursor) }));
         }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -304,6 +305,8 @@ pub(super) async fn find(surface: &Surface, caller: &Caller, id: &str) -> Result
         if behind.is_none() {
             break;
         }
+        // Every batch is looked at, and rows come from memory to a good part: others have a turn.
+        tokio::task::yield_now().await;
     }
     found.ok_or_else(|| Fault::new(Code::BatchNotFound, format!("no batch begins with {prefix}")))
 }
