@@ -14,7 +14,7 @@ use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey};
 use crate::model::ledger::Ledger;
 use crate::model::limits::{
-    ADDRESS_BYTES_MAX, LINK_PARAMETERS_MAX, NAME_BYTES_MAX, SIGNATURE_CHARS_MAX, TEMPLATE_BYTES_MAX,
+    ADDRESS_BYTES_MAX, LINK_PARAMETERS_MAX, NAME_BYTES_MAX, SIGNATURE_CHARS_MAX, TEMPLATE_BYTES_MAX, within,
 };
 use crate::model::order::OrderRefusal;
 use crate::model::state::{Refusal, StepState};
@@ -299,12 +299,6 @@ pub(super) fn answer_of(row: &BatchRow, lanes: &[(LaneKey, Versioned<Ledger>)], 
 
 /// Checks what has no form but a size: a row that holds it is read whole, often with hundreds of others.
 fn check_sizes(batch: &SmsBatch) -> Result<(), Fault> {
-    let within = |name: &str, text: &str, most: usize| {
-        if text.len() <= most {
-            return Ok(());
-        }
-        Err(Fault::new(Code::InputInvalid, format!("{name} has at most {most} bytes")))
-    };
     let names = [
         ("campaign_id", batch.campaign_id.as_str()),
         ("campaign_name", &batch.campaign_name),

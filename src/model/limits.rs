@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::code::{Code, Fault};
+
 /// Partitions of the delivery topic. Never changeable: lanes are spread over them by arithmetic.
 pub const DELIVERY_PARTITIONS: u16 = 128;
 /// The most lanes one batch has.
@@ -88,10 +90,26 @@ pub const REPORTS_PER_INTAKE: usize = 4_096;
 pub const ORDERS_KEPT: usize = 64;
 /// Numbers that one order to send again may name.
 pub const ORDER_NUMBERS_MAX: usize = 1_000;
+/// Codes, accounts or details that one order to send again may name: each recipient is compared with all of them.
+pub const ORDER_WORDS_MAX: usize = 100;
 /// Tries after a transient refusal before a recipient fails.
 pub const TRANSIENT_TRIES_MAX: u8 = 3;
 /// Tries after "queue full" for one handset before a recipient fails.
 pub const QUEUE_FULL_TRIES_MAX: u8 = 3;
+
+/// Bytes of one value of an audit entry that are kept at most.
+pub const AUDIT_VALUE_BYTES_MAX: usize = 1_024;
+
+/// Checks that a text from outside is no longer than it may be.
+///
+/// # Errors
+/// [`Code::InputInvalid`] with the field's name.
+pub fn within(name: &str, text: &str, most: usize) -> Result<(), Fault> {
+    if text.len() <= most {
+        return Ok(());
+    }
+    Err(Fault::new(Code::InputInvalid, format!("{name} has at most {most} bytes")))
+}
 
 const _: () = assert!(LANES_MAX <= DELIVERY_PARTITIONS);
 const _: () = assert!(WINDOW_RECIPIENTS_MAX < OPEN_RECIPIENTS_MAX);

@@ -5,7 +5,9 @@ use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Answer, ask, configured, host, is_well, peak_mb, wire};
+use serde_json::{Value, json};
+
+use super::{Answer, ask, batch, call, configured, create, host, id_of, is_well, peak_mb, wire};
 use crate::endtoend::fixture::{Place, until};
 use crate::endtoend::service::Service;
 
@@ -136,6 +138,47 @@ fn strangers_fill_no_memory() {
     }
     let grown = peak_mb(&service) - before;
     assert!(grown < STRANGERS as u64 * 4 / 3, "{STRANGERS} strangers with 4 MB each made it grow by {grown} MB");
+    is_well(&service);
+    service.stop().ended(0);
+}
+
+#[test]
+fn commands_that_say_much_leave_a_short_trail() {
+    const COMMANDS: usize = 100;
+    let service = service();
+    let admin = service.key("admin");
+    let mut wish = batch("Hello", &[("+8613900000001", "a")]);
+    wish["provider_type"] = json!("main");
+    let id = id_of(&create(&service, &admin, "k", &wish));
+    let command = |word: &str, wish: &Value| call(&service, &admin, "POST", &format!("/v1/batches/{id}/commands/{word}"), wish);
+    // What names nothing that can be is refused before anything is written down.
+    let long = "0".repeat(3_900_000);
+    let refused = [
+        ("start", json!({ "plan_hash": long })),
+        ("approve", json!({ "plan_hash": long })),
+        ("change_provider", json!({ "provider_type": long, "plan_hash": "00" })),
+        ("change_provider", json!({ "provider_type": "main", "plan_hash": long })),
+        ("retry", json!({ "what": "failed", "plan_hash": long })),
+        ("retry", json!({ "what": "filter", "details": [long], "plan_hash": "00" })),
+        ("retry", json!({ "what": "filter", "accounts": vec!["a"; 101], "plan_hash": "00" })),
+        ("retry", json!({ "what": "filter", "codes": vec!["SF-5001"; 101] })),
+        ("retry", json!({ "what": "filter", "numbers": vec!["+8613900000001"; 1_001] })),
+    ];
+    for (word, wish) in &refused {
+        let answer = command(word, wish);
+        assert_eq!((answer.status, answer.code().as_str()), (422, "SF-6002"), "{word}: {}", answer.body.len());
+    }
+    let hook = call(&service, &admin, "POST", "/v1/webhooks", &json!({ "url": long, "events": ["batch"] }));
+    assert_eq!(hook.status, 422);
+    // As much as may be said.
+    let wish = json!({ "what": "filter", "details": vec!["x".repeat(256); 100], "plan_hash": "00" });
+    for _ in 0..COMMANDS {
+        assert_eq!(command("retry", &wish).code(), "SF-3003", "there is nothing to retry");
+    }
+    let trail = ask(&service, &admin, "GET", "/v1/audit?limit=500", "", "");
+    let entries = trail.json()["entries"].as_array().map_or(0, Vec::len);
+    assert!((2 * COMMANDS..2 * COMMANDS + 10).contains(&entries), "{entries} entries");
+    assert!(trail.body.len() < entries * 3_000, "{entries} entries have {} bytes", trail.body.len());
     is_well(&service);
     service.stop().ended(0);
 }

@@ -3,7 +3,8 @@
 //! | input | shown by |
 //! |---|---|
 //! | bodies of 1 GB, announced and not | `bodies::a_gigabyte_is_refused_before_it_came`; of strangers at the callbacks: `bodies::strangers_fill_no_memory` |
-//! | a million small requests | `bodies::many_small_requests_are_answered_in_bounded_memory` (`SMSFLEET_HOSTILE_REQUESTS=1000000`); its pace: `serve::access`, `serve::api::tests::a_key_that_asks_too_often_is_told_to_wait_and_others_are_not` |
+//! | commands that say much, in the trail | `bodies::commands_that_say_much_leave_a_short_trail`; `access::audit` |
+| a million small requests | `bodies::many_small_requests_are_answered_in_bounded_memory` (`SMSFLEET_HOSTILE_REQUESTS=1000000`); its pace: `serve::access`, `serve::api::tests::a_key_that_asks_too_often_is_told_to_wait_and_others_are_not` |
 //! | slow heads, all places taken | `slow::{one_machine_that_dribbles_does_not_shut_out_others, heads_that_dribble_are_ended_however_steadily, a_connection_that_says_nothing_is_closed}`, `serve::listen::tests`, `serve::places` |
 //! | slow bodies | `slow::a_body_that_dribbles_is_ended` |
 //! | slow readers | `slow::whoever_does_not_read_its_answers_is_left`, `serve::places` |

@@ -19,6 +19,7 @@ use crate::model::access::{Caller, Standing};
 use crate::model::batch::{BatchRow, Command};
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
+use crate::model::limits::{PLAN_HASH_CHARS_MAX, within};
 use crate::serve::access::Operator;
 use crate::serve::extract::Body;
 use crate::serve::fleet::Surface;
@@ -91,6 +92,7 @@ impl PauseView {
 pub struct StartWish {
     /// Send exactly the plan with this hash, and refuse if it is another.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
     pub plan_hash: Option<String>,
 }
 
@@ -99,6 +101,7 @@ pub struct StartWish {
 #[serde(deny_unknown_fields)]
 pub struct ApproveWish {
     /// The hash of the plan that is approved.
+    #[schema(max_length = 64)]
     pub plan_hash: String,
 }
 
@@ -191,6 +194,11 @@ impl OnBatch {
     }
 }
 
+/// Refuses what no plan's hash can be, before the trail takes it.
+pub(super) fn is_hash(text: Option<&str>) -> Result<(), Fault> {
+    within("plan_hash", text.unwrap_or(""), PLAN_HASH_CHARS_MAX)
+}
+
 fn answer(surface: &Surface, row: &BatchRow, outcome: Outcome) -> CommandAnswer {
     CommandAnswer {
         batch: BatchView::of(row, &surface.accounts, surface.world.clock.now()),
@@ -251,6 +259,7 @@ pub async fn entry_process(command: OnOne, _nothing: Body<NoWish>) -> Answer<Res
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/start", tag = "commands", request_body(content = Option<StartWish>),
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
 pub async fn start(command: OnOne, Body(wish): Body<StartWish>) -> Answer<Response> {
+    is_hash(wish.plan_hash.as_deref())?;
     let (on_batch, id) = command.about("batch.start", &wish).await?;
     on_batch.run(move |surface, _| async move { surface.service.start(id, wish.plan_hash.as_deref()).await }).await
 }
@@ -261,6 +270,7 @@ pub async fn start(command: OnOne, Body(wish): Body<StartWish>) -> Answer<Respon
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/approve", tag = "commands", request_body = ApproveWish,
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
 pub async fn approve(command: OnOne, Body(wish): Body<ApproveWish>) -> Answer<Response> {
+    is_hash(Some(&wish.plan_hash))?;
     let (on_batch, id) = command.about("batch.approve", &wish).await?;
     on_batch.run(move |surface, _| async move { surface.service.start(id, Some(&wish.plan_hash)).await }).await
 }
