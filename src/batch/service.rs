@@ -315,10 +315,7 @@ fn check_sizes(batch: &SmsBatch) -> Result<(), Fault> {
     within("table_name", &batch.table_name, ADDRESS_BYTES_MAX)?;
     within("url", batch.url.as_deref().unwrap_or(""), ADDRESS_BYTES_MAX)?;
     if batch.content_signature.chars().count() > SIGNATURE_CHARS_MAX {
-        return Err(Fault::new(
-            Code::InputInvalid,
-            format!("content_signature has at most {SIGNATURE_CHARS_MAX} characters"),
-        ));
+        return Err(Fault::new(Code::InputInvalid, format!("content_signature has at most {SIGNATURE_CHARS_MAX} characters")));
     }
     if batch.link_parameters.len() > LINK_PARAMETERS_MAX {
         return Err(Fault::new(Code::InputInvalid, format!("link_parameters has at most {LINK_PARAMETERS_MAX} of them")));

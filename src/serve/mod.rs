@@ -13,6 +13,7 @@ pub mod extract;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod fleet;
+mod flight;
 pub mod guard;
 pub mod health;
 mod heard;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -19,7 +19,7 @@ use crate::model::time::Timestamp;
 use crate::ports::tallies::Tallies;
 use crate::runtime::moment::moment;
 use crate::serve::access::{Operator, Viewer};
-use crate::serve::extract::{Asked, PAGE_MAX, cursor, page_size, place};
+use crate::serve::extract::{Asked, Named, PAGE_MAX, cursor, page_size, place};
 use crate::serve::fleet::Surface;
 use crate::serve::listing::{self, Format};
 use crate::serve::problem::Problem;
@@ -140,7 +140,7 @@ impl ListQuery {
 /// Shows a batch, with the commands that are possible now
 #[utoipa::path(get, path = "/v1/batches/{id}", tag = "batches", params(OneBatch),
     responses((status = 200, body = BatchView), Refusals))]
-pub async fn show(State(surface): Shared, Viewer(caller): Viewer, Path(id): Path<String>) -> Answer<Json<BatchView>> {
+pub async fn show(State(surface): Shared, Viewer(caller): Viewer, Named(id): Named) -> Answer<Json<BatchView>> {
     let row = find(&surface, &caller, &id).await?;
     Ok(Json(seen_by(&caller, BatchView::of(&row, &surface.accounts, surface.world.clock.now()))))
 }
@@ -148,7 +148,7 @@ pub async fn show(State(surface): Shared, Viewer(caller): Viewer, Path(id): Path
 /// Says how far a batch is
 #[utoipa::path(get, path = "/v1/batches/{id}/progress", tag = "batches", params(OneBatch),
     responses((status = 200, body = Object), Refusals))]
-pub async fn progress(State(surface): Shared, Viewer(caller): Viewer, Path(id): Path<String>) -> Answer<Json<Progress>> {
+pub async fn progress(State(surface): Shared, Viewer(caller): Viewer, Named(id): Named) -> Answer<Json<Progress>> {
     let row = find(&surface, &caller, &id).await?;
     Ok(Json(progress_of(&surface, &row).await?))
 }
@@ -162,7 +162,7 @@ pub(super) async fn progress_of(surface: &Surface, row: &BatchRow) -> Result<Pro
 /// Reports a batch: every record counted from the store
 #[utoipa::path(get, path = "/v1/batches/{id}/report", tag = "batches", params(OneBatch),
     responses((status = 200, body = BatchReport), Refusals))]
-pub async fn report(State(surface): Shared, Viewer(caller): Viewer, Path(id): Path<String>) -> Answer<Json<BatchReport>> {
+pub async fn report(State(surface): Shared, Viewer(caller): Viewer, Named(id): Named) -> Answer<Json<BatchReport>> {
     let row = find(&surface, &caller, &id).await?;
     let now = surface.world.clock.now();
     let settlement = match &row.settlement {
@@ -219,7 +219,7 @@ pub struct RecipientsQuery {
 pub async fn recipients(
     State(surface): Shared,
     Operator(caller): Operator,
-    Path(id): Path<String>,
+    Named(id): Named,
     Asked(query): Asked<RecipientsQuery>,
 ) -> Answer<Response> {
     let row = find(&surface, &caller, &id).await?;
@@ -249,7 +249,7 @@ pub struct ExplainQuery {
 pub async fn explain(
     State(surface): Shared,
     Operator(caller): Operator,
-    Path(id): Path<String>,
+    Named(id): Named,
     Asked(query): Asked<ExplainQuery>,
 ) -> Answer<Response> {
     let row = find(&surface, &caller, &id).await?;

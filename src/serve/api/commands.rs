@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::Response;
@@ -21,7 +21,7 @@ use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
 use crate::model::limits::{PLAN_HASH_CHARS_MAX, within};
 use crate::serve::access::Operator;
-use crate::serve::extract::Body;
+use crate::serve::extract::{Body, Named};
 use crate::serve::fleet::Surface;
 use crate::serve::problem::Problem;
 use crate::serve::views::{BatchView, commands};
@@ -224,9 +224,7 @@ impl FromRequestParts<Arc<Surface>> for OnOne {
 
     async fn from_request_parts(parts: &mut Parts, surface: &Arc<Surface>) -> Result<OnOne, Problem> {
         let Operator(caller) = Operator::from_request_parts(parts, surface).await?;
-        let Path(id) = Path::<String>::from_request_parts(parts, surface)
-            .await
-            .map_err(|refused| Fault::new(Code::InputInvalid, refused.body_text()))?;
+        let Named(id) = Named::from_request_parts(parts, surface).await?;
         Ok(OnOne { surface: surface.clone(), caller, headers: parts.headers.clone(), id })
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::once::{self, Command, carry_out};
@@ -20,7 +20,7 @@ use crate::model::time::Timestamp;
 use crate::model::window::OnUncertain;
 use crate::runtime::moment::moment;
 use crate::serve::access::Operator;
-use crate::serve::extract::Body;
+use crate::serve::extract::{Body, Few};
 use crate::serve::fleet::{Defaults, Surface};
 use crate::serve::views::BatchView;
 
@@ -36,13 +36,20 @@ pub struct SourceWish {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upload_id: Option<String>,
     /// The recipients themselves: objects of texts, all with the same names; at most 10,000.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few")]
     #[schema(max_items = 10000, min_items = 1)]
     pub recipients: Option<Vec<BTreeMap<String, String>>>,
 }
 
 /// Recipients in a request at most; more are uploaded.
 pub const RECIPIENTS_MAX: usize = 10_000;
+
+/// A recipient of the request itself: what each of its columns holds.
+type Recipient = BTreeMap<String, String>;
+
+fn few<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Vec<Recipient>>, D::Error> {
+    Ok(Option::<Few<Recipient, RECIPIENTS_MAX>>::deserialize(reader)?.map(|few| few.0))
+}
 
 /// A batch to be created. What is left out is as the service's configuration says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -1,7 +1,7 @@
 //! One number: its history over all batches, what is stored about it, its erasure; and what people wrote.
 
 use axum::body::Body as Stream;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Json, Response};
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::receipts::inbox::{self, InboxFilter, InboxRow};
 use crate::receipts::opt_out::OptOut;
 use crate::runtime::digest::{digest, hex};
 use crate::serve::access::{Admin, Operator};
-use crate::serve::extract::{Asked, cursor, journal_cursor, journal_place, page_size, place};
+use crate::serve::extract::{Asked, Named, cursor, journal_cursor, journal_place, page_size, place};
 use crate::statistics::number::{NumberExport, NumberHistory, number_history};
 
 /// Batches looked at for one page of a history.
@@ -41,7 +41,7 @@ pub struct HistoryQuery {
 pub async fn history(
     State(surface): Shared,
     Operator(caller): Operator,
-    Path(text): Path<String>,
+    Named(text): Named,
     Asked(query): Asked<HistoryQuery>,
 ) -> Answer<Json<NumberHistory>> {
     let number = number(&text)?;
@@ -63,7 +63,7 @@ pub async fn history(
 /// Streams everything that is stored about a number, as JSON lines
 #[utoipa::path(get, path = "/v1/numbers/{number}/export", tag = "numbers", params(OneNumber),
     responses((status = 200, content((String = "application/x-ndjson"))), Refusals))]
-pub async fn export(State(surface): Shared, Admin(caller): Admin, Path(text): Path<String>) -> Answer<Response> {
+pub async fn export(State(surface): Shared, Admin(caller): Admin, Named(text): Named) -> Answer<Response> {
     whole_service(&caller)?;
     let (stores, accounts) = (surface.stores.clone(), surface.accounts.clone());
     let export = NumberExport::new(stores, accounts, number(&text)?, surface.world.clock.now());
@@ -81,12 +81,7 @@ pub async fn export(State(surface): Shared, Admin(caller): Admin, Path(text): Pa
 /// says what was erased, and what is not ours to erase.
 #[utoipa::path(post, path = "/v1/numbers/{number}/erase", tag = "numbers", params(OneNumber, Once),
     responses((status = 200, body = Object), Refusals))]
-pub async fn erase(
-    State(surface): Shared,
-    Admin(caller): Admin,
-    Path(text): Path<String>,
-    headers: HeaderMap,
-) -> Answer<Response> {
+pub async fn erase(State(surface): Shared, Admin(caller): Admin, Named(text): Named, headers: HeaderMap) -> Answer<Response> {
     whole_service(&caller)?;
     let number = number(&text)?;
     let command = Command {

@@ -1,6 +1,6 @@
 //! Webhooks: where events are told, and those that could not be.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{Json, Response};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::model::code::{Code, Fault};
 use crate::model::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, within};
 use crate::model::webhook::{EventKind, WebhookView};
 use crate::serve::access::Admin;
-use crate::serve::extract::{Asked, Body, cursor, page_size, place};
+use crate::serve::extract::{Asked, Body, Named, cursor, page_size, place};
 use crate::webhooks::{Added, DeadEvent, Replay};
 
 /// A webhook to be added.
@@ -156,7 +156,7 @@ pub async fn add(State(surface): Shared, Admin(caller): Admin, Body(wish): Body<
 pub async fn enable(
     State(surface): Shared,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
     Body(wish): Body<ActiveWish>,
 ) -> Answer<Response> {
@@ -171,12 +171,7 @@ pub async fn enable(
 /// Removes a webhook, with everything that waits for it
 #[utoipa::path(delete, path = "/v1/webhooks/{id}", tag = "webhooks",
     params(("id" = String, Path, description = "the webhook"), Once), responses((status = 200, body = Object), Refusals))]
-pub async fn remove(
-    State(surface): Shared,
-    Admin(caller): Admin,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Answer<Response> {
+pub async fn remove(State(surface): Shared, Admin(caller): Admin, Named(id): Named, headers: HeaderMap) -> Answer<Response> {
     let command = command(&caller, &headers, "webhook.remove", &id, String::new())?;
     let inner = surface.clone();
     carry_out(&surface, command, move |_| async move {
@@ -203,7 +198,7 @@ pub async fn dead(State(surface): Shared, Admin(caller): Admin, Asked(query): As
 pub async fn replay(
     State(surface): Shared,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
     Body(wish): Body<ReplayWish>,
 ) -> Answer<Response> {
