@@ -22,6 +22,7 @@ pub mod listen;
 pub mod listing;
 mod places;
 pub mod problem;
+mod revoked;
 pub mod router;
 pub mod socket;
 pub mod views;
