@@ -143,6 +143,53 @@ fn strangers_fill_no_memory() {
 }
 
 #[test]
+fn those_who_have_a_key_fill_no_memory_either() {
+    const CALLERS: usize = 160;
+    /// What all bodies together may hold, in megabytes.
+    const BOUND_MB: u64 = 256;
+    let service = service();
+    let key = service.key("operator");
+    is_well(&service);
+    let before = peak_mb(&service);
+    let body = vec![b' '; (4 << 20) - 1];
+    let mut held = vec![];
+    for _ in 0..CALLERS {
+        let mut stream = wire(&service);
+        stream.set_write_timeout(Some(std::time::Duration::from_millis(500))).expect("a time");
+        let head = format!(
+            "POST /v1/batches HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nIdempotency-Key: k\r\nContent-Length: {}\r\n\r\n",
+            4 << 20
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        // Just within the limit, and never ended.
+        let _ = stream.write_all(&body);
+        held.push(stream);
+    }
+    let told_to_wait = held.iter_mut().filter(|stream| {
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(100))).expect("a time");
+        let mut first = [0; 1_024];
+        let read = (&mut &**stream).read(&mut first).unwrap_or(0);
+        let text = String::from_utf8_lossy(&first[..read]).to_ascii_lowercase();
+        assert!(text.is_empty() || text.starts_with("http/1.1 429") && text.contains("retry-after: 1"), "{text}");
+        !text.is_empty()
+    });
+    let told_to_wait = told_to_wait.count();
+    assert!(told_to_wait > CALLERS / 3, "{told_to_wait} were told to come again");
+    let grown = peak_mb(&service) - before;
+    assert!(grown < BOUND_MB + GROWTH_MB, "{CALLERS} callers with 4 MB each made it grow by {grown} MB");
+    // Who wants little is served meanwhile, and who wants much as soon as the others have gone.
+    let little = batch("Hello", &[("+8613900000001", "a")]).to_string();
+    let asked = |body: &str| ask(&service, &key, "POST", "/v1/batches", "Idempotency-Key: k\r\n", body);
+    assert_eq!(asked(&little).code(), "SF-5008", "two provider types are configured");
+    let much = " ".repeat(4 << 20);
+    assert_eq!(asked(&much).code(), "SF-7004");
+    drop(held);
+    until("there is room again", || asked(&much).code() == "SF-6002");
+    is_well(&service);
+    service.stop().ended(0);
+}
+
+#[test]
 fn commands_that_say_much_leave_a_short_trail() {
     const COMMANDS: usize = 100;
     let service = service();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::Request;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -12,8 +12,8 @@ use tower::ServiceExt;
 use crate::coordinate::members;
 use crate::model::access::Role;
 use crate::model::account::{Account, Capabilities, ReceiptRules};
-use crate::model::fleet::{FleetRole, LiveAccount, Sheet};
 use crate::model::fleet::tests::sheet;
+use crate::model::fleet::{FleetRole, LiveAccount, Sheet};
 use crate::model::id::{BatchId, LaneKey, Msisdn, WorkerId};
 use crate::model::time::Timestamp;
 use crate::receipts::opt_out::{self, OptOut, Origin};
@@ -182,9 +182,8 @@ async fn bad_requests_say_what_is_wrong_and_leave_nothing() {
 async fn every_text_of_a_batch_has_a_size() {
     let service = Service::new(Limits::default());
     let key = service.key(Role::Operator, "acme").await;
-    let parameters = |count: usize| -> Value {
-        (0..count).map(|n| (n.to_string(), json!("v"))).collect::<serde_json::Map<_, _>>().into()
-    };
+    let parameters =
+        |count: usize| -> Value { (0..count).map(|n| (n.to_string(), json!("v"))).collect::<serde_json::Map<_, _>>().into() };
     let of = |bytes: usize| json!("x".repeat(bytes));
     let page = |bytes: usize| json!(format!("{:a<bytes$}", "https://shop.example/"));
     let list = |bytes: usize| json!({ "table_name": format!("{:a<bytes$}", "/lists/") });
@@ -312,6 +311,22 @@ async fn a_list_is_handed_in_whole_or_not_at_all() {
     assert_eq!(service.call(&key, "DELETE", &format!("/v1/uploads/{id}"), None, None).await.status, 404);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_stands_still_is_ended_and_nothing_stays() {
+    let service = Service::new(Limits::default());
+    let key = service.key(Role::Operator, "*").await;
+    let (send, pieces) = futures::channel::mpsc::unbounded::<Result<Bytes, std::io::Error>>();
+    send.unbounded_send(Ok("number\n+86138".into())).expect("there is room");
+    let request = Request::builder().method("POST").uri("/v1/uploads").header("authorization", format!("Bearer {key}"));
+    let request = request.body(Body::from_stream(pieces)).expect("a request");
+    // The other end stays, and says nothing more.
+    let response = service.router.clone().oneshot(request).await.expect("an answer");
+    assert_eq!(response.status(), 408);
+    drop(send);
+    let kept = service.call(&key, "GET", "/v1/uploads", None, None).await;
+    assert_eq!(kept.body["uploads"], json!([]));
+}
+
 #[tokio::test]
 async fn an_accounts_rate_is_changed_live_and_set_back() {
     let service = Service::new(Limits::default());
@@ -369,8 +384,7 @@ async fn without_a_fleet_of_its_own_it_tells_what_the_fleets_processes_say_of_th
 async fn one_key_is_no_order_for_a_second_number() {
     let service = Service::new(Limits::default());
     let admin = service.key(Role::Admin, "*").await;
-    let erase =
-        async |number: &str| service.call(&admin, "POST", &format!("/v1/numbers/{number}/erase"), Some("k"), None).await;
+    let erase = async |number: &str| service.call(&admin, "POST", &format!("/v1/numbers/{number}/erase"), Some("k"), None).await;
     let first = erase("8613800138000").await;
     assert_eq!((first.status, first.replayed), (200, false), "{}", first.body);
     assert!(erase("8613800138000").await.replayed);
