@@ -6,6 +6,7 @@ use crate::model::access::{AuditEntry, Caller, Came, Standing};
 use crate::model::code::Fault;
 use crate::model::id::BatchId;
 use crate::model::lane::mix;
+use crate::model::limits::AUDIT_VALUE_BYTES_MAX;
 use crate::model::time::Timestamp;
 use crate::ports::clock::Clock;
 use crate::ports::journal::{Direction, Entry, Place, Stream};
@@ -32,8 +33,20 @@ pub struct Asked {
     pub before: Standing,
 }
 
+/// A value as it is kept: the whole request may stand in one, and both entries are written before anything is known of it.
+fn short(text: &str) -> String {
+    if text.len() <= AUDIT_VALUE_BYTES_MAX {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(AUDIT_VALUE_BYTES_MAX)])
+}
+
+fn shortened(standing: &Standing) -> Standing {
+    standing.iter().map(|(name, value)| (name.clone(), short(value))).collect()
+}
+
 impl Asked {
-    fn entry(&self, at: Timestamp, came: Came, after: Standing) -> AuditEntry {
+    fn entry(&self, at: Timestamp, came: Came, after: &Standing) -> AuditEntry {
         AuditEntry {
             at,
             request: self.request.clone(),
@@ -42,10 +55,10 @@ impl Asked {
             role: self.caller.role,
             tenant: self.tenant.clone(),
             action: self.action.clone(),
-            target: self.target.clone(),
+            target: short(&self.target),
             came,
-            before: self.before.clone(),
-            after,
+            before: shortened(&self.before),
+            after: shortened(after),
         }
     }
 
@@ -76,12 +89,12 @@ impl Asked {
 
     /// Writes down that the command was asked for: durable before anything is done.
     async fn begin(&self, stores: &Stores, at: Timestamp, wish: Standing) -> Result<(), StoreError> {
-        append(stores, self.entry(at, Came::Asked, wish)).await
+        append(stores, self.entry(at, Came::Asked, &wish)).await
     }
 
     /// Writes down what came of it.
     async fn end(&self, stores: &Stores, at: Timestamp, came: Came, after: Standing) -> Result<(), StoreError> {
-        append(stores, self.entry(at, came, after)).await
+        append(stores, self.entry(at, came, &after)).await
     }
 }
 
@@ -96,7 +109,10 @@ pub struct Wanted {
     pub key: Option<String>,
 }
 
-/// Entries, newest first, behind a place that an earlier call gave.
+/// Entries looked at for one page: then the place reached is given back, so that a filter that fits few keeps nobody waiting.
+const LOOKED_AT: usize = 10_000;
+
+/// Entries, newest first, behind a place that an earlier call gave. A page may be short, even empty, and not be the last.
 ///
 /// # Errors
 /// The store's. An entry that cannot be read is an error too: a trail that passed over it would be none.
@@ -107,7 +123,7 @@ pub async fn list(
     limit: usize,
 ) -> Result<(Vec<AuditEntry>, Option<Place>), StoreError> {
     let within = wanted.batch.map_or_else(|| "day/".to_owned(), |batch| format!("target/{batch}/"));
-    let mut found = Vec::new();
+    let (mut found, mut looked_at) = (Vec::new(), 0);
     loop {
         let page = stores.journal.list(Stream::Audit, &within, behind.as_ref(), limit.max(100), Direction::Backward).await?;
         if page.is_empty() {
@@ -121,10 +137,13 @@ pub async fn list(
             if fits {
                 found.push(audit);
             }
-            if found.len() >= limit {
+            looked_at += 1;
+            if found.len() >= limit || looked_at >= LOOKED_AT {
                 return Ok((found, behind));
             }
         }
+        // A long trail comes from memory to a good part: others have a turn.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -189,6 +208,52 @@ mod tests {
             assert_eq!(batch.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["r2", "r2", "r0", "r0"]);
             let tenant = requests(Wanted { tenant: Some("t2".into()), ..Wanted::default() }, page).await;
             assert_eq!(tenant, [named(1, Came::Done), named(1, Came::Asked)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_fits_nobody_gives_the_place_it_reached() {
+        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let asked = Asked {
+            request: "r".into(),
+            caller: Caller::local(),
+            action: "batch.pause".into(),
+            target: "x".into(),
+            tenant: "t".into(),
+            before: Standing::new(),
+        };
+        let all = LOOKED_AT as i64 + 50;
+        for at in 0..all {
+            asked.end(&stores, Timestamp(at), Came::Done, Standing::new()).await.expect("it is written");
+        }
+        let wanted = Wanted { tenant: Some("nobody".into()), ..Wanted::default() };
+        let (found, behind) = list(&stores, &wanted, None, 500).await.expect("a page");
+        let reached = behind.as_ref().map(|place| place.at);
+        assert_eq!((found.len(), reached), (0, Some(Timestamp(all - LOOKED_AT as i64))), "newest first");
+        let (found, behind) = list(&stores, &wanted, behind, 500).await.expect("a page");
+        assert_eq!((found.len(), behind), (0, None));
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_small_whatever_was_asked() {
+        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let much = || Standing::from([("wish".to_owned(), "退".repeat(1_000_000)), ("short".to_owned(), "as it is".to_owned())]);
+        let asked = Asked {
+            request: "r".into(),
+            caller: Caller::local(),
+            action: "batch.retry".into(),
+            target: "x".repeat(1_000_000),
+            tenant: "t".into(),
+            before: much(),
+        };
+        asked.begin(&stores, Timestamp(0), much()).await.expect("it is written");
+        asked.end(&stores, Timestamp(1), Came::Done, much()).await.expect("it is written");
+        let (entries, _) = list(&stores, &Wanted::default(), None, 10).await.expect("a page");
+        assert_eq!(entries.len(), 2);
+        for entry in entries {
+            assert_eq!((&*entry.after["short"], entry.after["wish"].ends_with('…')), ("as it is", true));
+            let written = serde_json::to_string(&entry).expect("an entry is written");
+            assert!(written.len() < 4 * AUDIT_VALUE_BYTES_MAX, "{} bytes", written.len());
         }
     }
 }

@@ -90,6 +90,30 @@ impl Keys {
         Ok(keys)
     }
 
+    /// One key, as it is stored now.
+    ///
+    /// # Errors
+    /// [`Code::StoreCorrupt`] when it cannot be read; or the store's.
+    pub async fn find(&self, id: &str) -> Result<Option<ApiKey>, Fault> {
+        if !is_id(id) {
+            return Ok(None);
+        }
+        let body = self.stores.documents.get(Shelf::ApiKey, id).await?;
+        body.map(|body| read(id, &body)).transpose()
+    }
+
+    /// Whether a key that was recognised still opens anything. One that cannot be read does not.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn opens(&self, id: &str) -> Result<bool, Fault> {
+        match self.load(id).await {
+            Ok(key) => Ok(key.is_some_and(|key| key.is_valid(self.world.clock.now()))),
+            Err(fault) if fault.code == Code::StoreCorrupt => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// Revokes a key. Revoking it again is harmless. The row of one that cannot be read is removed.
     ///
     /// # Errors

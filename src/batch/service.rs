@@ -13,6 +13,9 @@ use crate::model::batch::{BatchRow, Command, SmsBatch};
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey};
 use crate::model::ledger::Ledger;
+use crate::model::limits::{
+    ADDRESS_BYTES_MAX, LINK_PARAMETERS_MAX, NAME_BYTES_MAX, SIGNATURE_CHARS_MAX, TEMPLATE_BYTES_MAX, within,
+};
 use crate::model::order::OrderRefusal;
 use crate::model::state::{Refusal, StepState};
 use crate::model::step::CurrentStep;
@@ -294,6 +297,36 @@ pub(super) fn answer_of(row: &BatchRow, lanes: &[(LaneKey, Versioned<Ledger>)], 
     }
 }
 
+/// Checks what has no form but a size: a row that holds it is read whole, often with hundreds of others.
+fn check_sizes(batch: &SmsBatch) -> Result<(), Fault> {
+    let names = [
+        ("campaign_id", batch.campaign_id.as_str()),
+        ("campaign_name", &batch.campaign_name),
+        ("marketing_program_id", &batch.marketing_program_id),
+        ("task_id", &batch.task_id),
+        ("content_id", &batch.content_id),
+        ("link_base", &batch.link_base),
+        ("number_column", batch.number_column.as_deref().unwrap_or("")),
+        ("dialect", &batch.dialect),
+    ];
+    for (name, text) in names {
+        within(name, text, NAME_BYTES_MAX)?;
+    }
+    within("table_name", &batch.table_name, ADDRESS_BYTES_MAX)?;
+    within("url", batch.url.as_deref().unwrap_or(""), ADDRESS_BYTES_MAX)?;
+    if batch.content_signature.chars().count() > SIGNATURE_CHARS_MAX {
+        return Err(Fault::new(Code::InputInvalid, format!("content_signature has at most {SIGNATURE_CHARS_MAX} characters")));
+    }
+    if batch.link_parameters.len() > LINK_PARAMETERS_MAX {
+        return Err(Fault::new(Code::InputInvalid, format!("link_parameters has at most {LINK_PARAMETERS_MAX} of them")));
+    }
+    for (name, value) in &batch.link_parameters {
+        within("a name in link_parameters", name, NAME_BYTES_MAX)?;
+        within("a value in link_parameters", value, NAME_BYTES_MAX)?;
+    }
+    Ok(())
+}
+
 /// Checks what a request says, before anything is stored.
 fn check(batch: &SmsBatch) -> Result<(), Fault> {
     let invalid = |what: &str| Err(Fault::new(Code::InputInvalid, what.to_owned()));
@@ -303,9 +336,10 @@ fn check(batch: &SmsBatch) -> Result<(), Fault> {
     if batch.content.is_empty() {
         return invalid("content must hold a template");
     }
-    if batch.content.len() > crate::model::limits::TEMPLATE_BYTES_MAX {
+    if batch.content.len() > TEMPLATE_BYTES_MAX {
         return invalid("content is longer than 64 KiB");
     }
+    check_sizes(batch)?;
     if !batch.ext_code.bytes().all(|byte| byte.is_ascii_digit()) || batch.ext_code.len() > 20 {
         return invalid("ext_code must be up to 20 digits");
     }

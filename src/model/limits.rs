@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::code::{Code, Fault};
+
 /// Partitions of the delivery topic. Never changeable: lanes are spread over them by arithmetic.
 pub const DELIVERY_PARTITIONS: u16 = 128;
 /// The most lanes one batch has.
@@ -47,6 +49,19 @@ pub const READ_BYTES_MAX: usize = 8 << 20;
 pub const COLUMNS_MAX: usize = 1_024;
 /// Bytes of a template at most.
 pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one of a batch's names at most: campaign, programme, task, content, column, and how its list is read. A batch's row is
+/// read whole wherever many of them are looked at.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Bytes of an address at most: a list's, a page's, a webhook's.
+pub const ADDRESS_BYTES_MAX: usize = 2_048;
+/// Characters of a signature at most.
+pub const SIGNATURE_CHARS_MAX: usize = 64;
+/// Parameters of a batch's links at most.
+pub const LINK_PARAMETERS_MAX: usize = 32;
+/// Bytes of the address that an opened link leads to at most: what browsers and servers take.
+pub const LINK_TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Characters of a plan's hash at most.
+pub const PLAN_HASH_CHARS_MAX: usize = 64;
 /// Characters of a provider's message id at most (SMPP 3.4, 5.2.23: 65 octets with the final NUL).
 pub const MESSAGE_ID_MAX: usize = 64;
 /// Characters of one receipt that are kept as it came: far more than a receipt of SMPP or JSON has.
@@ -75,14 +90,31 @@ pub const REPORTS_PER_INTAKE: usize = 4_096;
 pub const ORDERS_KEPT: usize = 64;
 /// Numbers that one order to send again may name.
 pub const ORDER_NUMBERS_MAX: usize = 1_000;
+/// Codes, accounts or details that one order to send again may name: each recipient is compared with all of them.
+pub const ORDER_WORDS_MAX: usize = 100;
 /// Tries after a transient refusal before a recipient fails.
 pub const TRANSIENT_TRIES_MAX: u8 = 3;
 /// Tries after "queue full" for one handset before a recipient fails.
 pub const QUEUE_FULL_TRIES_MAX: u8 = 3;
 
+/// Bytes of one value of an audit entry that are kept at most.
+pub const AUDIT_VALUE_BYTES_MAX: usize = 1_024;
+
+/// Checks that a text from outside is no longer than it may be.
+///
+/// # Errors
+/// [`Code::InputInvalid`] with the field's name.
+pub fn within(name: &str, text: &str, most: usize) -> Result<(), Fault> {
+    if text.len() <= most {
+        return Ok(());
+    }
+    Err(Fault::new(Code::InputInvalid, format!("{name} has at most {most} bytes")))
+}
+
 const _: () = assert!(LANES_MAX <= DELIVERY_PARTITIONS);
 const _: () = assert!(WINDOW_RECIPIENTS_MAX < OPEN_RECIPIENTS_MAX);
 const _: () = assert!(PARTS_MAX <= 32, "parts are kept as bits of a u32");
 const _: () = assert!(RECORD_BYTES_MAX < READ_BYTES_MAX);
+const _: () = assert!(ADDRESS_BYTES_MAX < LINK_TARGET_BYTES_MAX);
 const _: () = assert!(SLICE_RECIPIENTS > WINDOW_RECIPIENTS_MAX);
 const _: () = assert!(BATCH_READING_EVERY.as_millis() * 2 < BATCH_READING_MAX.as_millis());

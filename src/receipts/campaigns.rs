@@ -70,7 +70,8 @@ impl Campaigns {
     }
 
     /// The batch that a message answers: among those of the account's provider type with the `ext_code` it was sent to, the
-    /// newest that was sent to this number, else the newest.
+    /// newest that was sent to this number; else the newest, if all of them are one tenant's. Tenants who share an `ext_code` on
+    /// an account would otherwise be shown people whom they never wrote to.
     pub async fn answered(
         &self,
         stores: &Stores,
@@ -85,18 +86,22 @@ impl Campaigns {
             .or_else(|| ext_code_among(&message.to, of_type().map(|campaign| campaign.ext_code.as_str())));
         // An account that does not say where people wrote to leaves only the number.
         let fits = |campaign: &&Campaign| message.to.is_empty() || code == Some(campaign.ext_code.as_str());
-        let mut candidates: Vec<&Campaign> = of_type().filter(fits).filter(|campaign| campaign.sent).collect();
+        let fitting: Vec<&Campaign> = of_type().filter(fits).collect();
+        let mut candidates: Vec<&Campaign> = fitting.iter().copied().filter(|campaign| campaign.sent).collect();
         if candidates.is_empty() {
-            candidates = of_type().filter(fits).collect();
+            candidates = fitting.clone();
         }
-        if let (Some(number), true) = (number, candidates.len() > 1) {
+        let Some(newest) = candidates.first().copied() else { return Ok(None) };
+        // Also of those that were not sent: who else has the code may have sent under it before what is looked at here.
+        let of_one = fitting.iter().all(|campaign| campaign.tenant == newest.tenant);
+        if let (Some(number), false) = (number, of_one && candidates.len() == 1) {
             for campaign in candidates.iter().take(LOOKED_AT) {
                 if holds(stores, campaign, number).await? {
                     return Ok(Some((*campaign).clone()));
                 }
             }
         }
-        Ok(candidates.first().map(|newest| (*newest).clone()))
+        Ok(of_one.then(|| newest.clone()))
     }
 }
 

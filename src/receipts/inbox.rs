@@ -133,6 +133,7 @@ async fn understood(
                 since: message.received,
                 account: Some(account.name.clone()),
                 batch: row.batch,
+                tenant: row.tenant.clone(),
                 campaign_id: row.campaign_id.clone(),
                 note: String::new(),
             };

@@ -36,12 +36,26 @@ pub struct OptOut {
     /// The batch that it answers.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub batch: Option<BatchId>,
+    /// Whose batch that is; none is known for those of an older version.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tenant: Option<String>,
     /// That batch's campaign; empty without one.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub campaign_id: String,
     /// What an operator says about it, or who it was.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub note: String,
+}
+
+impl OptOut {
+    /// What a caller of this tenant may know of it (`None`: one who sees all): what a person answered is another tenant's matter.
+    pub fn seen_by(mut self, tenant: Option<&str>) -> OptOut {
+        if tenant.is_some() && self.tenant.as_deref() != tenant {
+            (self.account, self.batch, self.tenant) = (None, None, None);
+            self.campaign_id.clear();
+        }
+        self
+    }
 }
 
 /// A number and whether it is suppressed.

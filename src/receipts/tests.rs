@@ -130,6 +130,41 @@ async fn a_message_answers_the_newest_batch_that_was_sent_to_its_number() {
 }
 
 #[tokio::test]
+async fn what_a_person_writes_is_never_given_to_a_tenant_by_guess() {
+    let of = |tenant: &'static str, code: &'static str| {
+        move |batch: &mut SmsBatch| (batch.tenant, batch.ext_code) = (tenant.into(), code.into())
+    };
+    let bed = Bed::new();
+    // Both send under 007, acme alone under 008; under 009 other has a batch that was not sent.
+    bed.batch(1, 1, of("acme", "007"), &[NUMBER]).await;
+    bed.batch(2, 2, of("other", "007"), &[NUMBER + 1]).await;
+    bed.batch(3, 3, of("acme", "008"), &[NUMBER]).await;
+    bed.batch(4, 4, of("acme", "009"), &[NUMBER]).await;
+    bed.batch(5, 5, of("other", "009"), &[NUMBER + 1]).await;
+    let mut unsent = bed.stores.batches.load(BatchId(5)).await.expect("loaded").expect("there");
+    unsent.row.delivery.started = None;
+    let changed = bed.stores.batches.replace(BatchId(5), unsent.version, &unsent.row, 2).await;
+    assert_eq!(changed, Ok(crate::ports::control::Cas::Applied));
+    let cases = [
+        (NUMBER, "10690001007", Some((1, "acme"))),
+        (NUMBER + 1, "10690001007", Some((2, "other"))),
+        (NUMBER + 9, "10690001007", None),
+        (NUMBER + 9, "10690001008", Some((3, "acme"))),
+        (NUMBER, "10690001009", Some((4, "acme"))),
+        (NUMBER + 9, "10690001009", None),
+        (NUMBER, "", Some((4, "acme"))),
+        (NUMBER + 9, "", None),
+    ];
+    for (after, (from, to, expected)) in cases.into_iter().enumerate() {
+        bed.take_in(&[message(from, to, "hello", &after.to_string(), after as u64)]).await;
+        let page = inbox::list(&bed.stores, &InboxFilter::default(), None, 1).await.expect("listed");
+        let (_, row) = &page.rows[0];
+        let answers = row.batch.zip(row.tenant.as_deref());
+        assert_eq!(answers, expected.map(|(id, tenant)| (BatchId(id), tenant)), "{} to {to:?}", from - NUMBER);
+    }
+}
+
+#[tokio::test]
 async fn the_last_word_counts_and_a_repeat_says_nothing() {
     let bed = Bed::new();
     bed.batch(1, 1, |batch| batch.ext_code = "007".into(), &[NUMBER]).await;
@@ -172,6 +207,7 @@ async fn reasons_stay_with_their_numbers() {
         since: START,
         account: None,
         batch: None,
+        tenant: None,
         campaign_id: String::new(),
         note: note.into(),
     };

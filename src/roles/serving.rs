@@ -125,6 +125,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         connections: serve.connections as usize,
         head: serve.head_timeout,
         stall: serve.stall_timeout,
+        ..Limits::default()
     }
 }
 

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::fleet::Surface;
 use super::problem::Problem;
+use super::revoked::until_revoked;
 use crate::model::access::{Caller, Role};
 use crate::model::code::{Code, Fault};
 
@@ -29,8 +30,8 @@ pub async fn with_key(State((surface, pace)): State<(Arc<Surface>, Arc<Pace>)>, 
     let key = key_of(&request).map(str::to_owned);
     match recognise(&surface, &pace, key.as_deref()).await {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            request.extensions_mut().insert(caller.clone());
+            until_revoked(next.run(request).await, surface.keys.clone(), &caller)
         }
         Err(fault) => refused(fault),
     }
@@ -56,9 +57,6 @@ async fn recognise(surface: &Surface, pace: &Pace, key: Option<&str>) -> Result<
 fn refused(fault: Fault) -> Response {
     let code = fault.code;
     let mut response = Problem::from(fault).into_response();
-    if code == Code::TooManyRequests {
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
-    }
     if code.http_status() == 401 {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
     }

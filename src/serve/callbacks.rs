@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use super::extract::whole;
+use super::extract::{Named, whole};
 use super::fleet::{Callback, CallbackKind, CallbackReply, Live, Surface};
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
@@ -15,9 +15,7 @@ use crate::model::code::{Code, Fault};
 /// A callback that knows its token. The token comes in the query (`token=`) or as a bearer.
 async fn admitted(surface: &Surface, kind: CallbackKind, request: Request) -> Result<Callback, Problem> {
     let (mut parts, body) = request.into_parts();
-    let Path(account) = Path::<String>::from_request_parts(&mut parts, surface)
-        .await
-        .map_err(|refused| Fault::new(Code::InputInvalid, refused.body_text()))?;
+    let Named(account) = Named::from_request_parts(&mut parts, surface).await?;
     let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let bearer = text(header::AUTHORIZATION).strip_prefix("Bearer ").map(str::to_owned);
@@ -25,7 +23,7 @@ async fn admitted(surface: &Surface, kind: CallbackKind, request: Request) -> Re
     let content_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let head = Callback { account, token, query, content_type, body: Bytes::new() };
     live(surface)?.admits(kind, &head)?;
-    let body = whole(Request::from_parts(parts, body), surface).await?;
+    let body = whole(Request::from_parts(parts, body)).await?;
     Ok(Callback { body, ..head })
 }
 

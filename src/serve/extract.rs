@@ -1,10 +1,17 @@
-//! Bodies, queries and places in a list, as requests carry them; what cannot be read is a problem with its place.
+//! Bodies, queries, names in a path and places in a list, as requests carry them; what cannot be read is a problem with its place.
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use std::marker::PhantomData;
+
+use axum::RequestExt;
+use axum::body::{Bytes, HttpBody};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
+use futures::StreamExt;
+use http_body_util::LengthLimitError;
+use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
+use super::flight::Held;
 use super::problem::Problem;
 use crate::model::code::{Code, Fault};
 use crate::model::hex;
@@ -18,8 +25,8 @@ pub struct Body<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Body<T>, Problem> {
-        let bytes = whole(request, state).await?;
+    async fn from_request(request: Request, _: &S) -> Result<Body<T>, Problem> {
+        let bytes = whole(request).await?;
         let text = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
         serde_json::from_slice(text).map(Body).map_err(|error| {
             // The parser's text names fields and places; of the values it quotes at most a short one that was typed wrongly.
@@ -28,12 +35,77 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// The bytes of a body, within the limit that its route has.
-pub async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|refused| {
-        let code = if refused.status().as_u16() == 413 { Code::BodyTooLarge } else { Code::InputInvalid };
-        Fault::new(code, "the body is larger than is taken, or broke off").into()
-    })
+/// Bytes that a body is given room for before any of it came.
+const ROOM_MAX: usize = 4 << 20;
+
+/// The bytes of a body, within the limit that its route has, and as long as all bodies together have room.
+pub async fn whole(request: Request) -> Result<Bytes, Problem> {
+    let held = request.extensions().get::<Held>().cloned();
+    let body = request.with_limited_body().into_body();
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut bytes = Vec::with_capacity(announced.min(ROOM_MAX));
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| {
+            let code = if is_too_long(&error) { Code::BodyTooLarge } else { Code::InputInvalid };
+            Fault::new(code, "the body is larger than is taken, or broke off")
+        })?;
+        if held.as_ref().is_some_and(|held| !held.more(piece.len())) {
+            return Err(Fault::new(Code::TooManyRequests, "others hand in as much as is taken at once").into());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes.into())
+}
+
+/// Whether a body went beyond its limit: said by the innermost of several errors.
+fn is_too_long(error: &axum::Error) -> bool {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source()).any(|error| error.is::<LengthLimitError>())
+}
+
+/// The place in a route's path: the id of a batch, the name of an account.
+pub struct Named(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Named(text)),
+            Err(refused) => Err(Fault::new(Code::InputInvalid, refused.body_text()).into()),
+        }
+    }
+}
+
+/// A list of at most so many: one that goes on is refused before all of it stands in memory, many times as large as it came.
+pub struct Few<T, const MOST: usize>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Few<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Few<T, MOST>, D::Error> {
+        struct Reading<T, const MOST: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Reading<T, MOST> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "a list of at most {MOST}")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+                let mut few = vec![];
+                while let Some(one) = list.next_element()? {
+                    if few.len() == MOST {
+                        return Err(A::Error::invalid_length(MOST + 1, &self));
+                    }
+                    few.push(one);
+                }
+                Ok(few)
+            }
+        }
+
+        reader.deserialize_seq(Reading::<T, MOST>(PhantomData)).map(Few)
+    }
 }
 
 /// A query. Unknown names are refused where the structure says so.

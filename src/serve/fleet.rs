@@ -130,6 +130,8 @@ impl Default for Defaults {
 pub struct Limits {
     /// Bytes of a body, uploads apart.
     pub body_bytes: usize,
+    /// Bytes of all bodies that are not answered yet, uploads and the first 64 KiB of each apart.
+    pub bodies_bytes: usize,
     /// Bytes of an upload.
     pub upload_bytes: u64,
     /// How long a request may take, listings, uploads and watchers apart.
@@ -148,6 +150,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             body_bytes: 4 << 20,
+            bodies_bytes: 256 << 20,
             upload_bytes: 2 << 30,
             request: Duration::from_secs(60),
             requests_per_second: 200,

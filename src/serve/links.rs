@@ -6,10 +6,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::extract::Named;
 use super::fleet::Surface;
 use super::problem::Problem;
 use crate::links::{Opened, Redirector, Visit};
@@ -22,9 +23,10 @@ const HEADERS_MAX: (usize, usize) = (64, 16 * 1024);
 const FACT_BYTES: usize = 512;
 
 /// `GET` or `HEAD /{code}`: leads to the batch's long link, to the fallback, or nowhere.
-pub async fn open(State(surface): State<Arc<Surface>>, Path(code): Path<String>, request: Request) -> Response {
+pub async fn open(State(surface): State<Arc<Surface>>, code: Result<Named, Problem>, request: Request) -> Response {
     let redirector = surface.live.as_ref().and_then(|live| live.links());
-    let Some(redirector) = redirector.filter(|_| Redirector::is_code(&code)) else {
+    let code = code.ok().map(|Named(code)| code).filter(|code| Redirector::is_code(code));
+    let Some((redirector, code)) = redirector.zip(code) else {
         return Problem::from(Fault::new(Code::NotFound, "there is no such route")).into_response();
     };
     let headers = request.headers();

@@ -101,3 +101,37 @@ async fn tls_is_spoken_with_the_configured_certificate_and_plain_http_is_not() {
     assert!(!up.said(ASK).await.contains("200"), "plain HTTP is not spoken");
     up.down().await;
 }
+
+#[tokio::test]
+async fn a_handshake_that_is_slow_is_ended_and_gives_its_place_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+    std::fs::write(&certificate, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let limits = Limits { head: Duration::from_millis(300), connections: 1, ..Limits::default() };
+    let up = up(limits, Some(tls(&certificate, &key).expect("TLS"))).await;
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(up.at).await.expect("connected");
+        let began = std::time::Instant::now();
+        // The head of a record that says 512 bytes of a greeting follow.
+        stream.write_all(b"\x16\x03\x01\x02\x00\x01").await.expect("sent");
+        // However steadily the rest comes.
+        let (mut reading, mut writing) = stream.split();
+        let dribble = async {
+            while writing.write_all(b"\x00").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let mut said = vec![];
+        let ended = async {
+            tokio::select! {
+                _ = reading.read_to_end(&mut said) => {}
+                () = dribble => {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), ended).await.expect("it is ended");
+        assert!(began.elapsed() >= Duration::from_millis(250), "it had its time");
+    }
+    up.down().await;
+}

@@ -13,6 +13,7 @@ pub mod extract;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod fleet;
+mod flight;
 pub mod guard;
 pub mod health;
 mod heard;
@@ -21,6 +22,7 @@ pub mod listen;
 pub mod listing;
 mod places;
 pub mod problem;
+mod revoked;
 pub mod router;
 pub mod socket;
 pub mod views;

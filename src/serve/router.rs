@@ -16,6 +16,7 @@ use super::access::{Pace, as_owner, with_key};
 use super::api;
 use super::callbacks::{self, live};
 use super::fleet::{Limits, Surface};
+use super::flight::{Bodies, bounded};
 use super::health;
 use super::heard::hear_out;
 use super::links;
@@ -76,6 +77,8 @@ fn open_routes() -> Router<Arc<Surface>> {
 
 fn finish(api: Router<Arc<Surface>>, surface: Arc<Surface>) -> Router {
     let limits = surface.limits;
+    // One body must always have room.
+    let bodies = Bodies::new(limits.bodies_bytes.max(limits.body_bytes));
     api.merge(open_routes())
         .fallback(|| async { Problem::from(Fault::new(Code::NotFound, "there is no such route")) })
         .method_not_allowed_fallback(|| async {
@@ -84,6 +87,7 @@ fn finish(api: Router<Arc<Surface>>, surface: Arc<Surface>) -> Router {
         .layer(DefaultBodyLimit::max(limits.body_bytes))
         .layer(middleware::from_fn(move |request, next| within_size(limits, request, next)))
         .layer(middleware::from_fn(move |request, next| in_time(limits.request, request, next)))
+        .layer(middleware::from_fn(move |request, next| bounded(bodies.clone(), request, next)))
         .layer(middleware::from_fn(counted))
         .layer(middleware::from_fn(hear_out))
         .with_state(surface)

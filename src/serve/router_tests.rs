@@ -7,7 +7,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::*;
+use crate::model::access::Role;
 use crate::ports::Stores;
+use crate::ports::documents::Shelf;
 use crate::serve::client::Client;
 use crate::serve::fakes;
 use crate::serve::fleet::Limits;
@@ -68,6 +70,124 @@ async fn every_error_is_a_problem_document_with_its_code() {
         assert_eq!((problem["code"].as_str(), problem["status"].as_u64()), (Some(code), Some(status.into())), "{path}");
         assert!(["type", "title", "detail", "advice"].iter().all(|field| problem[field].is_string()), "{body}");
     }
+}
+
+#[tokio::test]
+async fn what_is_no_text_is_a_problem_document_on_every_route() {
+    let hand = Hand::new(3, 0, 0, vec![]);
+    let described = serde_json::to_value(document()).expect("it is JSON");
+    let mut tried = 0;
+    let mut asked = vec![("GET".to_owned(), "/%ff".to_owned(), 404), ("POST".to_owned(), "/v1/inbound/%ff".to_owned(), 422)];
+    for (path, methods) in described["paths"].as_object().expect("paths") {
+        let Some((front, behind)) = path.split_once('{') else { continue };
+        let behind = behind.split_once('}').map_or("", |(_, behind)| behind);
+        let methods = methods.as_object().expect("methods").keys();
+        asked.extend(methods.map(|method| (method.to_uppercase(), format!("{front}%ff{behind}"), 422)));
+    }
+    for (method, path, status) in asked {
+        let (answered, kind, body) = call(local(surface(&hand)), &method, &path).await;
+        assert_eq!((answered, kind.as_str()), (status, "application/problem+json"), "{method} {path}: {body}");
+        let problem: Problem = serde_json::from_str(&body).expect("a problem");
+        assert_eq!(problem.code, if status == 404 { Code::NotFound } else { Code::InputInvalid }, "{method} {path}: {body}");
+        tried += 1;
+    }
+    assert!(tried > 20, "{tried}");
+}
+
+#[tokio::test]
+async fn one_damaged_key_keeps_nobody_from_revoking_another() {
+    let hand = Hand::new(3, 0, 0, vec![]);
+    let surface = surface(&hand);
+    let made = surface.keys.create("lost", Role::Operator, "acme", None).await.expect("a key").stored.id;
+    let damaged = surface.keys.create("odd", Role::Operator, "acme", None).await.expect("a key").stored.id;
+    let documents = &surface.stores.documents;
+    documents.put(Shelf::ApiKey, &damaged, r#"{"id":"x","secret":1"#).await.expect("stored");
+    let all = surface.keys.create("all", Role::Admin, "*", None).await.expect("a key").key;
+    let acme = surface.keys.create("acme", Role::Admin, "acme", None).await.expect("a key").key;
+    let revoke = async |key: &str, id: &str| {
+        let request = Request::builder().method("DELETE").uri(format!("/v1/keys/{id}"));
+        let request = request.header("authorization", format!("Bearer {key}")).body(Body::empty()).expect("a request");
+        let response = public(surface.clone()).oneshot(request).await.expect("a router always answers");
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    };
+    let (status, body) = revoke(&acme, &made).await;
+    assert!(status == 200 && body.contains("\"revoked\":\""), "{body}");
+    assert_eq!(surface.keys.opens(&made).await, Ok(false));
+    // Whose the damaged one was nobody knows: a tenant's admin is told that there is none, and it stays.
+    assert_eq!(revoke(&acme, &damaged).await.0, 404);
+    assert!(documents.get(Shelf::ApiKey, &damaged).await.is_ok_and(|row| row.is_some()));
+    let (status, body) = revoke(&all, &damaged).await;
+    assert!(status == 404 && body.contains("is removed"), "{body}");
+    assert_eq!(documents.get(Shelf::ApiKey, &damaged).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_its_key() {
+    // Many lines, and a batch that is not over: neither stream would end soon.
+    let hand = Hand::new(20_000, 0, 0, vec![]);
+    let surface = surface(&hand);
+    for path in ["recipients", "watch"] {
+        let key = surface.keys.create("k", Role::Operator, "*", None).await.expect("a key");
+        let other = surface.keys.create("k", Role::Operator, "*", None).await.expect("a key");
+        let mut bodies = vec![];
+        for key in [&key, &other] {
+            let request = Request::builder().uri(format!("/v1/batches/{ID}/{path}"));
+            let request = request.header("authorization", format!("Bearer {}", key.key)).body(Body::empty()).expect("a request");
+            let response = public(surface.clone()).oneshot(request).await.expect("a router always answers");
+            assert_eq!(response.status(), 200, "{path}");
+            bodies.push(response.into_body());
+        }
+        let [mine, theirs] = bodies.as_mut_slice() else { panic!("two streams") };
+        assert!(mine.frame().await.is_some_and(|piece| piece.is_ok()), "{path}");
+        surface.keys.revoke(&key.stored.id).await.expect("it is revoked");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let next = tokio::time::timeout(Duration::from_secs(3), mine.frame()).await.expect("it does not go on silently");
+        assert!(next.is_some_and(|piece| piece.is_err()), "{path} breaks off");
+        assert!(mine.frame().await.is_none(), "{path} is over");
+        assert!(theirs.frame().await.is_some_and(|piece| piece.is_ok()), "{path}: the other key still opens it");
+    }
+}
+
+#[tokio::test]
+async fn all_bodies_together_have_a_bound_and_small_ones_are_always_taken() {
+    let hand = Hand::new(3, 0, 0, vec![]);
+    let mut surface = surface(&hand);
+    // Room for three of these beside what is free.
+    (surface.limits.body_bytes, surface.limits.bodies_bytes) = (1 << 20, 3 * ((1 << 20) - (64 << 10)));
+    let router = local(surface);
+    let body = |bytes: usize| Bytes::from(" ".repeat(bytes));
+    // Bodies that have come and do not end: they are held.
+    let mut held = vec![];
+    for _ in 0..3 {
+        let (send, pieces) = futures::channel::mpsc::unbounded::<Result<Bytes, std::io::Error>>();
+        send.unbounded_send(Ok(body(1 << 20))).expect("there is room");
+        let request = Request::builder().method("POST").uri("/v1/batches").body(Body::from_stream(pieces)).expect("a request");
+        let asked = tokio::spawn(router.clone().oneshot(request));
+        held.push((send, asked));
+    }
+    let ask = async |bytes: usize| {
+        let request = Request::builder().method("POST").uri("/v1/batches").body(Body::from(body(bytes))).expect("a request");
+        let response = router.clone().oneshot(request).await.expect("a router always answers");
+        (response.status().as_u16(), response.headers().contains_key("retry-after"))
+    };
+    // They are read by tasks of their own.
+    while ask(1 << 20).await != (429, true) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ask(64 << 10).await, (422, false), "it is read, and says nothing");
+    assert_eq!(ask((64 << 10) + 1).await, (429, true));
+    assert_eq!(ask((1 << 20) + 1).await.0, 413);
+    // One is answered, another's caller hangs up.
+    let (send, asked) = held.pop().expect("one of three");
+    drop(send);
+    assert_eq!(asked.await.expect("it ends").expect("answered").status(), 422);
+    assert_eq!(ask(1 << 20).await, (422, false));
+    let (_, asked) = held.pop().expect("another");
+    asked.abort();
+    let _ = asked.await;
+    assert_eq!(ask(1 << 20).await, (422, false));
 }
 
 #[tokio::test]

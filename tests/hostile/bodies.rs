@@ -5,7 +5,9 @@ use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Answer, ask, configured, host, is_well, peak_mb, wire};
+use serde_json::{Value, json};
+
+use super::{Answer, ask, batch, call, configured, create, host, id_of, is_well, peak_mb, wire};
 use crate::endtoend::fixture::{Place, until};
 use crate::endtoend::service::Service;
 
@@ -136,6 +138,94 @@ fn strangers_fill_no_memory() {
     }
     let grown = peak_mb(&service) - before;
     assert!(grown < STRANGERS as u64 * 4 / 3, "{STRANGERS} strangers with 4 MB each made it grow by {grown} MB");
+    is_well(&service);
+    service.stop().ended(0);
+}
+
+#[test]
+fn those_who_have_a_key_fill_no_memory_either() {
+    const CALLERS: usize = 160;
+    /// What all bodies together may hold, in megabytes.
+    const BOUND_MB: u64 = 256;
+    let service = service();
+    let key = service.key("operator");
+    is_well(&service);
+    let before = peak_mb(&service);
+    let body = vec![b' '; (4 << 20) - 1];
+    let mut held = vec![];
+    for _ in 0..CALLERS {
+        let mut stream = wire(&service);
+        stream.set_write_timeout(Some(std::time::Duration::from_millis(500))).expect("a time");
+        let head = format!(
+            "POST /v1/batches HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nIdempotency-Key: k\r\nContent-Length: {}\r\n\r\n",
+            4 << 20
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        // Just within the limit, and never ended.
+        let _ = stream.write_all(&body);
+        held.push(stream);
+    }
+    let told_to_wait = held.iter_mut().filter(|stream| {
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(100))).expect("a time");
+        let mut first = [0; 1_024];
+        let read = (&mut &**stream).read(&mut first).unwrap_or(0);
+        let text = String::from_utf8_lossy(&first[..read]).to_ascii_lowercase();
+        assert!(text.is_empty() || text.starts_with("http/1.1 429") && text.contains("retry-after: 1"), "{text}");
+        !text.is_empty()
+    });
+    let told_to_wait = told_to_wait.count();
+    assert!(told_to_wait > CALLERS / 3, "{told_to_wait} were told to come again");
+    let grown = peak_mb(&service) - before;
+    assert!(grown < BOUND_MB + GROWTH_MB, "{CALLERS} callers with 4 MB each made it grow by {grown} MB");
+    // Who wants little is served meanwhile, and who wants much as soon as the others have gone.
+    let little = batch("Hello", &[("+8613900000001", "a")]).to_string();
+    let asked = |body: &str| ask(&service, &key, "POST", "/v1/batches", "Idempotency-Key: k\r\n", body);
+    assert_eq!(asked(&little).code(), "SF-5008", "two provider types are configured");
+    let much = " ".repeat(4 << 20);
+    assert_eq!(asked(&much).code(), "SF-7004");
+    drop(held);
+    until("there is room again", || asked(&much).code() == "SF-6002");
+    is_well(&service);
+    service.stop().ended(0);
+}
+
+#[test]
+fn commands_that_say_much_leave_a_short_trail() {
+    const COMMANDS: usize = 100;
+    let service = service();
+    let admin = service.key("admin");
+    let mut wish = batch("Hello", &[("+8613900000001", "a")]);
+    wish["provider_type"] = json!("main");
+    let id = id_of(&create(&service, &admin, "k", &wish));
+    let command = |word: &str, wish: &Value| call(&service, &admin, "POST", &format!("/v1/batches/{id}/commands/{word}"), wish);
+    // What names nothing that can be is refused before anything is written down.
+    let long = "0".repeat(3_900_000);
+    let refused = [
+        ("start", json!({ "plan_hash": long })),
+        ("approve", json!({ "plan_hash": long })),
+        ("change_provider", json!({ "provider_type": long, "plan_hash": "00" })),
+        ("change_provider", json!({ "provider_type": "main", "plan_hash": long })),
+        ("retry", json!({ "what": "failed", "plan_hash": long })),
+        ("retry", json!({ "what": "filter", "details": [long], "plan_hash": "00" })),
+        ("retry", json!({ "what": "filter", "accounts": vec!["a"; 101], "plan_hash": "00" })),
+        ("retry", json!({ "what": "filter", "codes": vec!["SF-5001"; 101] })),
+        ("retry", json!({ "what": "filter", "numbers": vec!["+8613900000001"; 1_001] })),
+    ];
+    for (word, wish) in &refused {
+        let answer = command(word, wish);
+        assert_eq!((answer.status, answer.code().as_str()), (422, "SF-6002"), "{word}: {}", answer.body.len());
+    }
+    let hook = call(&service, &admin, "POST", "/v1/webhooks", &json!({ "url": long, "events": ["batch"] }));
+    assert_eq!(hook.status, 422);
+    // As much as may be said.
+    let wish = json!({ "what": "filter", "details": vec!["x".repeat(256); 100], "plan_hash": "00" });
+    for _ in 0..COMMANDS {
+        assert_eq!(command("retry", &wish).code(), "SF-3003", "there is nothing to retry");
+    }
+    let trail = ask(&service, &admin, "GET", "/v1/audit?limit=500", "", "");
+    let entries = trail.json()["entries"].as_array().map_or(0, Vec::len);
+    assert!((2 * COMMANDS..2 * COMMANDS + 10).contains(&entries), "{entries} entries");
+    assert!(trail.body.len() < entries * 3_000, "{entries} entries have {} bytes", trail.body.len());
     is_well(&service);
     service.stop().ended(0);
 }

@@ -210,9 +210,17 @@ fn nothing_of_another_tenant_is_seen_or_commanded() {
     }
     assert!(tried > 15, "{tried}");
     assert_eq!(asked(&service, &other, "GET /v1/batches/{id}", &id[..8]).status, 404, "nor by its first digits");
-    for path in
-        ["/v1/batches", "/v1/audit", "/v1/inbox", "/v1/keys", "/v1/webhooks", "/v1/dead-events", "/v1/batches?tenant=acme"]
-    {
+    for path in [
+        "/v1/batches",
+        "/v1/audit",
+        "/v1/inbox",
+        "/v1/fleet",
+        "/v1/suppressions/8613900000999",
+        "/v1/keys",
+        "/v1/webhooks",
+        "/v1/dead-events",
+        "/v1/batches?tenant=acme",
+    ] {
         let answer = ask(&service, &other, "GET", path, "", "");
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         assert!(!answer.body.contains("acme") && !answer.body.contains(&id), "{path}: {answer:?}");
@@ -242,5 +250,53 @@ fn nothing_of_another_tenant_is_seen_or_commanded() {
     let after = call(&service, &all, "GET", &format!("/v1/batches/{id}"), &Value::Null).json();
     assert!(after["preparation"]["state"] != "CANCELED" && after["preparation"]["state"] != "PAUSED", "{after}");
     assert_eq!(call(&service, &acme, "GET", "/v1/webhooks", &Value::Null).json()["webhooks"][0]["active"], true);
+    service.stop().ended(0);
+}
+
+#[test]
+fn what_people_write_is_given_to_nobody_by_guess() {
+    let place = Place::new(1, 1);
+    super::configured(
+        &place,
+        "[accounts.web]\nprotocol = \"http\"\n[accounts.web.capabilities]\nlong_message = \"payload\"\n[accounts.web.http]\n\
+         url = \"http://127.0.0.1:1/\"\nsender = \"10690001\"\nanswer = { id = \"/id\" }\ninbound = { token = \"push-me\" }\n",
+    );
+    let service = Service::start(place);
+    let all = service.key("admin");
+    let (acme, other) = (key_of(&service, "admin", &["--tenant", "acme"]), key_of(&service, "admin", &["--tenant", "other"]));
+    // Two tenants share a sender number and its extension; the newer batch is the other's.
+    let send = |key: &str, number: &str, campaign: &str| {
+        let mut wish = batch("Hello {{name}}", &[(number, "Anna")]);
+        (wish["provider_type"], wish["ext_code"], wish["campaign_id"]) = (json!("web"), json!("007"), json!(campaign));
+        let id = id_of(&create(&service, key, campaign, &wish));
+        super::wait(&service, key, &id, |batch| batch["plan"].is_object());
+        id
+    };
+    let theirs = send(&acme, "+8613900000999", "acme-spring");
+    send(&other, "+8613900000001", "other-spring");
+    let wrote = |from: &str, text: &str| {
+        let said = json!({ "from": from, "to": "10690001007", "text": text, "id": format!("{from} {text}") });
+        assert_eq!(call(&service, "push-me", "POST", "/v1/inbound/web", &said).status, 200);
+    };
+    let inbox = |key: &str| {
+        let page = call(&service, key, "GET", "/v1/inbox", &Value::Null).json();
+        let from = |one: &Value| one["from"].as_str().unwrap_or_default().to_owned();
+        page["messages"].as_array().expect("messages").iter().map(from).collect::<Vec<_>>()
+    };
+    // The list of batches is read again after a moment.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    wrote("+8613900000999", "STOP");
+    wrote("+8613900000555", "who are you?");
+    assert_eq!(inbox(&all).len(), 2, "nothing is lost");
+    assert_eq!(inbox(&acme), ["+8613900000999"]);
+    assert_eq!(inbox(&other), Vec::<String>::new());
+    // Nor does what keeps a number on the list say whom it answered.
+    for path in ["/v1/suppressions/8613900000999", "/v1/numbers/8613900000999/history"] {
+        let mine = ask(&service, &acme, "GET", path, "", "").body;
+        assert!(mine.contains(&theirs) && mine.contains("acme-spring"), "{path}: {mine}");
+        let seen = ask(&service, &other, "GET", path, "", "").body;
+        assert!(seen.contains("\"suppressed\":true"), "{path}: {seen}");
+        assert!(!seen.contains(&theirs) && !seen.contains("acme") && !seen.contains("\"web\""), "{path}: {seen}");
+    }
     service.stop().ended(0);
 }

@@ -135,3 +135,36 @@ fn a_short_link_leads_to_its_page_and_to_no_other_place() {
     is_well(&service);
     service.stop().ended(0);
 }
+
+#[test]
+fn parameters_that_multiply_are_no_batch() {
+    let service = Service::start(Place::new(1, 1));
+    let key = service.key("operator");
+    let numbers = [("+8613900000001", "a")];
+    let with = |name: &str, value: serde_json::Value| {
+        let mut wish = batch("Look at {{url}} today", &numbers);
+        (wish["url"], wish["link_base"]) = (json!(PAGE), json!("https://s.example/"));
+        wish[name] = value;
+        wish
+    };
+    // One opening of such a link would be 320 GB of text.
+    let mut bomb = with("campaign_id", json!("c".repeat(1_900_000)));
+    bomb["link_parameters"] = json!({ "x": "{campaign_id}".repeat(160_000) });
+    let many: serde_json::Map<_, _> = (0..100_000).map(|n| (n.to_string(), json!("{batch_id}"))).collect();
+    let bombs = [
+        bomb,
+        with("link_parameters", json!({ "x": "{task_id}".repeat(400_000) })),
+        with("link_parameters", many.into()),
+        with("link_parameters", json!({ "x".repeat(3_900_000): "" })),
+        with("content_signature", json!("s".repeat(3_900_000))),
+        with("link_base", json!(format!("https://s.example/{}", "a".repeat(3_900_000)))),
+        with("url", json!(format!("{PAGE}?{}", "a".repeat(3_900_000)))),
+    ];
+    for (at, bomb) in bombs.iter().enumerate() {
+        let answer = create(&service, &key, &format!("bomb {at}"), bomb);
+        assert_eq!((answer.status, answer.code().as_str()), (422, "SF-6002"), "{at}: {answer:?}");
+    }
+    assert_eq!(ask(&service, &key, "GET", "/v1/batches", "", "").json()["batches"], json!([]));
+    is_well(&service);
+    service.stop().ended(0);
+}

@@ -2,19 +2,20 @@
 //!
 //! | input | shown by |
 //! |---|---|
-//! | bodies of 1 GB, announced and not | `bodies::a_gigabyte_is_refused_before_it_came`; of strangers at the callbacks: `bodies::strangers_fill_no_memory` |
+//! | bodies of 1 GB, announced and not | `bodies::a_gigabyte_is_refused_before_it_came`; of strangers at the callbacks: `bodies::strangers_fill_no_memory`; of many with a key: `bodies::those_who_have_a_key_fill_no_memory_either`, `serve::flight` |
+//! | commands that say much, in the trail | `bodies::commands_that_say_much_leave_a_short_trail`; `access::audit` |
 //! | a million small requests | `bodies::many_small_requests_are_answered_in_bounded_memory` (`SMSFLEET_HOSTILE_REQUESTS=1000000`); its pace: `serve::access`, `serve::api::tests::a_key_that_asks_too_often_is_told_to_wait_and_others_are_not` |
-//! | slow heads, all places taken | `slow::{one_machine_that_dribbles_does_not_shut_out_others, heads_that_dribble_are_ended_however_steadily, a_connection_that_says_nothing_is_closed}`, `serve::listen::tests`, `serve::places` |
-//! | slow bodies | `slow::a_body_that_dribbles_is_ended` |
+//! | slow heads and handshakes, all places taken | `slow::{one_machine_that_dribbles_does_not_shut_out_others, heads_that_dribble_are_ended_however_steadily, a_connection_that_says_nothing_is_closed}`, `serve::listen::tests`, `serve::places` |
+//! | slow bodies, of callers and of providers | `slow::a_body_that_dribbles_is_ended`; uploads: `serve::api::tests::an_upload_that_stands_still_is_ended_and_nothing_stays` |
 //! | slow readers | `slow::whoever_does_not_read_its_answers_is_left`, `serve::places` |
 //! | floods of headers, huge lines, garbage behind a request | `heads` |
-//! | wrong, expired, revoked keys | `keys::no_key_but_a_valid_one_opens_any_route`; `access::keys` |
+//! | wrong, expired, revoked keys | `keys::no_key_but_a_valid_one_opens_any_route`; `access::keys`; streams of a revoked one: `serve::router::tests::a_stream_ends_with_its_key` |
 //! | role escalation | `keys::a_role_opens_its_own_routes_and_no_other`; `serve::api::tests::a_role_may_do_its_own_and_no_more` |
-//! | other tenants | `keys::nothing_of_another_tenant_is_seen_or_commanded`; `serve::api::tests` |
+//! | other tenants | `keys::{nothing_of_another_tenant_is_seen_or_commanded, what_people_write_is_given_to_nobody_by_guess}`; `serve::api::tests`, `receipts::tests` |
 //! | paths and SSRF in sources | `addresses::no_address_of_a_list_leads_where_the_configuration_does_not`, `addresses::nobody_is_led_elsewhere_by_a_store`; `sources::addresses`, `adapters::source::address` |
-//! | SSRF in webhooks | `addresses::no_webhook_leads_inside`; `adapters::webhook::{rules, caller, address}` |
+//! | SSRF in webhooks, names that lead elsewhere later | `addresses::no_webhook_leads_inside`; `adapters::webhook::{rules, caller, address}` |
 //! | forged receipts | `receipts::only_the_account_that_sent_is_believed`, `receipts::what_is_no_receipt_is_refused`; `receipts::reference`, `adapters::http::receipt` |
-//! | open redirects, guessed codes | `links`; `links::target`, `endtoend::clicks` |
+//! | open redirects, guessed codes, parameters that multiply | `links`; `links::target`, `endtoend::clicks` |
 //! | template bombs | `templates`; `prepare::template` |
 //! | decompression bombs | `bombs`; `sources::files::what_expands_without_end_is_refused` |
 //! | formulas in exports | `exports`; `serve::guard` |

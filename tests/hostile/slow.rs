@@ -19,7 +19,10 @@ fn with_head_time(seconds: f64) -> Service {
     configured(
         &place,
         &format!(
-            "[serve]\nlisten = \"127.0.0.1:0\"\nconnections = {PLACES}\nhead_timeout = {seconds:.1}\nrequest_timeout = 1.5\nstall_timeout = 1.0\n"
+            "[serve]\nlisten = \"127.0.0.1:0\"\nconnections = {PLACES}\nhead_timeout = {seconds:.1}\nrequest_timeout = 1.5\nstall_timeout = 1.0\n\
+             [accounts.web]\nprotocol = \"http\"\n[accounts.web.capabilities]\nlong_message = \"payload\"\n[accounts.web.http]\n\
+             url = \"http://127.0.0.1:1/\"\nanswer = {{ id = \"/id\" }}\nreceipts = {{ token = \"push-me\" }}\n\
+             inbound = {{ token = \"push-me\" }}\n"
         ),
     );
     Service::start(place)
@@ -102,24 +105,26 @@ fn a_connection_that_says_nothing_is_closed() {
 fn a_body_that_dribbles_is_ended() {
     let service = service();
     let key = service.key("operator");
-    let mut stream = wire(&service);
-    let head = format!(
-        "POST /v1/batches HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nIdempotency-Key: k\r\nContent-Length: 100000\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).expect("sent");
-    let mut read = stream.try_clone().expect("a second handle");
-    let reader = std::thread::spawn(move || {
-        let mut answer = vec![];
-        let _ = read.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
-    });
-    while !reader.is_finished() {
-        let _ = stream.write_all(b" ");
-        assert_eq!(ask(&service, &key, "GET", "/v1/batches", "", "").status, 200, "others are served");
-        std::thread::sleep(LOOK);
+    for (path, token) in [("/v1/batches", key.as_str()), ("/v1/receipts/web", "push-me"), ("/v1/inbound/web", "push-me")] {
+        let mut stream = wire(&service);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: k\r\nContent-Length: 100000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        let mut read = stream.try_clone().expect("a second handle");
+        let reader = std::thread::spawn(move || {
+            let mut answer = vec![];
+            let _ = read.read_to_end(&mut answer);
+            String::from_utf8_lossy(&answer).into_owned()
+        });
+        while !reader.is_finished() {
+            let _ = stream.write_all(b" ");
+            assert_eq!(ask(&service, &key, "GET", "/v1/batches", "", "").status, 200, "others are served");
+            std::thread::sleep(LOOK);
+        }
+        let answer = reader.join().expect("it was read");
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("SF-7006"), "{path}: {answer}");
     }
-    let answer = reader.join().expect("it was read");
-    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("SF-7006"), "{answer}");
     service.stop().ended(0);
 }
 

@@ -265,6 +265,24 @@ mod tests {
         assert!(caller("[::ffff:7f00:1]", false, &[]).check("http://[::ffff:127.0.0.1]/").await.is_err());
     }
 
+    #[tokio::test]
+    async fn a_name_that_leads_inside_after_it_was_added_is_not_called() {
+        let inside = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = inside.local_addr().expect("an address").port();
+        let mut caller = caller("hooks.example.com", false, &[]);
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        caller.resolve = Arc::new(move |_, port| {
+            let first = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            let ip = if first { IpAddr::from([1, 1, 1, 1]) } else { IpAddr::from([127, 0, 0, 1]) };
+            Box::pin(async move { Ok(vec![SocketAddr::new(ip, port)]) })
+        });
+        let url = format!("http://hooks.example.com:{port}/");
+        caller.check(&url).await.expect("it is public when it is added");
+        assert!(caller.post(call(&url)).await.expect_err("it is not any more").contains("not public"));
+        let connected = tokio::time::timeout(Duration::from_millis(50), inside.accept()).await;
+        assert!(connected.is_err(), "nobody was connected to");
+    }
+
     /// A target that answers each request on one connection in turn.
     async fn target(answers: &'static [&'static str]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{Json, Response};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::model::access::Standing;
 use crate::model::account::Account;
 use crate::model::code::{Code, Fault};
 use crate::serve::access::{Admin, Viewer};
-use crate::serve::extract::Body;
+use crate::serve::extract::{Body, Named};
 use crate::serve::fleet::Surface;
 use crate::statistics::LiveAccount;
 
@@ -98,7 +98,7 @@ pub async fn list(State(surface): Shared, _viewer: Viewer) -> Answer<Json<Accoun
 /// Shows an account
 #[utoipa::path(get, path = "/v1/accounts/{name}", tag = "accounts", params(("name" = String, Path, description = "its name")),
     responses((status = 200, body = AccountView), Refusals))]
-pub async fn show(State(surface): Shared, _viewer: Viewer, Path(name): Path<String>) -> Answer<Json<AccountView>> {
+pub async fn show(State(surface): Shared, _viewer: Viewer, Named(name): Named) -> Answer<Json<AccountView>> {
     Ok(Json(view(&surface, known(&surface, &name)?).await?))
 }
 
@@ -112,7 +112,7 @@ pub async fn show(State(surface): Shared, _viewer: Viewer, Path(name): Path<Stri
 pub async fn change_rate(
     State(surface): Shared,
     Admin(caller): Admin,
-    Path(name): Path<String>,
+    Named(name): Named,
     headers: HeaderMap,
     Body(wish): Body<RateWish>,
 ) -> Answer<Response> {

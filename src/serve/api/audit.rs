@@ -28,7 +28,7 @@ pub struct AuditPage {
     /// Entries, newest first: one before each command and one after it, with the same `request`.
     #[schema(value_type = Vec<Object>)]
     pub entries: Vec<AuditView>,
-    /// Where the next page begins; `null` on the last.
+    /// Where the next page begins; `null` on the last. A page may be short, or empty, and have a next one.
     pub cursor: Option<String>,
 }
 

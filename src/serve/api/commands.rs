@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::Response;
@@ -19,8 +19,9 @@ use crate::model::access::{Caller, Standing};
 use crate::model::batch::{BatchRow, Command};
 use crate::model::code::{Code, Fault};
 use crate::model::id::BatchId;
+use crate::model::limits::{PLAN_HASH_CHARS_MAX, within};
 use crate::serve::access::Operator;
-use crate::serve::extract::Body;
+use crate::serve::extract::{Body, Named};
 use crate::serve::fleet::Surface;
 use crate::serve::problem::Problem;
 use crate::serve::views::{BatchView, commands};
@@ -91,6 +92,7 @@ impl PauseView {
 pub struct StartWish {
     /// Send exactly the plan with this hash, and refuse if it is another.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
     pub plan_hash: Option<String>,
 }
 
@@ -99,6 +101,7 @@ pub struct StartWish {
 #[serde(deny_unknown_fields)]
 pub struct ApproveWish {
     /// The hash of the plan that is approved.
+    #[schema(max_length = 64)]
     pub plan_hash: String,
 }
 
@@ -191,6 +194,11 @@ impl OnBatch {
     }
 }
 
+/// Refuses what no plan's hash can be, before the trail takes it.
+pub(super) fn is_hash(text: Option<&str>) -> Result<(), Fault> {
+    within("plan_hash", text.unwrap_or(""), PLAN_HASH_CHARS_MAX)
+}
+
 fn answer(surface: &Surface, row: &BatchRow, outcome: Outcome) -> CommandAnswer {
     CommandAnswer {
         batch: BatchView::of(row, &surface.accounts, surface.world.clock.now()),
@@ -216,9 +224,7 @@ impl FromRequestParts<Arc<Surface>> for OnOne {
 
     async fn from_request_parts(parts: &mut Parts, surface: &Arc<Surface>) -> Result<OnOne, Problem> {
         let Operator(caller) = Operator::from_request_parts(parts, surface).await?;
-        let Path(id) = Path::<String>::from_request_parts(parts, surface)
-            .await
-            .map_err(|refused| Fault::new(Code::InputInvalid, refused.body_text()))?;
+        let Named(id) = Named::from_request_parts(parts, surface).await?;
         Ok(OnOne { surface: surface.clone(), caller, headers: parts.headers.clone(), id })
     }
 }
@@ -251,6 +257,7 @@ pub async fn entry_process(command: OnOne, _nothing: Body<NoWish>) -> Answer<Res
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/start", tag = "commands", request_body(content = Option<StartWish>),
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
 pub async fn start(command: OnOne, Body(wish): Body<StartWish>) -> Answer<Response> {
+    is_hash(wish.plan_hash.as_deref())?;
     let (on_batch, id) = command.about("batch.start", &wish).await?;
     on_batch.run(move |surface, _| async move { surface.service.start(id, wish.plan_hash.as_deref()).await }).await
 }
@@ -261,6 +268,7 @@ pub async fn start(command: OnOne, Body(wish): Body<StartWish>) -> Answer<Respon
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/approve", tag = "commands", request_body = ApproveWish,
     params(OneBatch, Once), responses((status = 200, body = CommandAnswer), Refusals))]
 pub async fn approve(command: OnOne, Body(wish): Body<ApproveWish>) -> Answer<Response> {
+    is_hash(Some(&wish.plan_hash))?;
     let (on_batch, id) = command.about("batch.approve", &wish).await?;
     on_batch.run(move |surface, _| async move { surface.service.start(id, Some(&wish.plan_hash)).await }).await
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::once::{self, Command, carry_out};
@@ -20,7 +20,7 @@ use crate::model::time::Timestamp;
 use crate::model::window::OnUncertain;
 use crate::runtime::moment::moment;
 use crate::serve::access::Operator;
-use crate::serve::extract::Body;
+use crate::serve::extract::{Body, Few};
 use crate::serve::fleet::{Defaults, Surface};
 use crate::serve::views::BatchView;
 
@@ -30,18 +30,26 @@ use crate::serve::views::BatchView;
 pub struct SourceWish {
     /// The address of a list: a file or folder that the service may read, or an object store's URL.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 2048)]
     pub table_name: Option<String>,
     /// The id of an uploaded list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upload_id: Option<String>,
     /// The recipients themselves: objects of texts, all with the same names; at most 10,000.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few")]
     #[schema(max_items = 10000, min_items = 1)]
     pub recipients: Option<Vec<BTreeMap<String, String>>>,
 }
 
 /// Recipients in a request at most; more are uploaded.
 pub const RECIPIENTS_MAX: usize = 10_000;
+
+/// A recipient of the request itself: what each of its columns holds.
+type Recipient = BTreeMap<String, String>;
+
+fn few<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Vec<Recipient>>, D::Error> {
+    Ok(Option::<Few<Recipient, RECIPIENTS_MAX>>::deserialize(reader)?.map(|few| few.0))
+}
 
 /// A batch to be created. What is left out is as the service's configuration says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -60,30 +68,39 @@ pub struct NewBatch {
     pub tenant: Option<String>,
     /// The campaign.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub campaign_id: String,
     /// The campaign's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub campaign_name: String,
     /// The programme the campaign belongs to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub marketing_program_id: String,
     /// Your own number for this run.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub task_id: String,
     /// Your own number for the content.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub content_id: String,
     /// The signature, without its brackets 【】.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
     pub content_signature: Option<String>,
     /// The long link that the text names as itself, `{{url}}` or `${url}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 2048)]
     pub url: Option<String>,
     /// What short codes are put behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
     pub link_base: Option<String>,
     /// Parameters that opened links carry to the long link, beside or instead of the configured ones of the same name. Values
-    /// may hold `{batch_id}`, `{campaign_id}`, `{campaign_name}`, `{marketing_program_id}`, `{task_id}` and `{content_id}`.
+    /// may hold `{batch_id}`, `{campaign_id}`, `{campaign_name}`, `{marketing_program_id}`, `{task_id}` and `{content_id}`. At most
+    /// 32, names and values of 256 bytes each; a link leads nowhere when the whole address comes to more than 8 KiB.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub link_parameters: std::collections::BTreeMap<String, String>,
     /// When it may be sent, by the wall clock of a zone; narrows the hours of the accounts.
@@ -119,9 +136,11 @@ pub struct NewBatch {
     pub priority: Option<u8>,
     /// The column that holds the number; found by its name when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
     pub number_column: Option<String>,
     /// How the list is read where that cannot be found out, such as `delimiter=;`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 256)]
     pub dialect: String,
     /// Region of numbers without a country code, such as CN.
     #[serde(default, skip_serializing_if = "Option::is_none")]

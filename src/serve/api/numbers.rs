@@ -1,7 +1,7 @@
 //! One number: its history over all batches, what is stored about it, its erasure; and what people wrote.
 
 use axum::body::Body as Stream;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Json, Response};
 use bytes::Bytes;
@@ -15,8 +15,10 @@ use super::{Answer, Once, OneNumber, Refusals, Shared, whole_service};
 use crate::model::access::Standing;
 use crate::model::code::{Code, Fault};
 use crate::receipts::inbox::{self, InboxFilter, InboxRow};
+use crate::receipts::opt_out::OptOut;
+use crate::runtime::digest::{digest, hex};
 use crate::serve::access::{Admin, Operator};
-use crate::serve::extract::{Asked, cursor, journal_cursor, journal_place, page_size, place};
+use crate::serve::extract::{Asked, Named, cursor, journal_cursor, journal_place, page_size, place};
 use crate::statistics::number::{NumberExport, NumberHistory, number_history};
 
 /// Batches looked at for one page of a history.
@@ -39,7 +41,7 @@ pub struct HistoryQuery {
 pub async fn history(
     State(surface): Shared,
     Operator(caller): Operator,
-    Path(text): Path<String>,
+    Named(text): Named,
     Asked(query): Asked<HistoryQuery>,
 ) -> Answer<Json<NumberHistory>> {
     let number = number(&text)?;
@@ -51,6 +53,9 @@ pub async fn history(
     if tenant.is_some() {
         // What people wrote may answer another tenant's campaign.
         page.inbound.retain(|row| row["tenant"].as_str() == tenant);
+        // So may what keeps the number on the list; what cannot be read is nobody's.
+        let why = page.opt_out.take().and_then(|why| serde_json::from_value::<OptOut>(why).ok());
+        page.opt_out = why.and_then(|why| serde_json::to_value(why.seen_by(tenant)).ok());
     }
     Ok(Json(page))
 }
@@ -58,7 +63,7 @@ pub async fn history(
 /// Streams everything that is stored about a number, as JSON lines
 #[utoipa::path(get, path = "/v1/numbers/{number}/export", tag = "numbers", params(OneNumber),
     responses((status = 200, content((String = "application/x-ndjson"))), Refusals))]
-pub async fn export(State(surface): Shared, Admin(caller): Admin, Path(text): Path<String>) -> Answer<Response> {
+pub async fn export(State(surface): Shared, Admin(caller): Admin, Named(text): Named) -> Answer<Response> {
     whole_service(&caller)?;
     let (stores, accounts) = (surface.stores.clone(), surface.accounts.clone());
     let export = NumberExport::new(stores, accounts, number(&text)?, surface.world.clock.now());
@@ -76,12 +81,7 @@ pub async fn export(State(surface): Shared, Admin(caller): Admin, Path(text): Pa
 /// says what was erased, and what is not ours to erase.
 #[utoipa::path(post, path = "/v1/numbers/{number}/erase", tag = "numbers", params(OneNumber, Once),
     responses((status = 200, body = Object), Refusals))]
-pub async fn erase(
-    State(surface): Shared,
-    Admin(caller): Admin,
-    Path(text): Path<String>,
-    headers: HeaderMap,
-) -> Answer<Response> {
+pub async fn erase(State(surface): Shared, Admin(caller): Admin, Named(text): Named, headers: HeaderMap) -> Answer<Response> {
     whole_service(&caller)?;
     let number = number(&text)?;
     let command = Command {
@@ -92,7 +92,8 @@ pub async fn erase(
         target: "numbers".into(),
         before: Standing::new(),
         wish: Standing::from([("number".to_owned(), number.to_string())]),
-        request: number.to_string(),
+        // As text a number is masked, and many read alike.
+        request: hex(&digest([number.0.to_be_bytes().as_slice()])),
     };
     let inner = surface.clone();
     carry_out(&surface, command, move |_| async move {

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::batches::{find, number};
-use super::commands::{CommandAnswer, OnOne};
+use super::commands::{CommandAnswer, OnOne, is_hash};
 use super::{Answer, Once, OneBatch, Refusals};
 use crate::batch::{ChangePlan, Offer, RetryPlan, RetryRequest};
 use crate::model::code::{CODES, Code, Fault};
+use crate::model::limits::{NAME_BYTES_MAX, ORDER_NUMBERS_MAX, ORDER_WORDS_MAX, within};
 use crate::model::order::{RetryFilter, RetryWhat};
 use crate::runtime::moment::moment;
 use crate::serve::extract::Body;
@@ -19,9 +20,11 @@ use crate::serve::fleet::Surface;
 #[serde(deny_unknown_fields)]
 pub struct ChangeWish {
     /// The provider type that what is left goes through.
+    #[schema(max_length = 256)]
     pub provider_type: String,
     /// The hash of the plan that is committed; without it the plan is shown and nothing is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
     pub plan_hash: Option<String>,
 }
 
@@ -45,21 +48,26 @@ pub struct RetryWish {
     pub what: Whom,
     /// Filter: codes they failed with, such as `SF-5001`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 100)]
     pub codes: Vec<String>,
     /// Filter: accounts they were handed to last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 100)]
     pub accounts: Vec<String>,
     /// Filter: the provider's own codes they were refused with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 100)]
     pub details: Vec<String>,
     /// Filter: their numbers, with country codes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 1000)]
     pub numbers: Vec<String>,
     /// Until when they may be sent (RFC 3339): needed once the batch's own limit has passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<String>,
     /// The hash of the plan that is committed; without it the plan is shown and nothing is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
     pub plan_hash: Option<String>,
 }
 
@@ -69,6 +77,15 @@ impl RetryWish {
         let filtered = [&self.codes, &self.accounts, &self.details, &self.numbers].iter().any(|list| !list.is_empty());
         if filtered != (self.what == Whom::Filter) {
             return Err(invalid("codes, accounts, details and numbers go with what = filter, which needs one of them".into()));
+        }
+        for (name, words) in [("codes", &self.codes), ("accounts", &self.accounts), ("details", &self.details)] {
+            if words.len() > ORDER_WORDS_MAX {
+                return Err(invalid(format!("{name} has at most {ORDER_WORDS_MAX} of them")));
+            }
+            words.iter().try_for_each(|word| within(&format!("one of {name}"), word, NAME_BYTES_MAX))?;
+        }
+        if self.numbers.len() > ORDER_NUMBERS_MAX {
+            return Err(invalid(format!("numbers has at most {ORDER_NUMBERS_MAX} of them")));
         }
         let code = |text: &String| {
             let known = CODES.iter().find(|code| code.as_str() == text);
@@ -122,6 +139,8 @@ fn offers(surface: &Surface) -> Vec<Offer> {
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/change_provider", tag = "commands", request_body = ChangeWish,
     params(OneBatch, Once), responses((status = 200, body = OrderAnswer), Refusals))]
 pub async fn change_provider(command: OnOne, Body(wish): Body<ChangeWish>) -> Answer<Response> {
+    within("provider_type", &wish.provider_type, NAME_BYTES_MAX)?;
+    is_hash(wish.plan_hash.as_deref())?;
     let Some(hash) = wish.plan_hash.clone() else {
         let row = find(&command.surface, &command.caller, &command.id).await?;
         let (service, offers) = (&command.surface.service, offers(&command.surface));
@@ -141,6 +160,7 @@ pub async fn change_provider(command: OnOne, Body(wish): Body<ChangeWish>) -> An
 #[utoipa::path(post, path = "/v1/batches/{id}/commands/retry", tag = "commands", request_body = RetryWish,
     params(OneBatch, Once), responses((status = 200, body = OrderAnswer), Refusals))]
 pub async fn retry(command: OnOne, Body(wish): Body<RetryWish>) -> Answer<Response> {
+    is_hash(wish.plan_hash.as_deref())?;
     let request = wish.request()?;
     let Some(hash) = wish.plan_hash.clone() else {
         let row = find(&command.surface, &command.caller, &command.id).await?;

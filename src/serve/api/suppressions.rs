@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{Json, Response};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::model::id::Msisdn;
 use crate::receipts::opt_out::{self, OptOut};
 use crate::runtime::digest::{digest, hex};
 use crate::serve::access::{Operator, Viewer};
-use crate::serve::extract::Body;
+use crate::serve::extract::{Body, Named};
 use crate::serve::fleet::Surface;
 
 /// Numbers in one request at most.
@@ -120,12 +120,15 @@ pub async fn count(State(surface): Shared, _viewer: Viewer) -> Answer<Json<Count
 }
 
 /// Says whether a number gets nothing
+///
+/// The list is one for all tenants; which batch a person answered, and through which account, is told to its own tenant alone.
 #[utoipa::path(get, path = "/v1/suppressions/{number}", tag = "suppressions",
     params(OneNumber), responses((status = 200, body = Checked), Refusals))]
-pub async fn check(State(surface): Shared, _operator: Operator, Path(text): Path<String>) -> Answer<Json<Checked>> {
+pub async fn check(State(surface): Shared, Operator(caller): Operator, Named(text): Named) -> Answer<Json<Checked>> {
     let checked = opt_out::check(&surface.stores, &[number(&text)?]).await?.pop();
     let found = checked.map_or((false, None), |checked| (checked.suppressed, checked.why));
-    Ok(Json(Checked { suppressed: found.0, why: found.1 }))
+    let why = found.1.map(|why| why.seen_by(caller.only_tenant()));
+    Ok(Json(Checked { suppressed: found.0, why }))
 }
 
 /// Puts a number on the list
@@ -134,12 +137,7 @@ pub async fn check(State(surface): Shared, _operator: Operator, Path(text): Path
 #[utoipa::path(put, path = "/v1/suppressions/{number}", tag = "suppressions",
     params(OneNumber, Once),
     responses((status = 200, body = SuppressionAnswer), Refusals))]
-pub async fn add(
-    State(surface): Shared,
-    Operator(caller): Operator,
-    Path(text): Path<String>,
-    headers: HeaderMap,
-) -> Answer<Response> {
+pub async fn add(State(surface): Shared, Operator(caller): Operator, Named(text): Named, headers: HeaderMap) -> Answer<Response> {
     change(&surface, caller, &headers, true, vec![number(&text)?]).await
 }
 
@@ -150,7 +148,7 @@ pub async fn add(
 pub async fn remove(
     State(surface): Shared,
     Operator(caller): Operator,
-    Path(text): Path<String>,
+    Named(text): Named,
     headers: HeaderMap,
 ) -> Answer<Response> {
     change(&surface, caller, &headers, false, vec![number(&text)?]).await

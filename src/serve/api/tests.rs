@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::Request;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -12,8 +12,11 @@ use tower::ServiceExt;
 use crate::coordinate::members;
 use crate::model::access::Role;
 use crate::model::account::{Account, Capabilities, ReceiptRules};
-use crate::model::fleet::{LiveAccount, Sheet};
-use crate::model::id::WorkerId;
+use crate::model::fleet::tests::sheet;
+use crate::model::fleet::{FleetRole, LiveAccount, Sheet};
+use crate::model::id::{BatchId, LaneKey, Msisdn, WorkerId};
+use crate::model::time::Timestamp;
+use crate::receipts::opt_out::{self, OptOut, Origin};
 use crate::serve::fakes;
 use crate::serve::fleet::{Limits, Surface};
 use crate::serve::router::public;
@@ -176,6 +179,46 @@ async fn bad_requests_say_what_is_wrong_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn every_text_of_a_batch_has_a_size() {
+    let service = Service::new(Limits::default());
+    let key = service.key(Role::Operator, "acme").await;
+    let parameters =
+        |count: usize| -> Value { (0..count).map(|n| (n.to_string(), json!("v"))).collect::<serde_json::Map<_, _>>().into() };
+    let of = |bytes: usize| json!("x".repeat(bytes));
+    let page = |bytes: usize| json!(format!("{:a<bytes$}", "https://shop.example/"));
+    let list = |bytes: usize| json!({ "table_name": format!("{:a<bytes$}", "/lists/") });
+    // Each with the largest value that is taken, and one that is a byte, or one, too much.
+    let cases = [
+        ("campaign_id", of(256), of(257)),
+        ("campaign_name", of(256), of(257)),
+        ("marketing_program_id", of(256), of(257)),
+        ("task_id", of(256), of(257)),
+        ("content_id", of(256), of(257)),
+        ("link_base", of(256), of(257)),
+        ("number_column", of(256), of(257)),
+        ("dialect", of(256), of(257)),
+        ("campaign_name", json!("退".repeat(85)), json!("退".repeat(86))),
+        ("content_signature", json!("退".repeat(64)), json!("退".repeat(65))),
+        ("url", page(2_048), page(2_049)),
+        ("source", list(2_048), list(2_049)),
+        ("link_parameters", parameters(32), parameters(33)),
+        ("link_parameters", json!({ "x".repeat(256): "" }), json!({ "x".repeat(257): "" })),
+        ("link_parameters", json!({ "x": "v".repeat(256) }), json!({ "x": "v".repeat(257) })),
+    ];
+    for (at, (name, fits, long)) in cases.into_iter().enumerate() {
+        for (value, status) in [(long, 422), (fits, 200)] {
+            let mut wish = batch("x");
+            wish[name] = value;
+            let said = service.call(&key, "POST", "/v1/batches", Some(&at.to_string()), Some(wish)).await;
+            assert_eq!(said.status, status, "{name}: {}", said.body);
+            let named = if name == "source" { "table_name" } else { name };
+            let says = said.body["detail"].as_str().is_some_and(|text| text.contains(named) && text.contains("at most"));
+            assert!(status == 200 || said.body["code"] == "SF-6002" && says, "{}", said.body);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_command_is_carried_out_once_says_what_is_possible_and_leaves_a_trail() {
     let service = Service::new(Limits::default());
     let (operator, admin) = (service.key(Role::Operator, "acme").await, service.key(Role::Admin, "*").await);
@@ -268,6 +311,22 @@ async fn a_list_is_handed_in_whole_or_not_at_all() {
     assert_eq!(service.call(&key, "DELETE", &format!("/v1/uploads/{id}"), None, None).await.status, 404);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_stands_still_is_ended_and_nothing_stays() {
+    let service = Service::new(Limits::default());
+    let key = service.key(Role::Operator, "*").await;
+    let (send, pieces) = futures::channel::mpsc::unbounded::<Result<Bytes, std::io::Error>>();
+    send.unbounded_send(Ok("number\n+86138".into())).expect("there is room");
+    let request = Request::builder().method("POST").uri("/v1/uploads").header("authorization", format!("Bearer {key}"));
+    let request = request.body(Body::from_stream(pieces)).expect("a request");
+    // The other end stays, and says nothing more.
+    let response = service.router.clone().oneshot(request).await.expect("an answer");
+    assert_eq!(response.status(), 408);
+    drop(send);
+    let kept = service.call(&key, "GET", "/v1/uploads", None, None).await;
+    assert_eq!(kept.body["uploads"], json!([]));
+}
+
 #[tokio::test]
 async fn an_accounts_rate_is_changed_live_and_set_back() {
     let service = Service::new(Limits::default());
@@ -319,4 +378,57 @@ async fn without_a_fleet_of_its_own_it_tells_what_the_fleets_processes_say_of_th
     members::write(&service.surface.stores, &sheet).await.expect("it is written");
     let said = live().await;
     assert_eq!((&said["up"], &said["sessions"]), (&json!(true), &json!(2)), "{said}");
+}
+
+#[tokio::test]
+async fn one_key_is_no_order_for_a_second_number() {
+    let service = Service::new(Limits::default());
+    let admin = service.key(Role::Admin, "*").await;
+    let erase = async |number: &str| service.call(&admin, "POST", &format!("/v1/numbers/{number}/erase"), Some("k"), None).await;
+    let first = erase("8613800138000").await;
+    assert_eq!((first.status, first.replayed), (200, false), "{}", first.body);
+    assert!(erase("8613800138000").await.replayed);
+    // Masked, the two read alike.
+    let second = erase("8613800238000").await;
+    assert_eq!((second.status, &second.body["code"]), (409, &json!("SF-3001")), "{}", second.body);
+}
+
+#[tokio::test]
+async fn no_side_door_names_another_tenants_batch() {
+    let service = Service::new(Limits::default());
+    let batch = BatchId(0xabc);
+    let lane = LaneKey { batch, lane: 3 };
+    let mut sheet = sheet(7, FleetRole::Deliver, service.surface.world.clock.now());
+    sheet.lanes = vec![lane];
+    members::write(&service.surface.stores, &sheet).await.expect("it is written");
+    let why = |tenant: Option<&str>| OptOut {
+        origin: Origin::Person,
+        since: Timestamp(0),
+        account: Some("secret-account".into()),
+        batch: Some(batch),
+        tenant: tenant.map(str::to_owned),
+        campaign_id: "acme-spring".into(),
+        note: String::new(),
+    };
+    // The second as an older version wrote it.
+    let numbers = [(Msisdn(8_613_800_138_000), why(Some("acme"))), (Msisdn(8_613_800_138_001), why(None))];
+    opt_out::suppress(&service.surface.stores, &numbers).await.expect("stored");
+    let doors = [
+        ("/v1/fleet", false),
+        ("/v1/suppressions/8613800138000", true),
+        ("/v1/suppressions/8613800138001", false),
+        ("/v1/numbers/8613800138000/history", true),
+        ("/v1/numbers/8613800138001/history", false),
+    ];
+    for (tenant, sees) in [("*", [true; 5]), ("acme", doors.map(|door| door.1)), ("other", [false; 5])] {
+        let key = service.key(Role::Operator, tenant).await;
+        for ((path, _), sees) in doors.iter().zip(sees) {
+            let said = service.call(&key, "GET", path, None, None).await;
+            let text = said.body.to_string();
+            assert_eq!(said.status, 200, "{path}: {text}");
+            assert_eq!(text.contains(&batch.to_string()), sees, "{tenant} at {path}: {text}");
+            assert!(sees || !["acme", "secret-account"].iter().any(|word| text.contains(word)), "{tenant} at {path}: {text}");
+            assert!(*path == "/v1/fleet" || text.contains(r#""suppressed":true"#), "{tenant} at {path}: {text}");
+        }
+    }
 }

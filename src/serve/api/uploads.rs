@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::{Json, Response};
 use futures::{StreamExt, stream};
@@ -15,7 +15,7 @@ use crate::model::access::Standing;
 use crate::model::code::{Code, Fault};
 use crate::ports::uploads::Uploaded as Kept;
 use crate::serve::access::Operator;
-use crate::serve::extract::Asked;
+use crate::serve::extract::{Asked, Named};
 
 /// The longest that a list may stand still while it comes in.
 const STANDS_STILL: Duration = Duration::from_secs(30);
@@ -120,7 +120,7 @@ pub async fn list(State(surface): Shared, Operator(caller): Operator) -> Answer<
 pub async fn delete(
     State(surface): Shared,
     Operator(caller): Operator,
-    Path(upload_id): Path<String>,
+    Named(upload_id): Named,
     headers: HeaderMap,
 ) -> Answer<Response> {
     let missing = || Fault::new(Code::NotFound, "there is no such upload");

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use super::{Answer, OneBatch, Refusals, Shared};
 use crate::model::id::BatchId;
 use crate::runtime::task;
 use crate::serve::access::Viewer;
+use crate::serve::extract::Named;
 use crate::serve::fleet::Surface;
 
 /// How often a batch that somebody watches is looked at.
@@ -90,7 +91,7 @@ async fn look(surface: &Surface, batch: BatchId, say: &watch::Sender<Said>, watc
 pub async fn watch(
     State(surface): Shared,
     Viewer(caller): Viewer,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
     let row = find(&surface, &caller, &id).await?;
     let said = surface.watched.join(&surface, row.batch.batch_id);

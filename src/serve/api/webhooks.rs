@@ -1,6 +1,6 @@
 //! Webhooks: where events are told, and those that could not be.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{Json, Response};
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,10 @@ use super::once::{self, Command, carry_out};
 use super::{Answer, Once, Refusals, Shared};
 use crate::model::access::{ALL_TENANTS, Caller, Standing};
 use crate::model::code::{Code, Fault};
+use crate::model::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, within};
 use crate::model::webhook::{EventKind, WebhookView};
 use crate::serve::access::Admin;
-use crate::serve::extract::{Asked, Body, cursor, page_size, place};
+use crate::serve::extract::{Asked, Body, Named, cursor, page_size, place};
 use crate::webhooks::{Added, DeadEvent, Replay};
 
 /// A webhook to be added.
@@ -21,11 +22,13 @@ use crate::webhooks::{Added, DeadEvent, Replay};
 #[serde(deny_unknown_fields)]
 pub struct WebhookWish {
     /// Where events go: https, at a host that `webhooks.allow` names.
+    #[schema(max_length = 2048)]
     pub url: String,
     /// What it is told of: `batch`, `receipt`, `inbound`.
     #[schema(value_type = Vec<EventWord>)]
     pub events: Vec<EventKind>,
     /// Whose batches it is told of; only for keys that see all tenants. Left out: all that the key sees.
+    #[schema(max_length = 256)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
 }
@@ -61,9 +64,11 @@ pub struct ActiveWish {
 #[serde(default, deny_unknown_fields)]
 pub struct ReplayWish {
     /// Only those of this batch.
+    #[schema(max_length = 256)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
     /// Only the one at this place.
+    #[schema(max_length = 256)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
 }
@@ -125,6 +130,8 @@ pub async fn list(State(surface): Shared, Admin(caller): Admin) -> Answer<Json<W
 #[utoipa::path(post, path = "/v1/webhooks", tag = "webhooks", request_body = WebhookWish,
     responses((status = 200, body = Object), Refusals))]
 pub async fn add(State(surface): Shared, Admin(caller): Admin, Body(wish): Body<WebhookWish>) -> Answer<Response> {
+    within("url", &wish.url, ADDRESS_BYTES_MAX)?;
+    within("tenant", wish.tenant.as_deref().unwrap_or(""), NAME_BYTES_MAX)?;
     let of = match (caller.only_tenant(), wish.tenant.clone()) {
         (Some(own), Some(asked)) if own != asked => {
             return Err(Fault::new(Code::RoleForbidden, format!("key {} is of another tenant", caller.key)).into());
@@ -149,7 +156,7 @@ pub async fn add(State(surface): Shared, Admin(caller): Admin, Body(wish): Body<
 pub async fn enable(
     State(surface): Shared,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
     Body(wish): Body<ActiveWish>,
 ) -> Answer<Response> {
@@ -164,12 +171,7 @@ pub async fn enable(
 /// Removes a webhook, with everything that waits for it
 #[utoipa::path(delete, path = "/v1/webhooks/{id}", tag = "webhooks",
     params(("id" = String, Path, description = "the webhook"), Once), responses((status = 200, body = Object), Refusals))]
-pub async fn remove(
-    State(surface): Shared,
-    Admin(caller): Admin,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Answer<Response> {
+pub async fn remove(State(surface): Shared, Admin(caller): Admin, Named(id): Named, headers: HeaderMap) -> Answer<Response> {
     let command = command(&caller, &headers, "webhook.remove", &id, String::new())?;
     let inner = surface.clone();
     carry_out(&surface, command, move |_| async move {
@@ -196,10 +198,12 @@ pub async fn dead(State(surface): Shared, Admin(caller): Admin, Asked(query): As
 pub async fn replay(
     State(surface): Shared,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
     Body(wish): Body<ReplayWish>,
 ) -> Answer<Response> {
+    within("place", wish.place.as_deref().unwrap_or(""), NAME_BYTES_MAX)?;
+    within("batch", wish.batch.as_deref().unwrap_or(""), NAME_BYTES_MAX)?;
     let what = match (&wish.place, &wish.batch) {
         (Some(_), Some(_)) => return Err(Fault::new(Code::InputInvalid, "name a batch or a place, not both").into()),
         (Some(place), None) => Replay::Place(place.clone()),
