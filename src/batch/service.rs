@@ -14,7 +14,8 @@ use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, LaneKey};
 use crate::model::ledger::Ledger;
 use crate::model::limits::{
-    ADDRESS_BYTES_MAX, LINK_PARAMETERS_MAX, NAME_BYTES_MAX, SIGNATURE_CHARS_MAX, TEMPLATE_BYTES_MAX, within,
+    ADDRESS_BYTES_MAX, LINK_PARAMETERS_MAX, LINK_TARGET_BYTES_MAX, NAME_BYTES_MAX, SIGNATURE_CHARS_MAX, TEMPLATE_BYTES_MAX,
+    within,
 };
 use crate::model::order::OrderRefusal;
 use crate::model::state::{Refusal, StepState};
@@ -25,6 +26,7 @@ use crate::ports::{Stores, World};
 use crate::runtime::control::{change, create};
 use crate::runtime::digest::{digest, hex};
 use crate::runtime::fence::fence;
+use crate::runtime::link_target::target;
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{Piece, Span};
 
@@ -357,6 +359,11 @@ fn check(batch: &SmsBatch) -> Result<(), Fault> {
     let scheme = batch.url.as_deref().unwrap_or("").to_ascii_lowercase();
     if batch.contains_url() && !(scheme.starts_with("http://") || scheme.starts_with("https://")) {
         return invalid("url must begin with http:// or https://: links lead nowhere else");
+    }
+    // What the configuration adds is short; with it, a link at the very limit may still lead nowhere.
+    if batch.contains_url() && target(batch, &[]).is_none() {
+        let text = format!("url with its link_parameters is an address of the web, of at most {LINK_TARGET_BYTES_MAX} bytes");
+        return Err(Fault::new(Code::InputInvalid, text));
     }
     if batch.hours.as_ref().is_some_and(|hours| hours.from == hours.to) {
         return invalid("hours allow nothing: from and to are the same minute");

@@ -10,11 +10,12 @@
 
 pub mod clicks;
 pub mod redirect;
-pub mod target;
 #[cfg(test)]
 mod tests;
 
-/// The permutation, which preparation uses as well and which therefore lives with what all roles share.
+/// Where they lead, which is looked at when a batch is made; and the permutation, which preparation uses as well. What others use lives
+/// with what all roles share.
+pub use crate::runtime::link_target as target;
 pub use crate::runtime::short_code as code;
 pub use clicks::{ClickLog, ClickWriter};
 pub use redirect::{Opened, Redirector, Settings, Visit};

@@ -10,6 +10,7 @@ pub mod freezer;
 pub mod handed;
 pub mod job;
 pub mod kept;
+pub mod link_target;
 pub mod logging;
 pub mod mention;
 pub mod metrics;

@@ -150,6 +150,9 @@ fn parameters_that_multiply_are_no_batch() {
     // One opening of such a link would be 320 GB of text.
     let mut bomb = with("campaign_id", json!("c".repeat(1_900_000)));
     bomb["link_parameters"] = json!({ "x": "{campaign_id}".repeat(160_000) });
+    let mut together = with("campaign_id", json!("c".repeat(256)));
+    let long: serde_json::Map<_, _> = (0..32).map(|n| (n.to_string(), json!("{campaign_id}".repeat(19)))).collect();
+    together["link_parameters"] = long.into();
     let many: serde_json::Map<_, _> = (0..100_000).map(|n| (n.to_string(), json!("{batch_id}"))).collect();
     let bombs = [
         bomb,
@@ -159,6 +162,9 @@ fn parameters_that_multiply_are_no_batch() {
         with("content_signature", json!("s".repeat(3_900_000))),
         with("link_base", json!(format!("https://s.example/{}", "a".repeat(3_900_000)))),
         with("url", json!(format!("{PAGE}?{}", "a".repeat(3_900_000)))),
+        // Each within its own limit, and together an address that leads nowhere.
+        together,
+        with("url", json!("https://")),
     ];
     for (at, bomb) in bombs.iter().enumerate() {
         let answer = create(&service, &key, &format!("bomb {at}"), bomb);

@@ -80,7 +80,10 @@ fn fill(template: &str, batch: &SmsBatch, room: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::links::tests::batch;
+
+    fn batch() -> SmsBatch {
+        SmsBatch { batch_id: crate::model::id::BatchId(7), ..SmsBatch::new("list.csv", "Look: {{url}}", "smpp") }
+    }
 
     #[test]
     fn parameters_are_put_behind_the_long_link() {
