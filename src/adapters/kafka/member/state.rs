@@ -57,7 +57,8 @@ impl<T> State<T> {
     pub(super) fn assigned(&mut self, partitions: Vec<u8>) {
         for partition in &partitions {
             let held = Held { waiting: VecDeque::new(), place: Place::default(), is_paused: false };
-            self.held.insert(*partition, held);
+            let before = self.held.insert(*partition, held);
+            self.paused -= usize::from(before.is_some_and(|before| before.is_paused));
         }
         if !partitions.is_empty() {
             self.news.push_back(News::Assigned(partitions));
@@ -155,6 +156,11 @@ impl<T> State<T> {
         }
         self.paused -= found.len();
         found
+    }
+
+    /// All that is held and not paused.
+    pub(super) fn unpaused(&self) -> Vec<u8> {
+        self.held.iter().filter(|(_, held)| !held.is_paused).map(|(partition, _)| *partition).collect()
     }
 
     /// Everything of a partition below `next` is done. Only for partitions that are held, or about to be let go of.
@@ -257,6 +263,20 @@ mod tests {
         assert!(state.take_resumable().is_empty(), "once");
         state.revoked(vec![1]);
         assert!(state.take_resumable().is_empty());
+    }
+
+    #[test]
+    fn what_comes_back_is_not_paused_however_it_went() {
+        for went in [State::revoked, State::lost] {
+            let mut state = state(&[1, 2]);
+            (0..OPEN_MAX).for_each(|offset| drop(receive(&mut state, 1, offset)));
+            assert_eq!(state.unpaused(), [2]);
+            went(&mut state, vec![1, 2]);
+            state.assigned(vec![1, 2]);
+            assert_eq!(state.unpaused(), [1, 2]);
+            let paused: Vec<u64> = (0..OPEN_MAX).filter(|offset| receive(&mut state, 1, *offset)).collect();
+            assert_eq!(paused, [OPEN_MAX - 1], "it is braked as if it were new");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Shared;
-use super::context::{Rebalances, let_go};
+use super::context::{Rebalances, resume_and_let_go};
 use super::state::{State, Waiting};
 use crate::adapters::kafka::contact::Contact;
 use crate::adapters::kafka::{close_beside, wire};
@@ -34,6 +34,8 @@ const TAKE_AT_ONCE: usize = 500;
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 /// The same after a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+/// How often everything is resumed that should not be paused.
+const RESUME_ALL_EVERY: Duration = Duration::from_secs(30);
 /// How long the places of new partitions are asked for.
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -58,7 +60,8 @@ pub(super) fn run<T: DeserializeOwned + Send + 'static>(shared: &Arc<Shared<T>>,
         match joined {
             Ok(consumer) => {
                 let (shared, last_error) = (shared.clone(), Cell::new(None));
-                let mut member = Member { shared, consumer, contact, commit_at: began, last_error, pulse: &pulse };
+                let (commit_at, resume_at) = (began, began + RESUME_ALL_EVERY);
+                let mut member = Member { shared, consumer, contact, commit_at, resume_at, last_error, pulse: &pulse };
                 let end = member.poll_until_the_end();
                 pulse.waits(|| member.close());
                 if matches!(end, End::Left) {
@@ -84,6 +87,8 @@ struct Member<'a, T: Send + 'static> {
     consumer: BaseConsumer<Rebalances<T>>,
     contact: Arc<Contact>,
     commit_at: Instant,
+    /// When everything is resumed again that should not be paused.
+    resume_at: Instant,
     last_error: Cell<Option<RDKafkaErrorCode>>,
     pulse: &'a ThreadPulse,
 }
@@ -220,11 +225,7 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         if !self.consumer.assignment_lost() {
             self.commit(&offsets);
         }
-        // A pause of ours must not come back with the partition.
-        if let Err(error) = self.consumer.resume(&list) {
-            tracing::debug!(%error, "revoked partitions were not resumed");
-        }
-        let_go(&self.consumer, &list);
+        resume_and_let_go(&self.consumer, &list);
     }
 
     fn pause(&self, partition: u8) {
@@ -235,8 +236,14 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         }
     }
 
-    fn resume(&self) {
-        let partitions = self.shared.with(State::take_resumable);
+    fn resume(&mut self) {
+        let mut partitions = self.shared.with(State::take_resumable);
+        let now = Instant::now();
+        if now >= self.resume_at {
+            // A pause that the library keeps and the books do not know of would last for ever. Of what is not paused it does nothing.
+            self.resume_at = now + RESUME_ALL_EVERY;
+            partitions = self.shared.with(|state| state.unpaused());
+        }
         if partitions.is_empty() {
             return;
         }
