@@ -132,7 +132,10 @@ impl Worker {
                 let same = |held: &SmsBatchPartitionTask| (held.task_code, held.slice) == (task.task_code, task.slice);
                 if slot.tokens.iter().any(|(at, held)| *at != offset && same(held)) {
                     // Sent again for a lane that waits here: the one that is held says it all.
-                    self.partitions.entry(partition).and_modify(|offsets| offsets.ended(offset));
+                    if let Some(offsets) = self.partitions.get_mut(&partition) {
+                        offsets.ended(offset);
+                        self.queue.holds(partition, offsets.held());
+                    }
                     return;
                 }
                 let is_news = slot.tokens.is_empty() && slot.running.is_none();
@@ -276,6 +279,7 @@ impl Worker {
             {
                 // Not committed means: comes again, and is ignored then.
                 tracing::debug!(%error, partition, "an offset was not committed");
+            self.queue.holds(*partition, offsets.held());
             }
         }
     }

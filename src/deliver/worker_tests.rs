@@ -25,6 +25,7 @@ async fn a_token_that_is_sent_again_for_a_lane_that_waits_is_not_kept() {
     }
     let held: Vec<u64> = worker.slots[&LANE].tokens.keys().copied().collect();
     assert_eq!(held, [0, 1, 2], "of each slice the first");
+    assert_eq!(process.queue.held.lock().expect("not poisoned").get(&tokens[0].0), Some(&3), "the rest does not count as held");
     // The same one again, as after a fetch that was begun anew, does not end itself.
     let (partition, task) = tokens[1];
     worker.event(QueueEvent::Task { partition, offset: 1, task, trace: None }, &mut ends).await;
@@ -32,6 +33,8 @@ async fn a_token_that_is_sent_again_for_a_lane_that_waits_is_not_kept() {
     worker.end_tokens(LANE, |_| true);
     let committed = worker.partitions.get_mut(&partition).and_then(Offsets::to_commit);
     assert_eq!(committed, Some(300), "all of them are over with the lane");
+    worker.commit().await;
+    assert_eq!(process.queue.held.lock().expect("not poisoned").get(&partition), Some(&0));
     process.kill();
 }
 

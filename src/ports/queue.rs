@@ -59,6 +59,11 @@ pub trait TaskQueue<T: Send>: Send + Sync {
     async fn commit(&self, partition: u8, next_offset: u64) -> Result<(), QueueError>;
 
     /// Says that the work on revoked partitions has stopped.
+    /// Says how many tokens of a partition the caller has: received, and not ended. A queue that bounds what a member has at once
+    /// counts these where it is told, and else everything behind the committed offset: one token that lasts would then stop those
+    /// behind it, of which the most may be over.
+    fn holds(&self, _partition: u8, _tokens: u64) {}
+
     async fn released(&self, partitions: &[u8]);
 
     /// Leaves the group.

@@ -82,6 +82,11 @@ impl Place {
         self.next.unwrap_or(0).saturating_sub(self.done)
     }
 }
+    /// Messages that cannot be read and are not done.
+    pub(super) fn broken_open(&self) -> u64 {
+        self.broken.len() as u64
+    }
+
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,8 @@ use super::place::Place;
 use crate::model::trace::TraceParent;
 use crate::ports::queue::QueueEvent;
 
-/// Messages of one partition that are received and not committed, at most. Above it the partition is paused.
+/// Messages of one partition that are here at most: waiting, held by the receiver, or unreadable behind such ones. Above it the
+/// partition is paused.
 pub(super) const OPEN_MAX: u64 = 1_000;
 /// Below this it goes on.
 pub(super) const OPEN_AGAIN: u64 = 500;
@@ -21,7 +22,23 @@ pub(super) struct Waiting<T> {
 struct Held<T> {
     waiting: VecDeque<Waiting<T>>,
     place: Place,
+    /// Handed out, and not over as far as the receiver says.
+    handed: u64,
     is_paused: bool,
+    /// It was paused at the last look, and ever since.
+    stays_paused: bool,
+}
+
+impl<T> Held<T> {
+    fn new() -> Held<T> {
+        Held { waiting: VecDeque::new(), place: Place::default(), handed: 0, is_paused: false, stays_paused: false }
+    }
+
+    /// How much of it is here. Tokens that are over lie behind one that is not, sent again while it waited: they count for nothing,
+    /// or nothing behind them would be read until it is done.
+    fn load(&self) -> u64 {
+        self.place.open().min(self.waiting.len() as u64 + self.handed + self.place.broken_open())
+    }
 }
 
 struct Leaving {
@@ -56,8 +73,7 @@ impl<T> State<T> {
     /// These partitions are ours from now on.
     pub(super) fn assigned(&mut self, partitions: Vec<u8>) {
         for partition in &partitions {
-            let held = Held { waiting: VecDeque::new(), place: Place::default(), is_paused: false };
-            let before = self.held.insert(*partition, held);
+            let before = self.held.insert(*partition, Held::new());
             self.paused -= usize::from(before.is_some_and(|before| before.is_paused));
         }
         if !partitions.is_empty() {
@@ -134,7 +150,7 @@ impl<T> State<T> {
 
     fn brake(&mut self, partition: u8) -> bool {
         let Some(held) = self.held.get_mut(&partition) else { return false };
-        let must = !held.is_paused && held.place.open() >= OPEN_MAX;
+        let must = !held.is_paused && held.load() >= OPEN_MAX;
         if must {
             held.is_paused = true;
             self.paused += 1;
@@ -149,13 +165,25 @@ impl<T> State<T> {
         }
         let mut found = vec![];
         for (partition, held) in &mut self.held {
-            if held.is_paused && held.place.open() < OPEN_AGAIN {
-                held.is_paused = false;
+            if held.is_paused && held.load() < OPEN_AGAIN {
+                (held.is_paused, held.stays_paused) = (false, false);
                 found.push(*partition);
             }
         }
         self.paused -= found.len();
         found
+    }
+
+    /// A partition that is paused and was at the last look, with how much of it is here.
+    pub(super) fn stays_paused(&mut self) -> Option<(u8, u64)> {
+        let mut stays = None;
+        for (partition, held) in &mut self.held {
+            if held.is_paused && held.stays_paused {
+                stays = stays.or(Some((*partition, held.load())));
+            }
+            held.stays_paused = held.is_paused;
+        }
+        stays
     }
 
     /// All that is held and not paused.
@@ -169,6 +197,13 @@ impl<T> State<T> {
         let leaving = self.leaving.get_mut(&partition).map(|leaving| &mut leaving.place);
         if let Some(place) = held.or(leaving) {
             place.done(next);
+        }
+    }
+
+    /// How many messages of a partition the receiver has that are not over.
+    pub(super) fn holds(&mut self, partition: u8, messages: u64) {
+        if let Some(held) = self.held.get_mut(&partition) {
+            held.handed = messages;
         }
     }
 
@@ -206,7 +241,9 @@ impl<T> State<T> {
         }
         let behind = self.last.checked_add(1).and_then(|from| self.waiting_from(from));
         let partition = behind.or_else(|| self.waiting_from(0))?;
-        let message = self.held.get_mut(&partition)?.waiting.pop_front()?;
+        let held = self.held.get_mut(&partition)?;
+        let message = held.waiting.pop_front()?;
+        held.handed += 1;
         self.last = partition;
         Some(QueueEvent::Task { partition, offset: message.offset, task: message.task, trace: message.trace })
     }
@@ -266,12 +303,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_over_brakes_nothing_while_one_before_it_lasts() {
+        let mut state = state(&[1]);
+        for offset in 0..5 * OPEN_MAX {
+            assert!(!receive(&mut state, 1, offset), "{offset} is the last that is read");
+            assert_eq!(task(&mut state), Some((1, offset)));
+            // The first lasts; the others are the same once more.
+            state.holds(1, 1);
+        }
+        assert!(state.to_commit().is_empty(), "offsets are committed in order");
+        let paused = (5 * OPEN_MAX..).find(|offset| receive(&mut state, 1, *offset));
+        assert_eq!(paused, Some(6 * OPEN_MAX - 2), "with what waits to be handed out it is full");
+        while task(&mut state).is_some() {}
+        assert_eq!((state.take_resumable(), state.stays_paused(), state.stays_paused()), (vec![], None, Some((1, OPEN_MAX))));
+        state.holds(1, OPEN_AGAIN - 1);
+        assert_eq!((state.take_resumable(), state.stays_paused()), (vec![1], None));
+        // What nobody can read is not handed out, and is in memory all the same.
+        let broken = (7 * OPEN_MAX..).find(|offset| state.broken(1, *offset));
+        assert_eq!(broken, Some(7 * OPEN_MAX + OPEN_MAX - OPEN_AGAIN));
+    }
+
+    #[test]
     fn what_comes_back_is_not_paused_however_it_went() {
-        for went in [State::revoked, State::lost] {
+        for is_lost in [false, true] {
             let mut state = state(&[1, 2]);
-            (0..OPEN_MAX).for_each(|offset| drop(receive(&mut state, 1, offset)));
+            let paused = (0..OPEN_MAX).filter(|offset| receive(&mut state, 1, *offset)).count();
+            assert_eq!(paused, 1);
             assert_eq!(state.unpaused(), [2]);
-            went(&mut state, vec![1, 2]);
+            if is_lost {
+                state.lost(vec![1, 2])
+            } else {
+                state.revoked(vec![1, 2])
+            }
             state.assigned(vec![1, 2]);
             assert_eq!(state.unpaused(), [1, 2]);
             let paused: Vec<u64> = (0..OPEN_MAX).filter(|offset| receive(&mut state, 1, *offset)).collect();

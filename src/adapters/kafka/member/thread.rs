@@ -61,7 +61,8 @@ pub(super) fn run<T: DeserializeOwned + Send + 'static>(shared: &Arc<Shared<T>>,
             Ok(consumer) => {
                 let (shared, last_error) = (shared.clone(), Cell::new(None));
                 let (commit_at, resume_at) = (began, began + RESUME_ALL_EVERY);
-                let mut member = Member { shared, consumer, contact, commit_at, resume_at, last_error, pulse: &pulse };
+                let has_told = false;
+                let mut member = Member { shared, consumer, contact, commit_at, resume_at, has_told, last_error, pulse: &pulse };
                 let end = member.poll_until_the_end();
                 pulse.waits(|| member.close());
                 if matches!(end, End::Left) {
@@ -89,6 +90,8 @@ struct Member<'a, T: Send + 'static> {
     commit_at: Instant,
     /// When everything is resumed again that should not be paused.
     resume_at: Instant,
+    /// It was said that a partition stays paused.
+    has_told: bool,
     last_error: Cell<Option<RDKafkaErrorCode>>,
     pulse: &'a ThreadPulse,
 }
@@ -242,7 +245,9 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         if now >= self.resume_at {
             // A pause that the library keeps and the books do not know of would last for ever. Of what is not paused it does nothing.
             self.resume_at = now + RESUME_ALL_EVERY;
-            partitions = self.shared.with(|state| state.unpaused());
+            let (unpaused, stays) = self.shared.with(|state| (state.unpaused(), state.stays_paused()));
+            partitions = unpaused;
+            self.tell_of_pause(stays);
         }
         if partitions.is_empty() {
             return;
@@ -251,6 +256,22 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         if let Err(error) = list.and_then(|list| self.consumer.resume(&list)) {
             tracing::warn!(%error, topic = self.shared.topic, "partitions were not resumed");
         }
+    }
+
+    /// Says once that tokens wait which are not even read, until that is over.
+    fn tell_of_pause(&mut self, stays: Option<(u8, u64)>) {
+        if let Some((partition, tokens)) = stays
+            && !self.has_told
+        {
+            let topic = &self.shared.topic;
+            tracing::warn!(
+                topic,
+                partition,
+                tokens,
+                "a partition is full of tokens that are not done: what lies behind them waits"
+            );
+        }
+        self.has_told = stays.is_some();
     }
 
     fn commit_if_due(&mut self) {
