@@ -126,6 +126,7 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
             }
             self.settle();
             self.let_go_if_due();
+            self.tell_of_new_logs();
             self.resume();
             self.commit_if_due();
         }
@@ -137,9 +138,10 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         self.last_error.set(None);
         let partition = u8::try_from(message.partition()).ok()?;
         let offset = u64::try_from(message.offset()).ok()?;
+        let written = message.timestamp().to_millis();
         let is_full = match wire::task(message.payload()) {
             Ok(task) => {
-                let waiting = Waiting { offset, task, trace: wire::trace(message.headers()) };
+                let waiting = Waiting { offset, written, task, trace: wire::trace(message.headers()) };
                 self.shared.change(|state| state.received(partition, waiting))
             }
             Err(what) => {
@@ -154,7 +156,7 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
                         "a message cannot be read and is passed over, as will be others"
                     );
                 }
-                self.shared.change(|state| state.broken(partition, offset))
+                self.shared.change(|state| state.broken(partition, offset, written))
             }
         };
         is_full.then_some(partition)
@@ -255,6 +257,14 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         let list = self.list(partitions.into_iter().map(|partition| (partition, Offset::Invalid)));
         if let Err(error) = list.and_then(|list| self.consumer.resume(&list)) {
             tracing::warn!(%error, topic = self.shared.topic, "partitions were not resumed");
+        }
+    }
+
+    fn tell_of_new_logs(&self) {
+        let partitions = self.shared.with(State::take_anew);
+        if !partitions.is_empty() {
+            let topic = &self.shared.topic;
+            tracing::warn!(topic, ?partitions, "the log of partitions was lost and began anew: it is read from its beginning");
         }
     }
 
