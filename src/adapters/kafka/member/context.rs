@@ -76,6 +76,8 @@ impl<T: Send + 'static> Rebalances<T> {
             tracing::warn!(%error, "partitions were not taken");
             return;
         }
+        // A group with nothing to do has no message by which it would be known.
+        self.contact.works();
         let partitions = numbers(list);
         tracing::debug!(topic = self.shared.topic, count = partitions.len(), "partitions are mine");
         self.desk().assigned.extend(&partitions);
