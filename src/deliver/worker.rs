@@ -132,7 +132,10 @@ impl Worker {
                 let same = |held: &SmsBatchPartitionTask| (held.task_code, held.slice) == (task.task_code, task.slice);
                 if slot.tokens.iter().any(|(at, held)| *at != offset && same(held)) {
                     // Sent again for a lane that waits here: the one that is held says it all.
-                    self.partitions.entry(partition).and_modify(|offsets| offsets.ended(offset));
+                    if let Some(offsets) = self.partitions.get_mut(&partition) {
+                        offsets.ended(offset);
+                        self.queue.holds(partition, offsets.held());
+                    }
                     return;
                 }
                 let is_news = slot.tokens.is_empty() && slot.running.is_none();
@@ -190,6 +193,13 @@ impl Worker {
     }
 
     async fn lane_ended(&mut self, key: LaneKey, end: LaneEnd) {
+        self.take_end(key, end).await;
+        self.commit().await;
+        self.start_lanes();
+    }
+
+    /// What the end of a lane means for its tokens, and for when it is looked at again.
+    async fn take_end(&mut self, key: LaneKey, end: LaneEnd) {
         let now = self.ctx.world.clock.now();
         self.ctx.note(|holds| {
             holds.lanes.remove(&key);
@@ -210,8 +220,6 @@ impl Worker {
                 slot.not_before = now.plus(Duration::from_secs(5));
             }
         }
-        self.commit().await;
-        self.start_lanes();
     }
 
     /// Whether the lane's batch is known to run under this dispatch.
@@ -271,6 +279,7 @@ impl Worker {
 
     async fn commit(&mut self) {
         for (partition, offsets) in &mut self.partitions {
+            self.queue.holds(*partition, offsets.held());
             if let Some(next) = offsets.to_commit()
                 && let Err(error) = self.queue.commit(*partition, next).await
             {
@@ -307,14 +316,17 @@ impl Worker {
         }
         while lanes.iter().any(|key| self.slots.get(key).is_some_and(|slot| slot.running.is_some())) {
             match tokio::time::timeout_at(until, ends.recv()).await {
-                Ok(Some((key, end))) => {
-                    if let Some(slot) = self.slots.get_mut(&key) {
-                        slot.running = None;
-                    }
-                    if matches!(end, LaneEnd::Done) {
-                        self.end_tokens(key, |_| true);
+                Ok(Some((key, end))) if lanes.contains(&key) => {
+                    let running = self.slots.get_mut(&key).and_then(|slot| slot.running.take());
+                    if let Some(Running { dispatch: served, .. }) = running
+                        && end == LaneEnd::Done
+                    {
+                        // A newer dispatch's token, that came meanwhile, is for whoever has the lane next.
+                        self.end_tokens(key, |token| token.task_code <= served);
                     }
                 }
+                // The end of another lane means what it always does. Were it cut off, its tokens would stay, and it be looked at again.
+                Ok(Some((key, end))) => drop(tokio::time::timeout_at(until, self.take_end(key, end)).await),
                 Ok(None) | Err(_) => break,
             }
         }

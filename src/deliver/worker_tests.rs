@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::deliver::fakes::{BATCH, Bed, LANE, WINDOW};
+use crate::deliver::fakes::{BATCH, Bed, LANE, START, WINDOW};
 use crate::model::batch::{BatchRow, Command, SmsBatch};
 use crate::model::ledger::Ledger;
 use crate::model::seat::SEATS;
@@ -25,6 +25,7 @@ async fn a_token_that_is_sent_again_for_a_lane_that_waits_is_not_kept() {
     }
     let held: Vec<u64> = worker.slots[&LANE].tokens.keys().copied().collect();
     assert_eq!(held, [0, 1, 2], "of each slice the first");
+    assert_eq!(process.queue.held.lock().expect("not poisoned").get(&tokens[0].0), Some(&3), "the rest does not count as held");
     // The same one again, as after a fetch that was begun anew, does not end itself.
     let (partition, task) = tokens[1];
     worker.event(QueueEvent::Task { partition, offset: 1, task, trace: None }, &mut ends).await;
@@ -32,6 +33,8 @@ async fn a_token_that_is_sent_again_for_a_lane_that_waits_is_not_kept() {
     worker.end_tokens(LANE, |_| true);
     let committed = worker.partitions.get_mut(&partition).and_then(Offsets::to_commit);
     assert_eq!(committed, Some(300), "all of them are over with the lane");
+    worker.commit().await;
+    assert_eq!(process.queue.held.lock().expect("not poisoned").get(&partition), Some(&0));
     process.kill();
 }
 
@@ -68,6 +71,50 @@ async fn how_a_dispatch_ended_says_nothing_of_a_newer_one_whose_token_came_meanw
         assert_eq!(slot.tokens.keys().copied().collect::<Vec<_>>(), [1], "{end:?}");
         assert_eq!(slot.running.as_ref().map(|running| running.dispatch.number), Some(2), "{end:?}");
         assert_eq!(process.queue.committed.lock().expect("not poisoned").get(&partition), Some(&1), "{end:?}");
+        process.kill();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lanes_that_end_while_others_are_released_end_as_they_always_do() {
+    let other = LaneKey { batch: BatchId(BATCH.0 + 1), lane: 0 };
+    let later = Timestamp(START.0 + 60_000);
+    for end in [LaneEnd::Done, LaneEnd::Later(later)] {
+        let bed = Bed::new(WINDOW).await;
+        let process = bed.idle(1);
+        let (ended, mut ends) = mpsc::unbounded_channel();
+        let mut worker = Worker::new(process.ctx.clone(), process.queue.clone(), ended.clone());
+        // Both are served under the first dispatch, and have a token of the second as well.
+        for (key, partition) in [(LANE, 3), (other, 4)] {
+            let token = |number| {
+                let code = TaskCode { batch: key.batch, number };
+                tokens_of(code, key, &Ledger::sealed(WINDOW))[0].1
+            };
+            let task = worker.ctx.tasks.spawn("lane", std::future::pending());
+            let dispatch = TaskCode { batch: key.batch, number: 1 };
+            let running = Running { dispatch, task, stop: CancellationToken::new(), since: Duration::ZERO };
+            let mut offsets = Offsets::new(0);
+            (0..2).for_each(|offset| offsets.received(offset));
+            worker.partitions.insert(partition, offsets);
+            let (view, tokens) = (Arc::default(), BTreeMap::from([(0, token(1)), (1, token(2))]));
+            let slot = Slot { partition, tokens, view, running: Some(running), not_before: Timestamp(0), trace: None };
+            worker.slots.insert(key, slot);
+            worker.ctx.note(|holds| {
+                holds.lanes.insert(key);
+            });
+        }
+        ended.send((other, end.clone())).expect("the worker listens");
+        ended.send((LANE, LaneEnd::Done)).expect("the worker listens");
+        worker.event(QueueEvent::Revoked(vec![3]), &mut ends).await;
+        assert_eq!(worker.ctx.holds().lanes, BTreeSet::new(), "{end:?}");
+        assert_eq!(worker.slots.keys().collect::<Vec<_>>(), [&other], "{end:?}");
+        let kept = &worker.slots[&other];
+        let wanted = if end == LaneEnd::Done { (vec![1], Timestamp(0)) } else { (vec![0, 1], later) };
+        assert_eq!((kept.tokens.keys().copied().collect::<Vec<u64>>(), kept.not_before), wanted, "{end:?}");
+        let committed = process.queue.committed.lock().expect("not poisoned").clone();
+        let wanted = if end == LaneEnd::Done { BTreeMap::from([(3, 1), (4, 1)]) } else { BTreeMap::from([(3, 1)]) };
+        assert_eq!(committed, wanted, "{end:?}: a newer dispatch's token is not over");
+        assert_eq!(*process.queue.released.lock().expect("not poisoned"), [3]);
         process.kill();
     }
 }

@@ -46,6 +46,11 @@ impl Slots {
         self.lent.iter().any(|lent| lent.worker == worker && now.plus(LET_GO_BEFORE) < lent.until)
     }
 
+    /// Until when `worker` has a slot, if it has one.
+    pub fn until(&self, worker: WorkerId) -> Option<Timestamp> {
+        self.lent.iter().find(|lent| lent.worker == worker).map(|lent| lent.until)
+    }
+
     /// The slots as they should be lent from `now` on: `limit` of them, to `wanting` workers, all of them alive. A slot
     /// whose time is not over stays taken even when its holder is gone: it may be frozen, with its sessions open.
     pub fn next(&self, limit: usize, wanting: &BTreeSet<WorkerId>, now: Timestamp) -> Slots {
@@ -129,5 +134,6 @@ mod tests {
         let slots = Slots::default().next(1, &workers(&[1]), at(0));
         let ends = LENT_FOR.as_secs() - LET_GO_BEFORE.as_secs();
         assert!(slots.holds(WorkerId(1), at(ends - 1)) && !slots.holds(WorkerId(1), at(ends)));
+        assert_eq!((slots.until(WorkerId(1)), slots.until(WorkerId(2))), (Some(at(LENT_FOR.as_secs())), None));
     }
 }

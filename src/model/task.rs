@@ -88,11 +88,11 @@ const STILL: Duration = Duration::from_secs(30);
 ///
 /// A worker serves a few lanes at a time, so a lane may stand for as long as those before it take, with all its tokens safe
 /// in the queue; nobody can tell that from a queue that was lost. Tokens sent again pile up behind the waiting ones, since
-/// offsets are committed in order, and at 1,000 uncommitted tokens (`OPEN_MAX`) a partition is read no further: small
-/// batches behind it would wait. One batch of 100 million puts 157 tokens of its one lane there into each of 128 partitions,
-/// and takes 28 hours at 1,000 a second. Sent again every ten minutes, a lane that waits all that time adds 168 to them; two
-/// such batches one after the other come to 2 * (157 + 336) = 986. (All its tokens every 30 seconds would be 500,000.) The
-/// price: when a queue is lost, a lane that stood for long before waits for up to ten minutes.
+/// offsets are committed in order: a worker drops each as it comes, and they count for nothing when a partition is braked, but
+/// whoever gets the partition reads all of them once more. One batch of 100 million puts 157 tokens of its one lane there into
+/// each of 128 partitions, and takes 28 hours at 1,000 a second. Sent again every ten minutes, a lane that waits all that time adds
+/// 168 to them. (All its tokens every 30 seconds would be 500,000.) The price: when a queue is lost, a lane that stood for long
+/// before waits for up to ten minutes.
 const STILL_MOST: Duration = Duration::from_secs(600);
 
 /// What is known of a lane that is not done, for whoever sends its token again when it stands still.

@@ -28,7 +28,8 @@ pub trait TaskSender: Send + Sync {
 /// What a consumer is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueEvent<T> {
-    /// These partitions are mine from now on.
+    /// These partitions are mine from now on. One that is mine already begins anew: its log was lost, and the places of its tokens
+    /// count from another beginning.
     Assigned(Vec<u8>),
     /// These are not mine any more. [`TaskQueue::released`] is called when their work has stopped, within a second.
     Revoked(Vec<u8>),
@@ -57,6 +58,11 @@ pub trait TaskQueue<T: Send>: Send + Sync {
 
     /// Commits everything of a partition below `next_offset`. Never goes back.
     async fn commit(&self, partition: u8, next_offset: u64) -> Result<(), QueueError>;
+
+    /// Says how many tokens of a partition the caller has: received, and not ended. A queue that bounds what a member has at once
+    /// counts these where it is told, and else everything behind the committed offset: one token that lasts would then stop those
+    /// behind it, of which the most may be over.
+    fn holds(&self, _partition: u8, _tokens: u64) {}
 
     /// Says that the work on revoked partitions has stopped.
     async fn released(&self, partitions: &[u8]);

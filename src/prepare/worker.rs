@@ -163,7 +163,10 @@ impl Worker {
         self.queue_again_at = None;
         self.queue_waits.begin_again();
         match event {
-            QueueEvent::Assigned(assigned) => self.partitions.change(|partitions| partitions.extend(assigned)),
+            QueueEvent::Assigned(assigned) => {
+                self.offsets.retain(|partition, _| !assigned.contains(partition));
+                self.partitions.change(|partitions| partitions.extend(assigned));
+            }
             QueueEvent::Revoked(revoked) => {
                 self.partitions.change(|partitions| partitions.retain(|partition| !revoked.contains(partition)));
                 self.revoke(revoked).await;

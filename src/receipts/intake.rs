@@ -80,7 +80,8 @@ impl Intake {
         Schedule::new(WAITS.0, WAITS.1, self.seed).up_to(TRIES)
     }
 
-    /// Takes in reports until `stop` is cancelled and nothing more waits.
+    /// Takes in reports until `stop` is cancelled, and then what waits already. Whoever comes later finds it closed, is not
+    /// acknowledged and sends again.
     pub async fn run(self: Arc<Self>, mut reports: mpsc::Receiver<Reports>, stop: CancellationToken) {
         for (account, route) in self.routes.iter() {
             zeros::of_receipts(account, route.account.receipts.wanted);
@@ -94,6 +95,8 @@ impl Intake {
         loop {
             tokio::select! {
                 biased;
+                // First: a gateway may be called back without a pause.
+                () = stop.cancelled() => break,
                 first = reports.recv() => {
                     let Some(first) = first else { return };
                     let batch = gather(first, &mut reports);
@@ -110,8 +113,12 @@ impl Intake {
                         tracing::warn!(code = %error.code(), "parked reports could not be looked over");
                     }
                 }
-                () = stop.cancelled() => return,
             }
+        }
+        reports.close();
+        while let Some(first) = reports.recv().await {
+            let batch = gather(first, &mut reports);
+            self.take_in(batch).await;
         }
     }
 
@@ -272,12 +279,84 @@ fn gather(first: Reports, reports: &mut mpsc::Receiver<Reports>) -> Vec<Reports>
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
     use crate::adapters::memory::clock::SimClock;
     use crate::adapters::memory::store::MemoryStore;
     use crate::adapters::memory::tallies::MemoryTallies;
     use crate::adapters::system::SeededChance;
     use crate::model::time::Timestamp;
+    use crate::ports::receipts::{Parked, ParkedReport};
+
+    /// A store that takes its time for reports that match nothing.
+    struct SlowlyParked(Arc<dyn Parked>);
+
+    #[async_trait::async_trait]
+    impl Parked for SlowlyParked {
+        async fn park(&self, reports: Vec<ParkedReport>) -> Result<(), StoreError> {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.0.park(reports).await
+        }
+        async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<ParkedReport>, StoreError> {
+            self.0.due(now, limit).await
+        }
+        async fn remove(&self, ids: Vec<u64>) -> Result<(), StoreError> {
+            self.0.remove(ids).await
+        }
+        async fn counts(&self) -> Result<(u64, u64), StoreError> {
+            self.0.counts().await
+        }
+        async fn unmatched(&self, behind: Option<u64>, limit: usize) -> Result<Vec<ParkedReport>, StoreError> {
+            self.0.unmatched(behind, limit).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_intake_that_is_called_back_without_a_pause_ends_when_it_is_told_to() {
+        let chance = Arc::new(SeededChance::from_seed(1));
+        let stores = MemoryStore::new(chance.clone()).stores();
+        let stores = Stores { parked: Arc::new(SlowlyParked(stores.parked.clone())), ..stores };
+        let world = World { clock: Arc::new(SimClock::new(Timestamp(0))), chance };
+        let intake = Intake::new(stores.clone(), world, Arc::default(), Arc::new(MemoryTallies::new()), None);
+        let (sink, reports) = mpsc::channel(4);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(intake.run(reports, stop.clone()));
+        async fn call(caller: u32, sink: mpsc::Sender<Reports>) -> Vec<oneshot::Receiver<bool>> {
+            let mut told = vec![];
+            loop {
+                let (ack, durable) = oneshot::channel();
+                let report = Report {
+                    message_id: format!("{caller}-{}", told.len()),
+                    number: None,
+                    reference: None,
+                    rung: Rung::Delivered,
+                    done: None,
+                    error: String::new(),
+                    raw: String::new(),
+                    received: Timestamp(0),
+                };
+                let reports = Reports { account: "main".into(), reports: vec![report], inbound: vec![], ack };
+                if sink.send(reports).await.is_err() {
+                    return told;
+                }
+                told.push(durable);
+            }
+        }
+        let callers: Vec<_> = (0..8).map(|caller| tokio::spawn(call(caller, sink.clone()))).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(1), running).await;
+        ended.expect("it ends while they still call").expect("it ends in order");
+        let mut taken = 0;
+        for caller in callers {
+            for durable in caller.await.expect("it finds that nobody listens") {
+                assert_eq!(durable.await, Ok(true), "what it took it has stored");
+                taken += 1;
+            }
+        }
+        assert_eq!(stores.parked.counts().await.map(|(waiting, unmatched)| waiting + unmatched), Ok(taken));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn intakes_of_two_processes_do_not_come_back_to_the_store_together() {

@@ -55,14 +55,15 @@ pub struct Settings {
 /// A loop of a leader: its name, and its jobs in the order of their rounds.
 type Rounds = (&'static str, Vec<Arc<dyn Job>>);
 
-/// The loops of a leader, which run side by side. The first keeps batches moving and workers supplied, so that nothing in it may
-/// take long; what reads or removes whole batches, or calls strangers, goes its own way. No job needs that another one ran before
+/// The loops of a leader, which run side by side. The first keeps batches moving and workers supplied: what reads or removes whole
+/// batches, or calls strangers, goes its own way, and so does what may not wait for a queue that takes no tokens, half a minute for
+/// each batch: slots end, and the mark is what a restored store is known by. No job needs that another one ran before
 /// it: each decides on what it reads, and changes it by compare-and-set.
 fn loops(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Rounds> {
     let Edges { stores, world, source, uploads, sender, tallies, budget, .. } = edges.clone();
     let check: crate::coordinate::planning::Check = Arc::new(plan::check);
     let syncer = StatisticsSyncer::new(tallies.clone());
-    let mut moving: Vec<Arc<dyn Job>> = vec![
+    let moving: Vec<Arc<dyn Job>> = vec![
         Arc::new(Planning::new(stores.clone(), world.clone(), source, check, settings.range_records, tasks)),
         Arc::new(PrepareStatusTracker::new(stores.clone(), world.clone(), sender.clone(), settings.range_tasks)),
         Arc::new(DispatchBatch::new(stores.clone(), world.clone(), sender.clone())),
@@ -70,23 +71,25 @@ fn loops(edges: &Edges, settings: Settings, tasks: Tasks) -> Vec<Rounds> {
         Arc::new(StoreGuard::new(stores.clone(), world.clone())),
         Arc::new(RunningSteps::new(stores.clone(), world.clone(), syncer.clone())),
         Arc::new(StoreThroughput::new(budget, tallies, world.clock.clone())),
-        Arc::new(BindSlots::new(stores.clone(), world.clone(), settings.bind_slots)),
         Arc::new(Members::new(stores.clone(), world.clone())),
     ];
-    if settings.raise_mark {
-        moving.push(Arc::new(Mark::new(stores.clone(), world.clone())));
-    }
     let mut keeping: Vec<Arc<dyn Job>> = vec![Arc::new(Sweeper::new(stores.clone(), world.clone(), settings.keep))];
     if let Some(uploads) = uploads {
         keeping.push(Arc::new(UploadSweeper::new(uploads, stores.clone(), world.clone(), settings.keep.uploads)));
     }
-    vec![
+    let slots = BindSlots::new(stores.clone(), world.clone(), settings.bind_slots);
+    let mut loops: Vec<Rounds> = vec![
         ("leader's jobs", moving),
+        ("leader's slots", vec![Arc::new(slots)]),
         ("leader's orders", vec![Arc::new(OrderCompletion::new(edges.service()))]),
-        ("leader's recounts", vec![Arc::new(MsgCallbackStatistic::new(stores, world, edges.accounts(), syncer))]),
+        ("leader's recounts", vec![Arc::new(MsgCallbackStatistic::new(stores.clone(), world.clone(), edges.accounts(), syncer))]),
         ("leader's sweeping", keeping),
         ("webhooks' changes", vec![Arc::new(Changes::new(edges.webhooks.clone()))]),
-    ]
+    ];
+    if settings.raise_mark {
+        loops.push(("leader's mark", vec![Arc::new(Mark::new(stores, world))]));
+    }
+    loops
 }
 
 /// Runs a coordinator until `stop`; it gives its lease up then.

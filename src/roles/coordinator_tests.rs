@@ -24,8 +24,11 @@ use crate::model::pack::Manifest;
 use crate::model::record::{RangePlan, SourcePlan};
 use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
+use crate::model::task::{PrepareTask, SmsBatchPartitionTask};
+use crate::model::trace::TraceParent;
 use crate::ports::control::Cas;
 use crate::ports::packs::Manifests;
+use crate::ports::queue::{QueueError, TaskSender};
 use crate::ports::source::{RangeReader, Source, SourceSpec};
 use crate::ports::{StoreError, Stores, World};
 use crate::webhooks::Webhooks;
@@ -90,11 +93,8 @@ async fn add(edges: &Edges, batch: BatchId, state: StepState) {
     edges.stores.ledgers.insert(lane, &Ledger::sealed(10), 1).await.expect("inserted");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_recount_that_takes_an_hour_keeps_nobody_waiting() {
-    let edges = edges();
-    add(&edges, BatchId(1), StepState::CompletedSucceeded).await;
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         terms: Terms::default(),
         every: Duration::from_millis(100),
         range_records: 10,
@@ -102,9 +102,57 @@ async fn a_recount_that_takes_an_hour_keeps_nobody_waiting() {
         keep: Keep::all(86_400 * SECOND),
         bind_slots: BTreeMap::from([("main".to_owned(), 1)]),
         raise_mark: false,
-    };
+    }
+}
+
+/// A queue that takes nothing, and says so only after as long as a producer waits.
+struct Away;
+
+#[async_trait::async_trait]
+impl TaskSender for Away {
+    async fn send_delivery(&self, _: Vec<(u8, SmsBatchPartitionTask)>, _: Option<TraceParent>) -> Result<(), QueueError> {
+        tokio::time::sleep(30 * SECOND).await;
+        Err(QueueError::Unavailable("on purpose".into()))
+    }
+    async fn send_prepare(&self, _: Vec<PrepareTask>, _: Option<TraceParent>) -> Result<(), QueueError> {
+        tokio::time::sleep(30 * SECOND).await;
+        Err(QueueError::Unavailable("on purpose".into()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_are_lent_and_the_mark_is_raised_while_the_queue_takes_no_tokens() {
+    let edges = Edges { sender: Arc::new(Away), ..edges() };
+    for batch in 1..=5 {
+        add(&edges, BatchId(batch), StepState::Running).await;
+    }
     let (stop, leading) = (CancellationToken::new(), Leading::default());
-    let process = tokio::spawn(run(edges.clone(), settings, Tasks::default(), stop.clone(), leading.clone()));
+    let settings = Settings { raise_mark: true, ..settings() };
+    let process = tokio::spawn(run(edges.clone(), settings, Tasks::default(), stop.clone(), leading));
+    let mut mark = 0;
+    for second in 0..120 {
+        let now = edges.world.clock.now();
+        let sheet = Sheet { wanted: vec!["main".into()], ..sheet(5, FleetRole::Deliver, now) };
+        members::write(&edges.stores, &sheet).await.expect("stored");
+        tokio::time::sleep(SECOND).await;
+        let (slots, _) = slots::read(&edges.stores, "main").await.expect("read");
+        assert!(second < 3 || slots.holds(WorkerId(5), edges.world.clock.now()), "second {second}: {slots:?}");
+        if second % 30 == 29 {
+            let raised = edges.stores.meta.raise_mark().await.expect("raised");
+            assert!(raised > mark + 1, "second {second}: by nobody but us");
+            mark = raised;
+        }
+    }
+    stop.cancel();
+    process.await.expect("it ends in order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recount_that_takes_an_hour_keeps_nobody_waiting() {
+    let edges = edges();
+    add(&edges, BatchId(1), StepState::CompletedSucceeded).await;
+    let (stop, leading) = (CancellationToken::new(), Leading::default());
+    let process = tokio::spawn(run(edges.clone(), settings(), Tasks::default(), stop.clone(), leading.clone()));
     tokio::time::sleep(SECOND).await;
     // Now the recount is under way.
     add(&edges, BatchId(2), StepState::Ready).await;

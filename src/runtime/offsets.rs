@@ -27,6 +27,11 @@ impl Offsets {
         self.open.remove(&offset);
     }
 
+    /// How many are open.
+    pub fn held(&self) -> u64 {
+        self.open.len() as u64
+    }
+
     /// Everything below this may be committed, if that is more than last time.
     pub fn to_commit(&mut self) -> Option<u64> {
         let next = self.open.keys().next().copied().unwrap_or(self.next);
@@ -53,7 +58,7 @@ mod tests {
         offsets.ended(10);
         assert_eq!(offsets.to_commit(), Some(12));
         offsets.ended(13);
-        assert_eq!(offsets.to_commit(), None);
+        assert_eq!((offsets.to_commit(), offsets.held()), (None, 1));
         offsets.ended(12);
         assert_eq!(offsets.to_commit(), Some(14));
         assert_eq!(offsets.to_commit(), None);

@@ -73,15 +73,21 @@ impl Observer {
         };
         let waiting = |partition| {
             let committed = offset(&committed, partition)?;
-            Ok(match (committed, offset(&first, partition)?, offset(&end, partition)?) {
-                // What the broker deleted does not wait.
-                (Offset::Offset(committed), Offset::Offset(first), Offset::Offset(end)) => end - committed.max(first),
-                (_, Offset::Offset(first), Offset::Offset(end)) => end - first,
-                _ => 0,
-            })
+            Ok(waiting_of(committed, offset(&first, partition)?, offset(&end, partition)?))
         };
-        (0..i32::from(partitions)).map(|partition| waiting(partition).map(|n: i64| n.max(0) as u64)).collect()
+        (0..i32::from(partitions)).map(waiting).collect()
     }
+}
+
+/// How much waits behind what was committed, in a log that reaches from `first` to `end`.
+fn waiting_of(committed: Offset, first: Offset, end: Offset) -> u64 {
+    let (Offset::Offset(first), Offset::Offset(end)) = (first, end) else { return 0 };
+    let from = match committed {
+        // What the broker deleted does not wait. Behind the end lies what was committed of another log, which was lost.
+        Offset::Offset(committed) if committed <= end => committed.max(first),
+        _ => first,
+    };
+    u64::try_from(end - from).unwrap_or(0)
 }
 
 impl Drop for Observer {
@@ -89,5 +95,21 @@ impl Drop for Observer {
         if let Some(consumer) = self.consumer.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             close_beside(consumer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_what_is_there_and_was_not_committed() {
+        let waits = |committed, first, end| waiting_of(committed, Offset::Offset(first), Offset::Offset(end));
+        assert_eq!(waits(Offset::Offset(7), 0, 10), 3);
+        assert_eq!(waits(Offset::Offset(10), 0, 10), 0);
+        assert_eq!(waits(Offset::Offset(3), 5, 10), 5, "some were deleted");
+        assert_eq!(waits(Offset::Invalid, 5, 10), 5, "nothing was committed");
+        assert_eq!(waits(Offset::Offset(5_000), 0, 10), 10, "the log began anew");
+        assert_eq!(waiting_of(Offset::Offset(7), Offset::Invalid, Offset::Offset(10)), 0);
     }
 }

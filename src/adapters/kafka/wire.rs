@@ -1,6 +1,8 @@
 //! What a message looks like: the house's frame of a small row (version byte, then postcard), and W3C `traceparent` in a
 //! header; the mark is JSON behind a version byte. Version N reads what N + 1 adds, as with stored rows.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use rdkafka::message::{BorrowedHeaders, Header, Headers, OwnedHeaders};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,8 +48,17 @@ pub(super) fn headers(trace: Option<TraceParent>) -> Option<OwnedHeaders> {
 
 /// Where in a trace a message belongs. A header that cannot be read is as good as none: nothing depends on it.
 pub(super) fn trace(headers: Option<&BorrowedHeaders>) -> Option<TraceParent> {
-    let header = headers?.iter().find(|header| header.key.eq_ignore_ascii_case(TRACEPARENT))?;
-    std::str::from_utf8(header.value?).ok()?.parse().ok()
+    let headers = headers?;
+    unless_it_panics(|| {
+        let header = headers.iter().find(|header| header.key.eq_ignore_ascii_case(TRACEPARENT))?;
+        std::str::from_utf8(header.value?).ok()?.parse().ok()
+    })
+}
+
+/// The library panics at a header whose name is not UTF-8, which anybody who writes into the topic may send: that must not end the
+/// member.
+fn unless_it_panics<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(read)).ok().flatten()
 }
 
 #[cfg(test)]
@@ -96,5 +107,7 @@ mod tests {
         let strange = OwnedHeaders::new().insert(Header { key: TRACEPARENT, value: Some("x") });
         assert_eq!(trace(Some(strange.as_borrowed())), None);
         assert_eq!(trace(None), None);
+        assert_eq!(unless_it_panics(|| -> Option<u8> { panic!("as the library does") }), None);
+        assert_eq!(unless_it_panics(|| Some(1)), Some(1));
     }
 }

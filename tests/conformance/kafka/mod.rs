@@ -206,6 +206,29 @@ async fn a_partition_of_which_too_much_waits_is_paused_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_are_over_do_not_keep_those_behind_them_while_one_before_them_lasts() {
+    let bed = Bed::made().await;
+    let kafka = bed.connect("first").await;
+    let member = kafka.join_delivery().expect("it joins");
+    assigned(&member, 128).await;
+    send(&kafka, 5, 0..1).await;
+    assert_eq!(task(&member).await, (5, 0, 0));
+    // A lane that waits, and its token sent again and again: each is dropped as it comes, and none can be committed.
+    for round in 0..3_u64 {
+        let again = (0..500).map(|_| (5, token(0))).collect();
+        kafka.sender().send_delivery(again, None).await.expect("they are sent");
+        for n in 0..500 {
+            assert_eq!(task(&member).await, (5, round * 500 + n + 1, 0));
+            member.holds(5, 1);
+        }
+    }
+    send(&kafka, 5, 7..8).await;
+    assert_eq!(task(&member).await, (5, 1_501, 7), "another lane's token is read");
+    assert_eq!(bed.committed("delivery", 128)[5], Some(0));
+    member.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_cannot_be_read_are_passed_over_and_hold_nothing_up() {
     let bed = Bed::made().await;
     let kafka = bed.connect("first").await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use smsfleet::ports::queue::{DeliveryQueue, QueueEvent};
 use tokio::sync::watch;
 
-use super::bed::{Bed, SESSION};
+use super::bed::{Bed, SESSION, assigned, send, task};
 use crate::servers::Own;
 
 /// Members of the group.
@@ -67,4 +67,39 @@ async fn every_member_has_its_share_again_after_the_broker_was_restarted() {
     for member in members {
         member.leave().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_was_paused_when_it_was_lost_is_read_again_when_it_comes_back() {
+    let servers = Own::start(&["kafka"]);
+    let bed = Bed::made_at(&servers.address("SMSFLEET_TEST_KAFKA")).await;
+    let kafka = bed.connect("first").await;
+    let member = kafka.join_delivery().expect("it joins");
+    assigned(&member, 128).await;
+    send(&kafka, 5, 0..1_500).await;
+    for n in 0..1_000 {
+        assert_eq!(task(&member).await, (5, u64::from(n), n));
+    }
+    // Nothing was committed: the partition is paused. Its session ends while the broker is away.
+    tokio::task::block_in_place(|| servers.restart("kafka", 2 * SESSION));
+    let (mut lost, mut back, mut offsets) = (0, 0, vec![]);
+    let until = tokio::time::Instant::now() + BACK_WITHIN;
+    while offsets.len() < 1_000 {
+        let event = tokio::time::timeout_at(until, member.recv()).await;
+        let event = event.unwrap_or_else(|_| panic!("lost {lost}, back {back}, and then {} tokens", offsets.len()));
+        match event.expect("the queue is open") {
+            QueueEvent::Revoked(partitions) => {
+                lost += partitions.len();
+                member.released(&partitions).await;
+            }
+            QueueEvent::Assigned(partitions) => back += partitions.len(),
+            QueueEvent::Task { partition, offset, .. } => {
+                assert_eq!(partition, 5);
+                offsets.push(offset);
+            }
+        }
+    }
+    assert_eq!((lost, back), (128, 128), "the session ended");
+    assert_eq!(offsets, (0..1_000).collect::<Vec<u64>>(), "from the committed offset on");
+    member.leave().await;
 }

@@ -76,6 +76,8 @@ impl<T: Send + 'static> Rebalances<T> {
             tracing::warn!(%error, "partitions were not taken");
             return;
         }
+        // A group with nothing to do has no message by which it would be known.
+        self.contact.works();
         let partitions = numbers(list);
         tracing::debug!(topic = self.shared.topic, count = partitions.len(), "partitions are mine");
         self.desk().assigned.extend(&partitions);
@@ -91,7 +93,7 @@ impl<T: Send + 'static> Rebalances<T> {
         } else if is_lost {
             // Others may have them already: nothing is committed, and waiting would only make joining again later.
             self.shared.change(|state| state.lost(partitions));
-            let_go(consumer, list);
+            resume_and_let_go(consumer, list);
         } else {
             self.shared.change(|state| state.revoked(partitions));
             self.desk().revoked = Some((list.clone(), Instant::now() + RELEASE_WITHIN));
@@ -100,7 +102,7 @@ impl<T: Send + 'static> Rebalances<T> {
 }
 
 /// Tells the library that these partitions are let go of.
-pub(super) fn let_go<T: Send + 'static>(consumer: &BaseConsumer<Rebalances<T>>, list: &TopicPartitionList) {
+fn let_go<T: Send + 'static>(consumer: &BaseConsumer<Rebalances<T>>, list: &TopicPartitionList) {
     let done = match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
         RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.unassign(),
@@ -111,6 +113,15 @@ pub(super) fn let_go<T: Send + 'static>(consumer: &BaseConsumer<Rebalances<T>>, 
             tracing::warn!(%error, "partitions could not be let go of");
         }
     }
+}
+
+/// The same for partitions that may be paused: the library would keep a pause of ours for when they come back, of which the books
+/// would know nothing.
+pub(super) fn resume_and_let_go<T: Send + 'static>(consumer: &BaseConsumer<Rebalances<T>>, list: &TopicPartitionList) {
+    if let Err(error) = consumer.resume(list) {
+        tracing::debug!(%error, "partitions that are let go of were not resumed");
+    }
+    let_go(consumer, list);
 }
 
 fn numbers(list: &TopicPartitionList) -> Vec<u8> {

@@ -117,6 +117,10 @@ impl<T: Send + 'static> TaskQueue<T> for KafkaQueue<T> {
         })
     }
 
+    fn holds(&self, partition: u8, tokens: u64) {
+        self.shared.with(|state| state.holds(partition, tokens));
+    }
+
     async fn released(&self, partitions: &[u8]) {
         self.shared.with(|state| state.released(partitions));
     }

@@ -26,9 +26,14 @@ impl Place {
         self.done = committed.unwrap_or(first).max(first);
     }
 
+    /// Whether messages up to this one came already.
+    pub(super) fn came_before(&self, offset: u64) -> bool {
+        self.next.is_some_and(|next| offset < next)
+    }
+
     /// A message came. `false` when it came before: a fetch that was begun anew.
     pub(super) fn received(&mut self, offset: u64) -> bool {
-        if self.next.is_some_and(|next| offset < next) {
+        if self.came_before(offset) {
             return false;
         }
         if !self.is_begun {
@@ -75,6 +80,11 @@ impl Place {
     /// The broker has it.
     pub(super) fn committed(&mut self, offset: u64) {
         self.sent = self.sent.max(Some(offset));
+    }
+
+    /// Messages that cannot be read and are not done.
+    pub(super) fn broken_open(&self) -> u64 {
+        self.broken.len() as u64
     }
 
     /// Messages that were received and are not done.

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Shared;
-use super::context::{Rebalances, let_go};
+use super::context::{Rebalances, resume_and_let_go};
 use super::state::{State, Waiting};
 use crate::adapters::kafka::contact::Contact;
 use crate::adapters::kafka::{close_beside, wire};
@@ -34,6 +34,8 @@ const TAKE_AT_ONCE: usize = 500;
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 /// The same after a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+/// How often everything is resumed that should not be paused.
+const RESUME_ALL_EVERY: Duration = Duration::from_secs(30);
 /// How long the places of new partitions are asked for.
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -58,7 +60,9 @@ pub(super) fn run<T: DeserializeOwned + Send + 'static>(shared: &Arc<Shared<T>>,
         match joined {
             Ok(consumer) => {
                 let (shared, last_error) = (shared.clone(), Cell::new(None));
-                let mut member = Member { shared, consumer, contact, commit_at: began, last_error, pulse: &pulse };
+                let (commit_at, resume_at) = (began, began + RESUME_ALL_EVERY);
+                let has_told = false;
+                let mut member = Member { shared, consumer, contact, commit_at, resume_at, has_told, last_error, pulse: &pulse };
                 let end = member.poll_until_the_end();
                 pulse.waits(|| member.close());
                 if matches!(end, End::Left) {
@@ -84,6 +88,10 @@ struct Member<'a, T: Send + 'static> {
     consumer: BaseConsumer<Rebalances<T>>,
     contact: Arc<Contact>,
     commit_at: Instant,
+    /// When everything is resumed again that should not be paused.
+    resume_at: Instant,
+    /// It was said that a partition stays paused.
+    has_told: bool,
     last_error: Cell<Option<RDKafkaErrorCode>>,
     pulse: &'a ThreadPulse,
 }
@@ -118,6 +126,7 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
             }
             self.settle();
             self.let_go_if_due();
+            self.tell_of_new_logs();
             self.resume();
             self.commit_if_due();
         }
@@ -129,9 +138,10 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         self.last_error.set(None);
         let partition = u8::try_from(message.partition()).ok()?;
         let offset = u64::try_from(message.offset()).ok()?;
+        let written = message.timestamp().to_millis();
         let is_full = match wire::task(message.payload()) {
             Ok(task) => {
-                let waiting = Waiting { offset, task, trace: wire::trace(message.headers()) };
+                let waiting = Waiting { offset, written, task, trace: wire::trace(message.headers()) };
                 self.shared.change(|state| state.received(partition, waiting))
             }
             Err(what) => {
@@ -146,7 +156,7 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
                         "a message cannot be read and is passed over, as will be others"
                     );
                 }
-                self.shared.change(|state| state.broken(partition, offset))
+                self.shared.change(|state| state.broken(partition, offset, written))
             }
         };
         is_full.then_some(partition)
@@ -220,11 +230,7 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         if !self.consumer.assignment_lost() {
             self.commit(&offsets);
         }
-        // A pause of ours must not come back with the partition.
-        if let Err(error) = self.consumer.resume(&list) {
-            tracing::debug!(%error, "revoked partitions were not resumed");
-        }
-        let_go(&self.consumer, &list);
+        resume_and_let_go(&self.consumer, &list);
     }
 
     fn pause(&self, partition: u8) {
@@ -235,8 +241,16 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         }
     }
 
-    fn resume(&self) {
-        let partitions = self.shared.with(State::take_resumable);
+    fn resume(&mut self) {
+        let mut partitions = self.shared.with(State::take_resumable);
+        let now = Instant::now();
+        if now >= self.resume_at {
+            // A pause that the library keeps and the books do not know of would last for ever. Of what is not paused it does nothing.
+            self.resume_at = now + RESUME_ALL_EVERY;
+            let (unpaused, stays) = self.shared.with(|state| (state.unpaused(), state.stays_paused()));
+            partitions = unpaused;
+            self.tell_of_pause(stays);
+        }
         if partitions.is_empty() {
             return;
         }
@@ -244,6 +258,30 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
         if let Err(error) = list.and_then(|list| self.consumer.resume(&list)) {
             tracing::warn!(%error, topic = self.shared.topic, "partitions were not resumed");
         }
+    }
+
+    fn tell_of_new_logs(&self) {
+        let partitions = self.shared.with(State::take_anew);
+        if !partitions.is_empty() {
+            let topic = &self.shared.topic;
+            tracing::warn!(topic, ?partitions, "the log of partitions was lost and began anew: it is read from its beginning");
+        }
+    }
+
+    /// Says once that tokens wait which are not even read, until that is over.
+    fn tell_of_pause(&mut self, stays: Option<(u8, u64)>) {
+        if let Some((partition, tokens)) = stays
+            && !self.has_told
+        {
+            let topic = &self.shared.topic;
+            tracing::warn!(
+                topic,
+                partition,
+                tokens,
+                "a partition is full of tokens that are not done: what lies behind them waits"
+            );
+        }
+        self.has_told = stays.is_some();
     }
 
     fn commit_if_due(&mut self) {

@@ -15,6 +15,8 @@ pub struct FilledQueue<T> {
     events: Mutex<VecDeque<QueueEvent<T>>>,
     /// The next offset of each partition.
     pub committed: Mutex<BTreeMap<u8, u64>>,
+    /// How many tokens of each partition the reader says it has.
+    pub held: Mutex<BTreeMap<u8, u64>>,
     /// Partitions that were let go, in order.
     pub released: Mutex<Vec<u8>>,
     /// Told of every change.
@@ -23,8 +25,8 @@ pub struct FilledQueue<T> {
 
 impl<T> Default for FilledQueue<T> {
     fn default() -> FilledQueue<T> {
-        let (events, committed, released, changed) = Default::default();
-        FilledQueue { events, committed, released, changed }
+        let (events, committed, held, released, changed) = Default::default();
+        FilledQueue { events, committed, held, released, changed }
     }
 }
 
@@ -55,6 +57,10 @@ impl<T: Send> TaskQueue<T> for FilledQueue<T> {
         assert!(before.is_none_or(|before| before < next_offset), "a commit went back");
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    fn holds(&self, partition: u8, tokens: u64) {
+        self.held.lock().unwrap().insert(partition, tokens);
     }
 
     async fn released(&self, partitions: &[u8]) {
