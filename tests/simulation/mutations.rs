@@ -18,7 +18,7 @@ const FIRST: [(Bug, u64); 18] = [
     (Bug::ConditionalAnswers, 8),
     (Bug::ForgetNotNow, 8),
     (Bug::UnknownIsApplied, 9),
-    (Bug::CloseUnjudged, 4),
+    (Bug::CloseUnjudged, 6),
     (Bug::NoFenceOnCancel, 29),
     (Bug::LostWakeUp, 9),
     (Bug::ForgetGivenBack, 628),
