@@ -18,7 +18,7 @@ const FIRST: [(Bug, u64); 18] = [
     (Bug::ConditionalAnswers, 8),
     (Bug::ForgetNotNow, 8),
     (Bug::UnknownIsApplied, 9),
-    (Bug::CloseUnjudged, 9),
+    (Bug::CloseUnjudged, 6),
     (Bug::NoFenceOnCancel, 29),
     (Bug::LostWakeUp, 9),
     (Bug::ForgetGivenBack, 308),
@@ -28,7 +28,7 @@ const FIRST: [(Bug, u64); 18] = [
     (Bug::TrustOldAnswers, 81),
     (Bug::PlanAgain, 7),
     (Bug::KeepRevoked, 8),
-    (Bug::RetryRestored, 329),
+    (Bug::RetryRestored, 464),
 ];
 
 /// The first seed that fails with a bug and not without it, and what it says. A panic of the test itself is no finding.
