@@ -131,6 +131,27 @@ async fn a_failed_sync_ends_the_store() {
     assert!(row.is_some(), "what was answered before is there");
 }
 
+#[tokio::test]
+async fn a_start_after_a_failed_sync_builds_on_nothing_that_is_not_on_the_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disks = Arc::new(TestDisks::default());
+    let store = open_on(folder.path(), &disks).await;
+    store.stores().packs.put(vec![(key(0), pack(0, PACK))]).await.expect("it is stored");
+    disks.syncs_fail.store(true, Ordering::Relaxed);
+    let lost = store.stores().packs.put(vec![(key(1), pack(1, PACK))]).await;
+    assert!(matches!(lost, Err(StoreError::Unknown(_))), "{lost:?}");
+    drop(store);
+    disks.syncs_fail.store(false, Ordering::Relaxed);
+    // The process alone starts again: the machine has its power, and shows what it failed to write.
+    let store = open_on(folder.path(), &disks).await;
+    for n in 1..6 {
+        store.stores().packs.put(vec![(key(n), pack(u64::from(n), PACK))]).await.expect("it is stored");
+    }
+    drop(store);
+    disks.lose_unsynced(None);
+    all_there(&open_on(folder.path(), &disks).await, 6).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_survives_a_power_cut_at_any_moment() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -205,14 +226,18 @@ impl TestDisks {
 
 impl Disks for TestDisks {
     fn open(&self) -> Result<Box<dyn Disk>> {
-        Ok(Box::new(TestDisk {
+        let disk = TestDisk {
             synced: self.synced.clone(),
             written: self.written.clone(),
             dirty: self.dirty.clone(),
             limit: self.limit.clone(),
             syncs_fail: self.syncs_fail.clone(),
             power_off: self.power_off.clone(),
-        }))
+        };
+        // What can still be written is, the rest of what is remembered is dropped.
+        disk.sync()?;
+        self.written.lock().expect("written").clone_from(&self.synced.lock().expect("synced"));
+        Ok(Box::new(disk))
     }
 
     fn free_bytes(&self) -> u64 {
@@ -262,6 +287,8 @@ impl Disk for TestDisk {
     fn sync(&self) -> Result<()> {
         self.powered()?;
         if self.syncs_fail.load(Ordering::Relaxed) {
+            // As Linux has it: what could not be written is still shown, and no later sync will try it again.
+            self.dirty.lock().expect("dirty").clear();
             return Err(Error::other("the disk is broken"));
         }
         let written = self.written.lock().expect("written");

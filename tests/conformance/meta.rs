@@ -40,5 +40,26 @@ async fn a_restored_store_is_noticed_until_it_is_accepted() {
     assert!(matches!(meta.check_mark().await, Ok(Err(_))));
     meta.accept().await.expect("it is accepted");
     assert_eq!(meta.check_mark().await, Ok(Ok(())));
-    assert_eq!(meta.raise_mark().await, Ok(2));
+    assert_eq!(meta.raise_mark().await, Ok(4), "behind what was reached before the restore");
+}
+
+/// A later backup, put back after an earlier one was accepted, is older than what was sent since, whatever was reached.
+#[tokio::test]
+async fn a_second_restore_is_noticed_as_the_first_was() {
+    let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
+    let raise = async |store: &MemoryStore, times: usize| {
+        for _ in 0..times {
+            store.stores().meta.raise_mark().await.expect("a mark");
+        }
+        store.snapshot()
+    };
+    let first = raise(&store, 5).await;
+    let second = raise(&store, 3).await;
+    raise(&store, 2).await;
+    let store = store.restore(first).expect("it opens");
+    store.stores().meta.accept().await.expect("it is accepted");
+    raise(&store, 1).await;
+    let store = store.restore(second).expect("it opens");
+    let found = store.stores().meta.check_mark().await;
+    assert!(matches!(&found, Ok(Err(why)) if why.contains("restored")), "{found:?}");
 }

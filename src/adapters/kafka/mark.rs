@@ -1,7 +1,7 @@
 //! The store's mark, left in a compacted topic: its last message is the mark.
 //!
-//! The last one and not the greatest: after a recovery the mark outside is set back to the store's on purpose. Two leaders
-//! whose messages cross leave the smaller of two marks for the seconds until the next, which accuses nobody wrongly.
+//! The last one and not the greatest: what another store left here before says nothing of this one. Two leaders whose messages
+//! cross leave the smaller of two marks for the seconds until the next, which accuses nobody wrongly.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

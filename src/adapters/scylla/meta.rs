@@ -6,7 +6,7 @@ use super::store::CqlStore;
 use crate::adapters::rows::frame::corrupt;
 use crate::ports::StoreError;
 use crate::ports::control::Cas;
-use crate::ports::meta::{Left, Meta};
+use crate::ports::meta::{Left, Meta, left_mark};
 
 const MARK: &str = "mark";
 
@@ -20,23 +20,12 @@ impl CqlStore {
         let row: Option<(String,)> = self.cql.first(&READ_META, (MARK,)).await?;
         row.map(|(value,)| value.parse().map_err(|_| corrupt(MARK, "it is no number"))).transpose()
     }
-}
 
-/// The mark behind another. One that began again at 0 would make every restored store look new.
-fn next_mark(before: Option<u64>) -> Result<u64, StoreError> {
-    before.unwrap_or_default().checked_add(1).ok_or_else(|| corrupt(MARK, "it is at its end"))
-}
-
-#[async_trait::async_trait]
-impl Meta for CqlStore {
-    async fn raise_mark(&self) -> Result<u64, StoreError> {
-        // Raising the mark of a restored store would wipe out the only trace of it.
-        if let Err(differs) = self.check_mark().await? {
-            return Err(StoreError::Unavailable(differs));
-        }
+    /// Raises the mark in the store beyond its own and `least`, then leaves it outside.
+    async fn leave_next(&self, least: u64) -> Result<u64, StoreError> {
         loop {
             let before = self.mark().await?;
-            let mark = next_mark(before)?;
+            let mark = next_mark(before, least)?;
             let answer = match before {
                 None => self.cql.cas(&FIRST_MARK, (MARK, mark.to_string())).await,
                 Some(before) => self.cql.cas(&NEXT_MARK, (mark.to_string(), MARK, before.to_string())).await,
@@ -51,6 +40,22 @@ impl Meta for CqlStore {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// The mark behind the store's and another. One that began again at 0 would make every restored store look new.
+fn next_mark(before: Option<u64>, least: u64) -> Result<u64, StoreError> {
+    before.unwrap_or_default().max(least).checked_add(1).ok_or_else(|| corrupt(MARK, "it is at its end"))
+}
+
+#[async_trait::async_trait]
+impl Meta for CqlStore {
+    async fn raise_mark(&self) -> Result<u64, StoreError> {
+        // Raising the mark of a restored store would wipe out the only trace of it.
+        if let Err(differs) = self.check_mark().await? {
+            return Err(StoreError::Unavailable(differs));
+        }
+        self.leave_next(0).await
     }
 
     async fn check_mark(&self) -> Result<Result<(), String>, StoreError> {
@@ -68,8 +73,8 @@ impl Meta for CqlStore {
     }
 
     async fn accept(&self) -> Result<(), StoreError> {
-        let mark = self.mark().await?.unwrap_or_default();
-        self.outside.write(Left { mark, identity: self.incarnation.clone() }).await
+        self.leave_next(left_mark(self.outside.read().await)?).await?;
+        Ok(())
     }
 
     async fn get(&self, name: &str) -> Result<Option<String>, StoreError> {
@@ -94,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_mark_at_its_end_does_not_begin_again() {
-        assert_eq!((next_mark(None), next_mark(Some(7))), (Ok(1), Ok(8)));
-        assert!(matches!(next_mark(Some(u64::MAX)), Err(StoreError::Corrupt(_))));
+        assert_eq!((next_mark(None, 0), next_mark(Some(7), 0)), (Ok(1), Ok(8)));
+        assert_eq!((next_mark(None, 9), next_mark(Some(7), 9), next_mark(Some(9), 7)), (Ok(10), Ok(10), Ok(10)));
+        assert!(matches!(next_mark(Some(u64::MAX), 0), Err(StoreError::Corrupt(_))));
     }
 }

@@ -29,7 +29,8 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
 
 /// Opens the disk, and opens it again after a full one refused a write.
 pub trait Disks: Send + Sync {
-    /// Opens it.
+    /// Opens it. What is read from it then lies on the disk itself: after a sync that failed, the system may still show what
+    /// was never written, and takes it for written.
     fn open(&self) -> io::Result<Box<dyn Disk>>;
 
     /// Bytes that can still be written.
@@ -55,6 +56,10 @@ impl Disks for FileDisks {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.path)?;
         // Whatever is synced into a file is gone with its name.
         sync_name(&self.path)?;
+        // After a failed sync Linux counts the pages as written, and a later sync says nothing of them. So whatever can still be
+        // written is, and what the system then remembers of the file is dropped: the rest is read from the disk.
+        file.sync_data()?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         Ok(Box::new(FileDisk { file, max_bytes: self.max_bytes.clone() }))
     }
 
@@ -154,5 +159,38 @@ impl ::redb::StorageBackend for Watched {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.note(self.disk.write(offset, data), true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Advice, fadvise};
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+    /// Reads only what the system has in memory.
+    fn remembered(path: &Path) -> Result<usize, Errno> {
+        let file = File::open(path).expect("it is there");
+        preadv2(&file, &mut [io::IoSliceMut::new(&mut [0; 4_096])], 0, ReadWriteFlags::NOWAIT)
+    }
+
+    #[test]
+    fn what_the_system_remembers_of_the_file_is_dropped_when_it_is_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("database");
+        std::fs::write(&path, [7; 64 << 10]).expect("it is written");
+        let file = File::open(&path).expect("it is there");
+        file.sync_data().and_then(|()| Ok(fadvise(&file, 0, None, Advice::DontNeed)?)).expect("it is dropped");
+        let drops = remembered(&path) == Err(Errno::AGAIN);
+        std::fs::read(&path).expect("it is read");
+        // A file system in memory has nothing else to read from, and some do not tell.
+        if !drops || remembered(&path) != Ok(4_096) {
+            return;
+        }
+        let disk = FileDisks::new(&path, Arc::new(AtomicU64::new(u64::MAX))).open().expect("it opens");
+        assert_eq!(remembered(&path), Err(Errno::AGAIN));
+        let mut bytes = [0; 3];
+        disk.read(5, &mut bytes).expect("it is read");
+        assert_eq!(bytes, [7; 3]);
     }
 }

@@ -9,7 +9,7 @@ use super::Keyed;
 use crate::adapters::embedded::engine::{Batch, Expect, Table, Written};
 use crate::adapters::rows::frame::{corrupt, read_small, small};
 use crate::ports::StoreError;
-use crate::ports::meta::{Left, Meta, Outside};
+use crate::ports::meta::{Left, Meta, Outside, left_mark};
 
 const MARK: &[u8] = b"mark";
 
@@ -98,6 +98,22 @@ impl Keyed {
     fn mark_row(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.engine.read()?.get(Table::System, MARK)
     }
+
+    /// Raises the mark in the store beyond its own and `least`, then leaves it outside.
+    async fn leave_next(&self, least: u64) -> Result<u64, StoreError> {
+        loop {
+            let row = self.mark_row()?;
+            let reached = mark_of(row.as_deref())?.max(least);
+            let mark = reached.checked_add(1).ok_or_else(|| corrupt("mark", "it is at its end"))?;
+            let expect = row.map_or(Expect::Absent, |bytes| Expect::Bytes(0, bytes));
+            let change =
+                Batch::control().check(Table::System, MARK.to_vec(), expect).put(Table::System, MARK.to_vec(), small(&(mark,)));
+            if let Written::Applied(_) = self.engine.write(change).await? {
+                self.outside.write(Left { mark, identity: self.outside.identity() }).await?;
+                return Ok(mark);
+            }
+        }
+    }
 }
 
 fn mark_of(row: Option<&[u8]>) -> Result<u64, StoreError> {
@@ -119,17 +135,7 @@ impl Meta for Keyed {
         if self.mark_row()?.is_none() && self.outside.read().await?.is_none() {
             self.outside.write(Left { mark: 0, identity: self.outside.identity() }).await?;
         }
-        loop {
-            let row = self.mark_row()?;
-            let mark = mark_of(row.as_deref())?.checked_add(1).ok_or_else(|| corrupt("mark", "it is at its end"))?;
-            let expect = row.map_or(Expect::Absent, |bytes| Expect::Bytes(0, bytes));
-            let change =
-                Batch::control().check(Table::System, MARK.to_vec(), expect).put(Table::System, MARK.to_vec(), small(&(mark,)));
-            if let Written::Applied(_) = self.engine.write(change).await? {
-                self.outside.write(Left { mark, identity: self.outside.identity() }).await?;
-                return Ok(mark);
-            }
-        }
+        self.leave_next(0).await
     }
 
     async fn check_mark(&self) -> Result<Result<(), String>, StoreError> {
@@ -148,8 +154,8 @@ impl Meta for Keyed {
     }
 
     async fn accept(&self) -> Result<(), StoreError> {
-        let mark = mark_of(self.mark_row()?.as_deref())?;
-        self.outside.write(Left { mark, identity: self.outside.identity() }).await
+        self.leave_next(left_mark(self.outside.read().await)?).await?;
+        Ok(())
     }
 
     async fn get(&self, name: &str) -> Result<Option<String>, StoreError> {
@@ -160,5 +166,24 @@ impl Meta for Keyed {
     async fn put(&self, name: &str, value: &str) -> Result<(), StoreError> {
         self.engine.write(Batch::control().put(Table::Fact, name.as_bytes().to_vec(), small(&(value,)))).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_that_could_not_be_synced_does_not_take_the_place_of_the_old_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("mark");
+        let left = |mark| Left { mark, identity: "it".into() };
+        replace_file(&path, &left(1)).expect("it is left");
+        // It takes what is written and cannot be synced.
+        std::os::unix::fs::symlink("/dev/null", path.with_extension("new")).expect("a link");
+        let refused = replace_file(&path, &left(2)).map_err(|error| error.kind());
+        assert_eq!(refused, Err(std::io::ErrorKind::InvalidInput));
+        let stands = std::fs::read(&path).expect("it is read");
+        assert_eq!(serde_json::from_slice::<Left>(&stands).expect("it is a mark"), left(1));
     }
 }

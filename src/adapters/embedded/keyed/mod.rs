@@ -40,6 +40,8 @@ pub struct Keyed {
     maintainer: Option<Maintainer>,
     parked: tokio::sync::Mutex<ParkedCounts>,
     suppressed: RwLock<RoaringTreemap>,
+    /// Held from a change of the suppressed rows until `suppressed` has it, so that both see changes in one order.
+    suppressing: tokio::sync::Mutex<()>,
     chance: Arc<dyn Chance>,
     outside: Box<dyn Outside>,
     unread_batches: PassedOver,
@@ -57,9 +59,9 @@ impl Keyed {
         let index = Arc::new(Index::open(engine.clone(), index).await?);
         let parked = tokio::sync::Mutex::new(parked::count(&*engine)?);
         let suppressed = RwLock::new(suppressions::load(&*engine)?);
+        let (maintainer, suppressing) = (None, tokio::sync::Mutex::new(()));
         let (unread_batches, unread_parked) = (PassedOver::of("batch"), PassedOver::of("parked"));
-        let maintainer = None;
-        Ok(Keyed { engine, index, maintainer, parked, suppressed, chance, outside, unread_batches, unread_parked })
+        Ok(Keyed { engine, index, maintainer, parked, suppressed, suppressing, chance, outside, unread_batches, unread_parked })
     }
 
     /// Leaves the index's own work to `maintainer`, which is called whenever there is some.
