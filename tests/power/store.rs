@@ -248,6 +248,24 @@ fn what_was_answered_outlives_the_power_and_nothing_is_half_there() {
     assert!(all.torn > 50 && all.lost > 1_000 && all.kept > 1_000 && all.syncs > 2_000, "the cuts were no trouble: {all:?}");
 }
 
+/// The first start of all, whose power goes while the database is being made: the next must not find another program's file.
+#[test]
+fn a_first_start_that_is_interrupted_leaves_a_folder_that_opens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for steps in 1..=8 {
+        for seed in 0..16 {
+            let disk = PowerDisk::new(seed, 0);
+            disk.cut_after(steps);
+            runtime().block_on(async {
+                assert!(open(folder.path(), &disk).await.is_err(), "the power went while it was opened");
+                disk.restore();
+                let opened = open(folder.path(), &disk).await.map(|_| ());
+                assert_eq!(opened, Ok(()), "cut after {steps} steps, seed {seed}");
+            });
+        }
+    }
+}
+
 #[test]
 fn a_disk_that_lies_about_its_syncs_is_noticed() {
     let noticed = |lies: u64| {

@@ -16,11 +16,18 @@ use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefi
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::disk::{Disks, Failure, Watched};
+use super::disk::{Disk, Disks, Failure, Watched};
 use super::writer::{Job, Writer, last_commit};
 use super::{Batch, Engine, Order, Reader, Room, Table, Visit, Written};
 use crate::model::code::{Code, Fault};
 use crate::ports::StoreError;
+
+/// Longer than a new file of redb, which has some 72 KiB.
+const UNBORN_BYTES_MAX: u64 = 128 << 10;
+/// Bytes by which redb knows its files, at their beginning.
+const REDB_NAME_BYTES: usize = 9;
+/// A page of redb; its header has the first to itself.
+const PAGE_BYTES: usize = 4_096;
 
 pub(super) type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -202,9 +209,29 @@ pub(super) fn rows(table: Table) -> Rows {
 }
 
 pub(super) fn open(disks: &dyn Disks, cache_bytes: usize) -> Result<Opened, redb::DatabaseError> {
-    let (backend, failure) = Watched::new(disks.open()?);
+    let disk = disks.open()?;
+    drop_unborn(&*disk)?;
+    let (backend, failure) = Watched::new(disk);
     let database = Database::builder().set_cache_size(cache_bytes).create_with_backend(backend)?;
     Ok(Opened { database: Arc::new(database), failure })
+}
+
+/// Empties a file whose making was interrupted. redb gives a new one its length and a header, syncs, and only then puts its name at
+/// the beginning; a file without that name it would take for another program's, at every start. Nothing else is such a file: behind
+/// the header of any other there is something.
+fn drop_unborn(disk: &dyn Disk) -> std::io::Result<()> {
+    let length = disk.length()?;
+    if length == 0 || length > UNBORN_BYTES_MAX {
+        return Ok(());
+    }
+    let mut bytes = vec![0; length as usize];
+    disk.read(0, &mut bytes)?;
+    let is_unborn = bytes.iter().take(REDB_NAME_BYTES).chain(bytes.iter().skip(PAGE_BYTES)).all(|byte| *byte == 0);
+    if is_unborn {
+        disk.set_len(0)?;
+        disk.sync()?;
+    }
+    Ok(())
 }
 
 fn closed() -> StoreError {
