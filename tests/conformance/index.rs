@@ -1,15 +1,17 @@
 //! The receipt index: found at once, found after restarts and merges, the newest first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smsfleet::adapters::embedded::engine::memory::MemoryEngine;
-use smsfleet::adapters::embedded::engine::{Batch, Engine};
+use smsfleet::adapters::embedded::engine::{Batch, Engine, Order, Reader, Table, Written};
 use smsfleet::adapters::embedded::index::Index;
 use smsfleet::model::id::{Msisdn, WindowKey};
 use smsfleet::model::lane::mix;
 use smsfleet::model::time::Timestamp;
-use smsfleet::ports::Stores;
 use smsfleet::ports::receipts::{IndexEntry, PartKey};
+use smsfleet::ports::{StoreError, Stores};
 
 use super::fixture::{SMALL_INDEX, Subject, lane, over_all, over_embedded, part, runtime};
 use super::windows::window_row;
@@ -178,5 +180,69 @@ fn what_was_let_go_does_not_come_back_when_its_run_was_faster_than_its_log() {
         let index = Index::open(engine, SMALL_INDEX).await.expect("it opens again");
         assert_eq!(find(&index), [Vec::<PartKey>::new()]);
         assert_eq!(index.find("a", &[("late".to_owned(), None)]).expect("it is looked up"), [[part(1, 99)]]);
+    });
+}
+
+/// An engine that refuses one write and takes all others.
+struct RefusesOne {
+    rows: MemoryEngine,
+    until: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Engine for RefusesOne {
+    fn read(&self) -> Result<Box<dyn Reader + '_>, StoreError> {
+        self.rows.read()
+    }
+
+    async fn write(&self, batch: Batch) -> Result<Written, StoreError> {
+        match self.until.fetch_sub(1, Ordering::Relaxed) {
+            1 => Err(StoreError::Full("for a moment".into())),
+            _ => self.rows.write(batch).await,
+        }
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        self.rows.room()
+    }
+}
+
+impl RefusesOne {
+    /// The runs that a table names in the first bytes of its keys.
+    fn runs_in(&self, table: Table) -> BTreeSet<Vec<u8>> {
+        let mut runs = BTreeSet::new();
+        let scan = self.read().expect("it is read").scan(table, &[], None, Order::Up, &mut |key, _| {
+            runs.insert(key[..8].to_vec());
+            Ok(true)
+        });
+        scan.expect("it is read");
+        runs
+    }
+}
+
+#[test]
+fn a_merge_that_is_refused_at_any_write_leaves_no_blocks_behind() {
+    runtime().block_on(async {
+        let mut refusals = 0;
+        for until in 1..=8 {
+            let engine = Arc::new(RefusesOne { rows: MemoryEngine::default(), until: AtomicUsize::new(usize::MAX) });
+            let index = Index::open(engine.clone(), SMALL_INDEX).await.expect("it opens");
+            for n in 0..3 {
+                let entries: Vec<IndexEntry> = (0..64).map(|id| entry("a", &format!("{n}-{id}"), 1, part(1, id))).collect();
+                index.note(&entries, Timestamp(n), &mut Batch::control()).await.expect("it is noted");
+            }
+            // Three tables become runs and these one, then their blocks go.
+            engine.until.store(until, Ordering::Relaxed);
+            loop {
+                match index.maintain().await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => refusals += 1,
+                }
+            }
+            assert_eq!(index.runs(), (1, 192), "refused at {until}");
+            assert_eq!(engine.runs_in(Table::IndexBlock), engine.runs_in(Table::IndexRun), "refused at {until}");
+        }
+        assert_eq!(refusals, 8, "a merge writes as often as this");
     });
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Index;
 use super::entry::{Entry, entries};
-use super::runs::{bits_for, block_key, body, drop_blocks, note_in, put_blocks, put_run};
+use super::runs::{bits_for, block_key, body, note_in, put_blocks, put_run};
 use super::state::Run;
 use crate::adapters::embedded::engine::{Batch, Op, Order, Table};
 use crate::adapters::rows::key::KeyBuilder;
@@ -16,11 +16,28 @@ const SLICE_ENTRIES: u64 = 1 << 16;
 impl Index {
     /// Merges the oldest runs of the lowest tier that has enough of them. `false` when none has.
     pub(super) async fn merge_some(&self) -> Result<bool, StoreError> {
+        self.drop_orphans().await?;
         let Some(sources) = self.mergeable() else { return Ok(false) };
+        let id = self.next_run();
+        let merged = self.merge(&sources, id).await;
+        let orphans = match &merged {
+            Ok(()) => sources.iter().map(|run| run.id).collect(),
+            // The list may have the run by now, and then its blocks count: the next start can tell.
+            Err(StoreError::Unknown(_)) => vec![],
+            // The next attempt has a name of its own.
+            Err(_) => vec![id],
+        };
+        self.lock().orphans.extend(orphans);
+        let dropped = self.drop_orphans().await;
+        merged.and(dropped).map(|()| true)
+    }
+
+    /// Makes the run `id` of these and puts it in their place in the list.
+    async fn merge(&self, sources: &[Run], id: u64) -> Result<(), StoreError> {
         let entries: u64 = sources.iter().map(|run| run.entries).sum();
         let mut filter = self.room_for_filter(entries);
         let mut merged = Run {
-            id: self.next_run(),
+            id,
             tier: sources[0].tier + 1,
             bits: bits_for(entries),
             entries,
@@ -31,7 +48,7 @@ impl Index {
         let slice_bits = ((entries / SLICE_ENTRIES).max(1).ilog2() as u8).min(least_bits);
         for slice in 0..1u64 << slice_bits {
             let mut sorted = Vec::with_capacity(2 * SLICE_ENTRIES as usize);
-            for source in &sources {
+            for source in sources {
                 self.read_slice(source, slice, slice_bits, &mut sorted)?;
             }
             // Stable: of one hash, the entries of older runs stay before those of newer ones.
@@ -45,21 +62,16 @@ impl Index {
         merged.filter = filter.map(Arc::new);
         let mut batch = Batch::data();
         put_run(&mut batch, &merged);
-        for source in &sources {
+        for source in sources {
             batch.ops.push(Op::Delete(Table::IndexRun, KeyBuilder::new().u64(source.id).done()));
         }
         self.engine.write(batch).await?;
-        {
-            let mut state = self.lock();
-            let mut runs = state.runs.clone();
-            runs.retain(|run| sources.iter().all(|source| source.id != run.id));
-            runs.push(merged);
-            state.set_runs(runs);
-        }
-        for source in &sources {
-            drop_blocks(&*self.engine, source.id).await?;
-        }
-        Ok(true)
+        let mut state = self.lock();
+        let mut runs = state.runs.clone();
+        runs.retain(|run| sources.iter().all(|source| source.id != run.id));
+        runs.push(merged);
+        state.set_runs(runs);
+        Ok(())
     }
 
     /// The oldest runs of a tier that has enough, the oldest first.

@@ -163,11 +163,22 @@ impl Index {
             return Ok(());
         }
         self.engine.write(batch).await?;
-        self.lock().set_runs(kept);
-        for run in &old {
-            drop_blocks(&*self.engine, run.id).await?;
+        {
+            let mut state = self.lock();
+            state.set_runs(kept);
+            state.orphans.extend(old.iter().map(|run| run.id));
         }
-        Ok(())
+        self.drop_orphans().await
+    }
+
+    /// Takes away the blocks of runs that are in no list; what fails is tried again with the next piece of work.
+    pub(super) async fn drop_orphans(&self) -> Result<(), StoreError> {
+        loop {
+            let last = self.lock().orphans.last().copied();
+            let Some(run) = last else { return Ok(()) };
+            drop_blocks(&*self.engine, run).await?;
+            self.lock().orphans.pop();
+        }
     }
 
     pub(super) fn next_run(&self) -> u64 {
@@ -263,7 +274,7 @@ pub(super) fn put_run(batch: &mut Batch, run: &Run) {
 }
 
 /// Deletes the blocks of a run that is in no list any more.
-pub(super) async fn drop_blocks(engine: &dyn Engine, run: u64) -> Result<(), StoreError> {
+async fn drop_blocks(engine: &dyn Engine, run: u64) -> Result<(), StoreError> {
     loop {
         let mut batch = Batch::control();
         engine.read()?.scan_prefix(Table::IndexBlock, &run.to_be_bytes(), &mut |key, _| {

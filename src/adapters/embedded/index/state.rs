@@ -85,6 +85,8 @@ pub(super) struct State {
     pub(super) runs: Vec<Run>,
     /// Grows whenever `runs` changes: a reader that saw another number reads again.
     pub(super) generation: u64,
+    /// Runs that are in no list, and whose blocks may still be there.
+    pub(super) orphans: Vec<u64>,
     pub(super) next_log: u64,
     pub(super) next_run: u64,
     pub(super) batches: Batches,
