@@ -39,6 +39,8 @@ pub struct Keyed {
     maintainer: Option<Maintainer>,
     parked: tokio::sync::Mutex<ParkedCounts>,
     suppressed: RwLock<RoaringTreemap>,
+    /// Held from a change of the suppressed rows until `suppressed` has it, so that both see changes in one order.
+    suppressing: tokio::sync::Mutex<()>,
     chance: Arc<dyn Chance>,
     outside: Box<dyn Outside>,
 }
@@ -54,7 +56,8 @@ impl Keyed {
         let index = Arc::new(Index::open(engine.clone(), index).await?);
         let parked = tokio::sync::Mutex::new(parked::count(&*engine)?);
         let suppressed = RwLock::new(suppressions::load(&*engine)?);
-        Ok(Keyed { engine, index, maintainer: None, parked, suppressed, chance, outside })
+        let suppressing = tokio::sync::Mutex::new(());
+        Ok(Keyed { engine, index, maintainer: None, parked, suppressed, suppressing, chance, outside })
     }
 
     /// Leaves the index's own work to `maintainer`, which is called whenever there is some.
