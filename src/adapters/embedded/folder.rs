@@ -104,3 +104,17 @@ pub(super) fn fault(path: &Path, error: &std::io::Error) -> Fault {
     };
     Fault::new(code, format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_synced_by_its_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        sync_name(&folder.path().join("file")).expect("its folder is synced");
+        // A folder that cannot be synced shows whether the system was asked to.
+        let refused = sync_name(Path::new("/proc/file")).map_err(|error| error.kind());
+        assert_eq!(refused, Err(std::io::ErrorKind::InvalidInput));
+    }
+}

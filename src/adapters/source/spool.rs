@@ -284,3 +284,22 @@ pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Fault {
     };
     Fault::new(code, format!("{} cannot be written: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What cannot be synced shows whether the system was asked to: for the file, and for the folder that its name stands in.
+    #[test]
+    fn a_copy_is_synced_and_so_is_its_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (half, whole) = (folder.path().join("list.half"), folder.path().join("list"));
+        for (of, file) in [(folder.path(), Path::new("/dev/null")), (Path::new("/proc"), half.as_path())] {
+            fs::write(&half, "text").expect("it is written");
+            let file = File::open(file).expect("it is there");
+            let copy = Copy { folder: of.to_path_buf(), path: half.clone(), file, bytes: 4, done: false };
+            let refused = copy.finish(whole.to_str().expect("a name"));
+            assert!(refused.is_err(), "{refused:?}");
+        }
+    }
+}

@@ -168,3 +168,22 @@ impl Meta for Keyed {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_that_could_not_be_synced_does_not_take_the_place_of_the_old_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("mark");
+        let left = |mark| Left { mark, identity: "it".into() };
+        replace_file(&path, &left(1)).expect("it is left");
+        // It takes what is written and cannot be synced.
+        std::os::unix::fs::symlink("/dev/null", path.with_extension("new")).expect("a link");
+        let refused = replace_file(&path, &left(2)).map_err(|error| error.kind());
+        assert_eq!(refused, Err(std::io::ErrorKind::InvalidInput));
+        let stands = std::fs::read(&path).expect("it is read");
+        assert_eq!(serde_json::from_slice::<Left>(&stands).expect("it is a mark"), left(1));
+    }
+}

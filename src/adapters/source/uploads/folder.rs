@@ -170,3 +170,22 @@ impl Drop for Half {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What cannot be synced shows whether the system was asked to: for the file, and for the folder that its name stands in.
+    #[test]
+    fn an_upload_is_synced_and_so_is_its_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (half, whole) = (folder.path().join("list.half"), folder.path().join("list"));
+        for (of, file) in [(folder.path(), Path::new("/dev/null")), (Path::new("/proc"), half.as_path())] {
+            fs::write(&half, "text").expect("it is written");
+            let file = File::open(file).expect("it is there");
+            let upload = Half { folder: of.to_path_buf(), path: half.clone(), done: false };
+            let refused = upload.finish(&file, &whole);
+            assert!(refused.is_err(), "{refused:?}");
+        }
+    }
+}
