@@ -91,7 +91,8 @@ async fn a_disk_that_fills_up_during_a_write_loses_nothing() {
     // Nothing is refused ahead: the write itself runs into the end of the disk.
     let disks = Arc::new(TestDisks::default());
     disks.limit.lock().expect("a limit").replace(3 << 17);
-    let store = open_on(folder.path(), &disks).await;
+    let options = StoreOptions { min_free_bytes: 0, ..small_options() };
+    let store = open_with(folder.path(), &disks, options).await;
     let mut stored = 0;
     // The file grows by doubling, so a little more room would not be enough.
     for room in [5u64 << 18, 5 << 20, 64 << 20] {
@@ -189,8 +190,12 @@ async fn what_was_answered_survives_a_power_cut_at_any_moment() {
 }
 
 async fn open_on(folder: &Path, disks: &Arc<TestDisks>) -> EmbeddedStore {
+    open_with(folder, disks, small_options()).await
+}
+
+async fn open_with(folder: &Path, disks: &Arc<TestDisks>, options: StoreOptions) -> EmbeddedStore {
     let folder = Folder::open(folder).expect("the folder opens");
-    EmbeddedStore::open_on(folder, disks.clone(), Box::new(MarkCell::default()), small_options()).await.expect("it opens")
+    EmbeddedStore::open_on(folder, disks.clone(), Box::new(MarkCell::default()), options).await.expect("it opens")
 }
 
 /// A disk in memory that keeps what was synced apart from what was only written.
@@ -241,7 +246,11 @@ impl Disks for TestDisks {
     }
 
     fn free_bytes(&self) -> u64 {
-        if self.used_up.load(Ordering::Relaxed) { 1_000 } else { u64::MAX }
+        if self.used_up.load(Ordering::Relaxed) {
+            return 1_000;
+        }
+        let limit = *self.limit.lock().expect("a limit");
+        limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.written.lock().expect("written").len() as u64))
     }
 }
 

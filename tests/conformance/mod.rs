@@ -21,6 +21,8 @@ mod disk;
 mod erasure;
 mod folder;
 mod meta;
+mod reclaimed;
+mod troubled;
 
 mod kafka;
 mod lease;

@@ -2,17 +2,25 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::adapters::embedded::folder::sync_name;
 
+/// What the system counts a file's blocks in.
+const BLOCK_BYTES: u64 = 512;
+
 /// Bytes at places. Each call means what the system call of its name means.
 pub trait Disk: std::fmt::Debug + Send + Sync {
     /// Length in bytes.
     fn length(&self) -> io::Result<u64>;
+
+    /// Bytes that the disk has set aside for it: where nothing was written yet, a file may be longer.
+    fn held(&self) -> io::Result<u64> {
+        self.length()
+    }
 
     /// Fills `out` from `offset` on.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
@@ -84,6 +92,11 @@ impl Disk for FileDisk {
         Ok(self.file.metadata()?.len())
     }
 
+    fn held(&self) -> io::Result<u64> {
+        let file = self.file.metadata()?;
+        Ok(file.blocks().saturating_mul(BLOCK_BYTES).min(file.len()))
+    }
+
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(out, offset)
     }
@@ -116,12 +129,12 @@ pub enum Failure {
 /// Hands a [`Disk`] to redb and remembers how it failed.
 #[derive(Debug)]
 pub(super) struct Watched {
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     failure: Arc<Mutex<Option<Failure>>>,
 }
 
 impl Watched {
-    pub(super) fn new(disk: Box<dyn Disk>) -> (Watched, Arc<Mutex<Option<Failure>>>) {
+    pub(super) fn new(disk: Arc<dyn Disk>) -> (Watched, Arc<Mutex<Option<Failure>>>) {
         let failure = Arc::new(Mutex::new(None));
         (Watched { disk, failure: failure.clone() }, failure)
     }
@@ -172,6 +185,16 @@ mod tests {
     fn remembered(path: &Path) -> Result<usize, Errno> {
         let file = File::open(path).expect("it is there");
         preadv2(&file, &mut [io::IoSliceMut::new(&mut [0; 4_096])], 0, ReadWriteFlags::NOWAIT)
+    }
+
+    /// What cannot be synced shows whether the system was asked to.
+    #[test]
+    fn a_sync_reaches_the_system() {
+        let (path, max_bytes) = (Path::new("/dev/null"), Arc::new(AtomicU64::new(u64::MAX)));
+        let file = File::options().read(true).write(true).open(path).expect("it is there");
+        let disk = FileDisk { file, max_bytes: max_bytes.clone() };
+        assert_eq!(disk.sync().map_err(|error| error.kind()), Err(io::ErrorKind::InvalidInput));
+        assert!(FileDisks::new(path, max_bytes).open().is_err(), "so does opening");
     }
 
     #[test]

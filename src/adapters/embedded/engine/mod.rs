@@ -7,6 +7,7 @@
 pub mod disk;
 pub mod memory;
 pub mod redb;
+mod room;
 mod writer;
 
 use crate::ports::StoreError;

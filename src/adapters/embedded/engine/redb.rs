@@ -1,7 +1,8 @@
 //! The engine on a disk: redb, one writer thread with group commit, reads on the caller.
 //!
 //! Every commit is synced before anybody hears of it. A disk that is full refuses the write and nothing else happens: the
-//! database is opened again, since redb keeps refusing after any failed write. A sync that fails, or any other failure of
+//! database is opened again, since redb keeps refusing after any failed write; whoever reads meanwhile is told to come again,
+//! since opening looks at every page. A sync that fails, or any other failure of
 //! the disk, ends the engine: what is on the disk is not known any more, and only a start can tell, which reads the disk itself
 //! and not what the system remembers of it ([`Disks::open`]).
 
@@ -17,8 +18,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{Disk, Disks, Failure, Watched};
+use super::room::RoomLeft;
 use super::writer::{Job, Writer, last_commit};
-use super::{Batch, Engine, Order, Reader, Room, Table, Visit, Written};
+use super::{Batch, Engine, Order, Reader, Table, Visit, Written};
 use crate::model::code::{Code, Fault};
 use crate::ports::StoreError;
 
@@ -40,9 +42,10 @@ pub struct EngineOptions {
     pub min_free_bytes: u64,
 }
 
-/// The open database and how its disk failed last.
+/// The open database, its disk, and how that failed last.
 pub(super) struct Opened {
     pub(super) database: Arc<Database>,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) failure: Arc<Mutex<Option<Failure>>>,
 }
 
@@ -54,8 +57,7 @@ pub struct RedbEngine {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     failed: CancellationToken,
-    disks: Arc<dyn Disks>,
-    min_free_bytes: u64,
+    left: Arc<RoomLeft>,
 }
 
 impl RedbEngine {
@@ -67,22 +69,17 @@ impl RedbEngine {
     fn start(disks: Arc<dyn Disks>, options: EngineOptions) -> Result<RedbEngine, redb::Error> {
         let opened = open(&*disks, options.cache_bytes)?;
         let number = last_commit(&opened.database)?;
+        let left = Arc::new(RoomLeft::new(disks.clone(), options.min_free_bytes));
+        left.begin(&opened.database, &*opened.disk)?;
         let slot = Arc::new(RwLock::new(Some(opened)));
         let failed = CancellationToken::new();
         let (jobs, queue) = mpsc::channel();
-        let writer = Writer::new(slot.clone(), disks.clone(), options.cache_bytes, failed.clone(), number);
+        let writer = Writer::new(slot.clone(), disks, left.clone(), options.cache_bytes, failed.clone(), number);
         let thread = std::thread::Builder::new()
             .name("smsfleet-store".into())
             .spawn(move || writer.run(queue))
             .map_err(redb::Error::Io)?;
-        Ok(RedbEngine {
-            slot,
-            jobs: Mutex::new(Some(jobs)),
-            thread: Mutex::new(Some(thread)),
-            failed,
-            disks,
-            min_free_bytes: options.min_free_bytes,
-        })
+        Ok(RedbEngine { slot, jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), failed, left })
     }
 
     /// Cancelled when the disk failed: nothing is written any more, and the process should end.
@@ -100,15 +97,6 @@ impl RedbEngine {
         }
         drop(self.slot.write().unwrap_or_else(PoisonError::into_inner).take());
     }
-
-    /// Refuses early what would find no room, with a margin for the copies of pages that a commit makes.
-    fn room_for(&self, batch: &Batch) -> Result<(), StoreError> {
-        if batch.room == Room::Control {
-            return Ok(());
-        }
-        let (free, needed) = (self.disks.free_bytes(), self.min_free_bytes.saturating_add(batch.bytes() as u64));
-        if free < needed { Err(StoreError::Full(format!("{free} bytes are free, {needed} are needed"))) } else { Ok(()) }
-    }
 }
 
 impl Drop for RedbEngine {
@@ -120,8 +108,7 @@ impl Drop for RedbEngine {
 #[async_trait::async_trait]
 impl Engine for RedbEngine {
     fn room(&self) -> Result<(), StoreError> {
-        let (free, needed) = (self.disks.free_bytes(), self.min_free_bytes);
-        if free < needed { Err(StoreError::Full(format!("{free} bytes are free, {needed} are needed"))) } else { Ok(()) }
+        self.left.for_bytes(0)
     }
 
     fn read(&self) -> Result<Box<dyn Reader + '_>, StoreError> {
@@ -135,7 +122,7 @@ impl Engine for RedbEngine {
         if self.failed.is_cancelled() {
             return Err(StoreError::Unavailable("the disk failed; restart".into()));
         }
-        self.room_for(&batch)?;
+        self.left.for_batch(&batch)?;
         let (answer, answered) = oneshot::channel();
         {
             let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,11 +196,11 @@ pub(super) fn rows(table: Table) -> Rows {
 }
 
 pub(super) fn open(disks: &dyn Disks, cache_bytes: usize) -> Result<Opened, redb::DatabaseError> {
-    let disk = disks.open()?;
+    let disk: Arc<dyn Disk> = disks.open()?.into();
     drop_unborn(&*disk)?;
-    let (backend, failure) = Watched::new(disk);
+    let (backend, failure) = Watched::new(disk.clone());
     let database = Database::builder().set_cache_size(cache_bytes).create_with_backend(backend)?;
-    Ok(Opened { database: Arc::new(database), failure })
+    Ok(Opened { database: Arc::new(database), disk, failure })
 }
 
 /// Empties a file whose making was interrupted. redb gives a new one its length and a header, syncs, and only then puts its name at
@@ -234,8 +221,8 @@ fn drop_unborn(disk: &dyn Disk) -> std::io::Result<()> {
     Ok(())
 }
 
-fn closed() -> StoreError {
-    StoreError::Unavailable("the store is closed".into())
+pub(super) fn closed() -> StoreError {
+    StoreError::Unavailable("the store is closed, or is being opened again".into())
 }
 
 fn open_fault(error: &redb::Error) -> Fault {

@@ -1,15 +1,17 @@
 //! The writer thread: takes all batches that wait, applies them in one transaction, syncs it, answers all.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{Disks, Failure};
-use super::redb::{Slot, open, rows};
+use super::redb::{Opened, Slot, closed, open, rows};
+use super::room::{Moved, RoomLeft};
 use super::{Batch, Expect, Op, TABLES, Table, Written};
 use crate::model::growing::Grows;
 use crate::ports::StoreError;
@@ -18,6 +20,13 @@ use crate::runtime::pulse;
 /// A commit holds about this many bytes and changes at most, so that nobody waits long behind others.
 const COMMIT_BYTES_MAX: usize = 4 << 20;
 const COMMIT_OPS_MAX: usize = 8_192;
+
+/// While the disk is full, opening the database again and again takes at most a tenth of the time; in between the answer is known.
+const RESTS: u32 = 9;
+const REST_MIN: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(300);
+/// So much more must be free before a full disk is tried early: what other programs write and remove comes and goes.
+const GROWN_BYTES: u64 = 256 << 10;
 
 /// Under this key of the system table stands the number of the last commit: after a failure it tells what was applied.
 const COMMIT_KEY: &[u8] = b"commit";
@@ -31,9 +40,28 @@ pub(super) struct Job {
 pub(super) struct Writer {
     slot: Arc<Slot>,
     disks: Arc<dyn Disks>,
+    left: Arc<RoomLeft>,
     cache_bytes: usize,
     failed: CancellationToken,
     number: Cell<u64>,
+    full: RefCell<Option<Full>>,
+    /// Whether the database was opened again for damage, and nothing was committed since.
+    is_damaged: Cell<bool>,
+}
+
+/// A disk that was full: why, what was free then, and until when that is believed.
+struct Full {
+    why: StoreError,
+    free: u64,
+    until: Instant,
+}
+
+/// Why a transaction was not committed, as far as is known.
+struct Failed {
+    error: redb::Error,
+    /// Whether redb takes no transaction any more until it is opened again. Nothing is known of this one then, either; otherwise it
+    /// was dropped, and nothing of it was applied.
+    is_stuck: bool,
 }
 
 impl Writer {
@@ -41,11 +69,13 @@ impl Writer {
     pub(super) fn new(
         slot: Arc<Slot>,
         disks: Arc<dyn Disks>,
+        left: Arc<RoomLeft>,
         cache_bytes: usize,
         failed: CancellationToken,
         number: u64,
     ) -> Writer {
-        Writer { slot, disks, cache_bytes, failed, number: Cell::new(number) }
+        let (number, full, is_damaged) = (Cell::new(number), RefCell::new(None), Cell::new(false));
+        Writer { slot, disks, left, cache_bytes, failed, number, full, is_damaged }
     }
 
     /// Runs until the engine is closed or the disk fails.
@@ -65,12 +95,16 @@ impl Writer {
 
     /// Applies a group and answers it. `false` when the engine is at its end.
     fn commit(&self, group: Vec<Job>) -> bool {
-        let database = {
+        if let Some(why) = self.still_full() {
+            answer_all(group, &why);
+            return true;
+        }
+        let opened = {
             let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
-            slot.as_ref().map(|opened| opened.database.clone())
+            slot.as_ref().map(|opened| (opened.database.clone(), opened.disk.clone()))
         };
-        let Some(database) = database else {
-            answer_all(group, &StoreError::Unavailable("the store is closed".into()));
+        let Some((database, disk)) = opened else {
+            answer_all(group, &closed());
             return true;
         };
         let (batches, answers): (Vec<Batch>, Vec<_>) = group.into_iter().map(|job| (job.batch, job.answer)).unzip();
@@ -79,8 +113,15 @@ impl Writer {
         let applied = apply(&database, number, batches, &mut written);
         drop(database);
         let (outcome, goes_on) = match applied {
-            Ok(()) => (Ok(()), true),
-            Err(error) => self.recover(&error, number),
+            Ok(moved) => {
+                self.left.committed(moved, &*disk);
+                self.is_damaged.set(false);
+                (Ok(()), true)
+            }
+            Err(failed) => {
+                drop(disk);
+                self.recover(failed, number)
+            }
         };
         if outcome.is_ok() {
             self.number.set(number);
@@ -95,27 +136,67 @@ impl Writer {
         goes_on
     }
 
-    /// What a failed commit is to those who wait (`Ok` when it was applied all the same), and whether the engine goes on.
-    fn recover(&self, error: &redb::Error, number: u64) -> (Result<(), StoreError>, bool) {
-        let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
-        let failure = slot.as_ref().and_then(|opened| *opened.failure.lock().unwrap_or_else(PoisonError::into_inner));
+    /// The answer of a disk that was full a moment ago, and has nothing more free.
+    fn still_full(&self) -> Option<StoreError> {
+        let mut full = self.full.borrow_mut();
+        let is_over =
+            |full: &Full| Instant::now() >= full.until || self.disks.free_bytes() >= full.free.saturating_add(GROWN_BYTES);
+        if full.as_ref().is_some_and(is_over) {
+            *full = None;
+        }
+        full.as_ref().map(|full| full.why.clone())
+    }
+
+    /// What a failed transaction is to those who wait (`Ok` when it was applied all the same), and whether the engine goes on.
+    fn recover(&self, failed: Failed, number: u64) -> (Result<(), StoreError>, bool) {
+        let why = failed.error.to_string();
+        let failure = {
+            let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
+            slot.as_ref().and_then(|opened| *opened.failure.lock().unwrap_or_else(PoisonError::into_inner))
+        };
         match failure {
             Some(Failure::NoRoom) => {
-                drop(slot.take());
-                let opened = open(&*self.disks, self.cache_bytes).map_err(redb::Error::from);
-                match opened.and_then(|opened| Ok((last_commit(&opened.database)?, opened))) {
-                    Ok((last, opened)) => {
-                        *slot = Some(opened);
-                        tracing::warn!(applied = last == number, "the disk is full");
-                        if last == number { (Ok(()), true) } else { (Err(StoreError::Full(error.to_string())), true) }
-                    }
-                    Err(again) => (Err(StoreError::Unknown(again.to_string())), false),
+                let began = Instant::now();
+                self.left.ran_out();
+                let (outcome, goes_on) = self.open_again(number, StoreError::Full(why));
+                if let Err(why @ StoreError::Full(_)) = &outcome {
+                    let rest = (began.elapsed() * RESTS).clamp(REST_MIN, REST_MAX);
+                    let (why, free) = (why.clone(), self.disks.free_bytes());
+                    *self.full.borrow_mut() = Some(Full { why, free, until: Instant::now() + rest });
                 }
+                tracing::warn!(applied = outcome.is_ok(), "the disk is full");
+                (outcome, goes_on)
             }
-            Some(Failure::Lost) => (Err(StoreError::Unknown(error.to_string())), false),
+            Some(Failure::Lost) => (Err(StoreError::Unknown(why)), false),
             // Not the disk: the transaction was dropped, so nothing of it was applied.
-            None => (Err(StoreError::Unavailable(error.to_string())), true),
+            None if !failed.is_stuck => (Err(StoreError::Unavailable(why)), true),
+            // Not the disk, but a page that is damaged. Opening again repairs what can be repaired; it does not help twice.
+            None if self.is_damaged.replace(true) => (Err(StoreError::Unknown(why)), false),
+            None => {
+                tracing::error!(why, "the database is damaged; it is opened again");
+                self.open_again(number, StoreError::Unavailable(why))
+            }
         }
+    }
+
+    /// Opens the database again, which tells whether commit `number` was applied; `otherwise` is the answer when it was not.
+    fn open_again(&self, number: u64, otherwise: StoreError) -> (Result<(), StoreError>, bool) {
+        // Nobody waits for the lock meanwhile: opening may look at every page, and reads are done on the runtime's threads.
+        self.change_slot(None);
+        let opened = open(&*self.disks, self.cache_bytes).map_err(redb::Error::from);
+        match opened.and_then(|opened| Ok((last_commit(&opened.database)?, opened))) {
+            Ok((last, opened)) => {
+                self.change_slot(Some(opened));
+                (if last == number { Ok(()) } else { Err(otherwise) }, true)
+            }
+            Err(again) => (Err(StoreError::Unknown(again.to_string())), false),
+        }
+    }
+
+    fn change_slot(&self, opened: Option<Opened>) {
+        let before = std::mem::replace(&mut *self.slot.write().unwrap_or_else(PoisonError::into_inner), opened);
+        // Closing a database takes its time, too.
+        drop(before);
     }
 }
 
@@ -154,21 +235,32 @@ pub(super) fn last_commit(database: &Database) -> Result<u64, redb::Error> {
 }
 
 /// One transaction. Each batch sees what those before it did; one whose condition does not hold changes nothing.
-fn apply(database: &Database, number: u64, batches: Vec<Batch>, written: &mut Vec<Written>) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
+fn apply(database: &Database, number: u64, batches: Vec<Batch>, written: &mut Vec<Written>) -> Result<Moved, Failed> {
+    let stuck = |error| Failed { error, is_stuck: true };
+    let mut transaction = database.begin_write().map_err(|error| stuck(error.into()))?;
+    let mut moved = Moved::default();
+    carry_out(&mut transaction, number, batches, written, &mut moved).map_err(|error| Failed { error, is_stuck: false })?;
+    transaction.commit().map_err(|error| stuck(error.into()))?;
+    Ok(moved)
+}
+
+fn carry_out(
+    transaction: &mut WriteTransaction,
+    number: u64,
+    batches: Vec<Batch>,
+    written: &mut Vec<Written>,
+    moved: &mut Moved,
+) -> Result<(), redb::Error> {
     transaction.set_durability(Durability::Immediate)?;
-    {
-        let mut tables = Tables::new(&transaction);
-        for batch in batches {
-            written.push(apply_one(&mut tables, batch)?);
-        }
-        tables.open(Table::System)?.insert(COMMIT_KEY, number.to_be_bytes().as_slice())?;
+    let mut tables = Tables::new(transaction);
+    for batch in batches {
+        written.push(apply_one(&mut tables, batch, moved)?);
     }
-    transaction.commit()?;
+    tables.open(Table::System)?.insert(COMMIT_KEY, number.to_be_bytes().as_slice())?;
     Ok(())
 }
 
-fn apply_one(tables: &mut Tables, batch: Batch) -> Result<Written, redb::Error> {
+fn apply_one(tables: &mut Tables, batch: Batch, moved: &mut Moved) -> Result<Written, redb::Error> {
     for (table, key, expect) in &batch.checks {
         let row = tables.open(*table)?.get(key.as_slice())?;
         let holds = match (&row, expect) {
@@ -183,29 +275,37 @@ fn apply_one(tables: &mut Tables, batch: Batch) -> Result<Written, redb::Error> 
     let mut inserted = Vec::new();
     for op in batch.ops {
         match op {
-            Op::Put(table, key, value) => {
-                tables.open(table)?.insert(key.as_slice(), value.as_slice())?;
-            }
+            Op::Put(table, key, value) => put(tables.open(table)?, &key, &value, moved)?,
             Op::Insert(table, key, value) => {
                 let rows = tables.open(table)?;
                 let new = rows.get(key.as_slice())?.is_none();
                 if new {
-                    rows.insert(key.as_slice(), value.as_slice())?;
+                    put(rows, &key, &value, moved)?;
                 }
                 inserted.push(new);
             }
             Op::Delete(table, key) => {
-                tables.open(table)?.remove(key.as_slice())?;
+                let before = tables.open(table)?.remove(key.as_slice())?;
+                moved.removed += before.map_or(0, |before| (key.len() + before.value().len()) as u64);
             }
         }
     }
     Ok(Written::Applied(inserted))
 }
 
+fn put(rows: &mut Rows<'_>, key: &[u8], value: &[u8], moved: &mut Moved) -> Result<(), redb::Error> {
+    moved.stored += (key.len() + value.len()) as u64;
+    let before = rows.insert(key, value)?;
+    moved.removed += before.map_or(0, |before| (key.len() + before.value().len()) as u64);
+    Ok(())
+}
+
+type Rows<'txn> = redb::Table<'txn, &'static [u8], &'static [u8]>;
+
 /// The tables of one transaction, each opened when it is first needed.
 struct Tables<'txn> {
     transaction: &'txn WriteTransaction,
-    open: Vec<Option<redb::Table<'txn, &'static [u8], &'static [u8]>>>,
+    open: Vec<Option<Rows<'txn>>>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -213,7 +313,7 @@ impl<'txn> Tables<'txn> {
         Tables { transaction, open: TABLES.iter().map(|_| None).collect() }
     }
 
-    fn open(&mut self, table: Table) -> Result<&mut redb::Table<'txn, &'static [u8], &'static [u8]>, redb::Error> {
+    fn open(&mut self, table: Table) -> Result<&mut Rows<'txn>, redb::Error> {
         let slot = &mut self.open[table as usize];
         if slot.is_none() {
             *slot = Some(self.transaction.open_table(rows(table))?);
@@ -231,11 +331,11 @@ mod tests {
     fn a_commit_number_that_nobody_counted_up_to_is_damage() {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).expect("a database");
         assert_eq!(last_commit(&database).expect("there is none"), 0);
-        apply(&database, 7, vec![], &mut vec![]).expect("a commit");
+        apply(&database, 7, vec![], &mut vec![]).map_err(|failed| failed.error).expect("a commit");
         assert_eq!(last_commit(&database).expect("it is read"), 7);
         for damaged in [&[0xFF; 8][..], &[0; 7], &[0; 9], &[]] {
             let put = Batch::control().put(Table::Fact, b"x".to_vec(), vec![]);
-            apply(&database, 8, vec![put], &mut vec![]).expect("a commit");
+            apply(&database, 8, vec![put], &mut vec![]).map_err(|failed| failed.error).expect("a commit");
             let transaction = database.begin_write().expect("a transaction");
             transaction.open_table(rows(Table::System)).expect("a table").insert(COMMIT_KEY, damaged).expect("it is put");
             transaction.commit().expect("a commit");
