@@ -12,23 +12,23 @@ use super::{on_all_cores, seeds};
 /// change of the program moves them; then the others are tried.
 const FIRST: [(Bug, u64); 18] = [
     (Bug::UnknownIsRefused, 53),
-    (Bug::NoCondition, 2),
     (Bug::NoSuppression, 29),
     (Bug::NoSendBy, 184),
-    (Bug::ConditionalAnswers, 8),
+    (Bug::ConditionalAnswers, 118),
     (Bug::ForgetNotNow, 8),
     (Bug::UnknownIsApplied, 9),
-    (Bug::CloseUnjudged, 6),
-    (Bug::NoFenceOnCancel, 29),
+    (Bug::CloseUnjudged, 8),
+    (Bug::NoFenceOnCancel, 241),
     (Bug::LostWakeUp, 9),
-    (Bug::ForgetGivenBack, 308),
-    (Bug::LeaveDeclared, 237),
-    (Bug::NoFenceOnPause, 84),
+    (Bug::ForgetGivenBack, 52),
+    (Bug::LeaveDeclared, 243),
+    (Bug::NoFenceOnPause, 112),
+    (Bug::NoFenceOnProvider, 87),
     (Bug::FinishOpen, 8),
-    (Bug::TrustOldAnswers, 81),
+    (Bug::TrustOldAnswers, 116),
     (Bug::PlanAgain, 7),
     (Bug::KeepRevoked, 8),
-    (Bug::RetryRestored, 464),
+    (Bug::RetryRestored, 236),
 ];
 
 /// The first seed that fails with a bug and not without it, and what it says. A panic of the test itself is no finding.

@@ -8,12 +8,13 @@ use smsfleet::adapters::embedded::engine::memory::Snapshot;
 use smsfleet::coordinate::recover::recover;
 use smsfleet::model::code::Code;
 use smsfleet::model::id::BatchId;
+use smsfleet::model::order::RetryWhat;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::clock::Chance;
 use smsfleet::roles::opened::check_mark;
 
 use super::known::Said;
-use super::process::accounts;
+use super::process::{accounts, offers};
 use super::run::{Run, services};
 
 /// What a restore brings back, and what the witness knew then.
@@ -30,8 +31,9 @@ pub struct Backup {
 const FAILED_IN_PEACE: u64 = 2 | 3 << 4;
 
 impl Run {
-    /// Takes a backup; or brings back the one that was taken, once. Half of the time the operator sends again whom the provider
-    /// refused, the store is lost a little later, and the operator, who sees them refused still, does it once more.
+    /// Takes a backup; or brings back the one that was taken, once. Where the provider refused somebody, and else half of the time,
+    /// the operator sends them again, the store is lost a little later, and the operator, who sees them refused still, does it
+    /// once more.
     pub(super) async fn backup_or_restore(&mut self, which: usize, draw: u64) -> Result<(), String> {
         if self.shared.network.known().restored.is_some() {
             return Ok(());
@@ -42,7 +44,9 @@ impl Run {
             let raised = self.shared.raised.load(Ordering::Relaxed);
             self.backup = Some(Backup { rows: self.store.snapshot(), raised, taken, acknowledged, canceled });
             self.tell("a backup".into());
-            if draw.is_multiple_of(2) && self.canceled.is_empty() {
+            let refused = self.whose_people_were_refused().await;
+            let which = refused.unwrap_or(which);
+            if (refused.is_some() || draw.is_multiple_of(2)) && self.canceled.is_empty() {
                 self.start_process();
                 self.start_missing();
                 self.retry(which, FAILED_IN_PEACE).await?;
@@ -55,6 +59,17 @@ impl Run {
             return Ok(());
         };
         self.restore(backup).await
+    }
+
+    /// A batch that has ended and of which somebody can be sent again.
+    async fn whose_people_were_refused(&self) -> Option<usize> {
+        for (which, (id, _)) in self.batches.iter().enumerate() {
+            let plan = self.service.plan_retry(*id, &RetryWhat::Failed, &offers()).await;
+            if plan.is_ok_and(|plan| plan.recipients > 0) {
+                return Some(which);
+            }
+        }
+        None
     }
 
     /// Rule 9: whoever starts over a restored store before it is recovered is told so, and starts nothing. The mark beside the store

@@ -36,8 +36,8 @@ impl RoomLeft {
         RoomLeft { disks, min_free_bytes, inside: AtomicU64::new(0), held: AtomicU64::new(0) }
     }
 
-    /// Begins with a database that was just opened. Where room is short, or will be soon, its free pages are counted: nobody waits yet, and what
-    /// was deleted before the start may be all the room there is.
+    /// Begins with a database that was just opened. Where room is short, or will be soon, its free pages are counted: nobody waits
+    /// yet, and what was deleted before the start may be all the room there is.
     pub(super) fn begin(&self, database: &Database, disk: &dyn Disk) -> Result<(), redb::Error> {
         let held = disk.held()?;
         self.held.store(held, Ordering::Relaxed);
