@@ -169,19 +169,24 @@ fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
     let of = |outcome: &str| ended_in(&report, outcome);
     let counted = provider.get().report();
     eprintln!(
-        "seed {seed}: {numbers} recipients in {:.1} s; accepted {}, uncertain {} of {doubted} who may be, repeated at the provider \
-         {}; preparers killed before: 2; fired: {fired:?}",
+        "seed {seed}: {numbers} recipients in {:.1} s; accepted {}, uncertain {} and unsent {} of {doubted} who may be, repeated at \
+         the provider {}; preparers killed before: 2; fired: {fired:?}",
         took.as_secs_f64(),
         of("accepted"),
         of("uncertain"),
+        of("failed"),
         counted.repeated_numbers
     );
     assert_eq!((counted.repeated_numbers, counted.complete_per_number_max), (0, 1), "{counted:?}");
     assert_eq!(count(&report, "/settlement/records"), total, "{report}");
     assert_eq!(ended(&report), total, "nothing is lost: {report}");
-    assert_eq!((of("duplicate"), of("rejected"), of("failed")), (REPEATED, INVALID, 0), "{report}");
+    // Whom a frozen deliverer had not handed over yet is known to be unsent when it wakes; when others have judged its window by
+    // then, nobody sends them by itself any more.
+    let unsent = report["settlement"]["failed"]["SF-3007"].as_u64().unwrap_or(0);
+    assert_eq!((of("duplicate"), of("rejected"), of("failed")), (REPEATED, INVALID, unsent), "{report}");
     // Rule 5. Restarts of servers, pauses and stops in order leave nobody in doubt.
-    assert!(of("uncertain") <= doubted, "{} in doubt, and {doubted} were in open windows of who was struck", of("uncertain"));
+    let left = of("uncertain") + unsent;
+    assert!(left <= doubted, "{left} in doubt or unsent, and {doubted} were in open windows of who was struck");
 
     assert_eq!((accepted.len() as u64, uncertain.len() as u64), (of("accepted"), of("uncertain")));
     assert!(FAULTS.iter().all(|fault| fired.contains_key(fault)), "each fault fired: {fired:?}");
