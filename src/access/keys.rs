@@ -162,8 +162,7 @@ impl Keys {
         {
             return Ok(Some(key.clone()));
         }
-        let Some(body) = self.stores.documents.get(Shelf::ApiKey, id).await? else { return Ok(None) };
-        let key = read(id, &body)?;
+        let Some(key) = self.find(id).await? else { return Ok(None) };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED_MAX {
             known.clear();

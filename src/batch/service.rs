@@ -356,19 +356,20 @@ fn check(batch: &SmsBatch) -> Result<(), Fault> {
     {
         return invalid("not_after lies before schedule_time");
     }
+    let has_link = batch.contains_url();
     let scheme = batch.url.as_deref().unwrap_or("").to_ascii_lowercase();
-    if batch.contains_url() && !(scheme.starts_with("http://") || scheme.starts_with("https://")) {
+    if has_link && !(scheme.starts_with("http://") || scheme.starts_with("https://")) {
         return invalid("url must begin with http:// or https://: links lead nowhere else");
     }
     // What the configuration adds is short; with it, a link at the very limit may still lead nowhere.
-    if batch.contains_url() && target(batch, &[]).is_none() {
+    if has_link && target(batch, &[]).is_none() {
         let text = format!("url with its link_parameters is an address of the web, of at most {LINK_TARGET_BYTES_MAX} bytes");
         return Err(Fault::new(Code::InputInvalid, text));
     }
     if batch.hours.as_ref().is_some_and(|hours| hours.from == hours.to) {
         return invalid("hours allow nothing: from and to are the same minute");
     }
-    if batch.contains_url() && batch.link_base.is_empty() {
+    if has_link && batch.link_base.is_empty() {
         return invalid("link_base is needed when the template has a link");
     }
     Ok(())

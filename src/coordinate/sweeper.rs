@@ -186,12 +186,11 @@ impl Sweeper {
         let due = |due: bool, going: Going| due && going != Going::Gone;
         let (texts, history) = (due(texts, row.let_go.texts), due(history, row.let_go.history));
         if texts || history {
-            let begun = |going: &mut Going, due: bool| *going = if due { Going::Begun.max(*going) } else { *going };
-            let marked = self.mark(batch, ended, |let_go| {
-                begun(&mut let_go.texts, texts);
-                begun(&mut let_go.history, history);
-            });
-            if !marked.await? {
+            let reached = |going| {
+                let of = |due| if due { going } else { Going::Kept };
+                LetGo { texts: of(texts), history: of(history) }
+            };
+            if !self.mark(batch, ended, reached(Going::Begun)).await? {
                 return Ok(());
             }
             for (due, kind) in [(texts, Kind::Texts), (history, Kind::History)] {
@@ -199,26 +198,23 @@ impl Sweeper {
                     self.drop(batch, kind).await?;
                 }
             }
-            let gone = |going: &mut Going, due: bool| *going = if due { Going::Gone } else { *going };
             if !row_goes {
-                let gone = self.mark(batch, ended, |let_go| {
-                    gone(&mut let_go.texts, texts);
-                    gone(&mut let_go.history, history);
-                });
-                gone.await?;
+                self.mark(batch, ended, reached(Going::Gone)).await?;
             }
         }
         if row_goes { self.drop(batch, Kind::Batch).await } else { Ok(()) }
     }
 
-    /// Writes into the row of a batch what is let go of; `false` when it is not over any more, or not since then.
-    async fn mark(&self, batch: BatchId, ended: Timestamp, write: impl Fn(&mut LetGo) + Send + Sync) -> Result<bool, StoreError> {
+    /// Writes into the row of a batch how far it is let go of, never less than stands there; `false` when it is not over any more,
+    /// or not since then.
+    async fn mark(&self, batch: BatchId, ended: Timestamp, reached: LetGo) -> Result<bool, StoreError> {
         let marked = change(&*self.stores.batches, batch, &*self.world.chance, |current| {
             let mut next = current.row.clone();
             if !next.is_over() || next.step().ended != Some(ended) || next.orders.pending.is_some() {
                 return Err(());
             }
-            write(&mut next.let_go);
+            let stands = next.let_go;
+            next.let_go = LetGo { texts: stands.texts.max(reached.texts), history: stands.history.max(reached.history) };
             Ok(next)
         });
         match marked.await {

@@ -47,11 +47,8 @@ pub struct Left {
 /// # Errors
 /// What reading it met, except that it is damaged: a recovery is the way out of that.
 pub fn left_mark(read: Result<Option<Left>, StoreError>) -> Result<u64, StoreError> {
-    match read {
-        Ok(left) => Ok(left.map(|left| left.mark).filter(|mark| *mark <= u64::MOST).unwrap_or(0)),
-        Err(StoreError::Corrupt(_)) => Ok(0),
-        Err(error) => Err(error),
-    }
+    let left = StoreError::unless_damaged(read)?;
+    Ok(left.map(|left| left.mark).filter(|mark| *mark <= u64::MOST).unwrap_or(0))
 }
 
 /// The place outside the store where its mark is left.

@@ -2,9 +2,9 @@
 //!
 //! Every commit is synced before anybody hears of it. A disk that is full refuses the write and nothing else happens: the
 //! database is opened again, since redb keeps refusing after any failed write; whoever reads meanwhile is told to come again,
-//! since opening looks at every page. A sync that fails, or any other failure of
-//! the disk, ends the engine: what is on the disk is not known any more, and only a start can tell, which reads the disk itself
-//! and not what the system remembers of it ([`Disks::open`]).
+//! since opening looks at every page. A sync that fails, or any other failure of the disk, ends the engine: what is on the disk
+//! is not known any more, and only a start can tell, which reads the disk itself and not what the system remembers of it
+//! ([`Disks::open`]).
 
 use std::cell::RefCell;
 use std::io::ErrorKind;

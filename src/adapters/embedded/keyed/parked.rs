@@ -62,18 +62,7 @@ pub(super) fn count(engine: &dyn Engine) -> Result<ParkedCounts, StoreError> {
     Ok(counts)
 }
 
-/// A report as it stands: its row, or that it has one which nobody can read.
-enum Stands {
-    Whole(ParkedReport),
-    Damaged,
-}
-
 impl Keyed {
-    fn parked_row(&self, id: u64) -> Result<Option<Stands>, StoreError> {
-        let Some(bytes) = self.engine.read()?.get(Table::Parked, &row_key(id))? else { return Ok(None) };
-        Ok(Some(self.read_parked(&bytes)?.map_or(Stands::Damaged, Stands::Whole)))
-    }
-
     /// A parked report; `None` for one that is damaged.
     pub(super) fn read_parked(&self, bytes: &[u8]) -> Result<Option<ParkedReport>, StoreError> {
         self.unread_parked.read(read_parked(bytes))
@@ -82,19 +71,9 @@ impl Keyed {
     /// Takes rows away that are there. The caller holds the counts.
     pub(super) async fn unpark(&self, counts: &mut ParkedCounts, ids: &[u64]) -> Result<(), StoreError> {
         let (mut batch, mut after) = (Batch::control(), *counts);
-        let mut damaged = BTreeSet::new();
-        for id in ids.iter().copied().collect::<BTreeSet<u64>>() {
-            match self.parked_row(id)? {
-                Some(Stands::Whole(old)) => {
-                    batch.ops.push(Op::Delete(Table::ParkedDue, place(id, old.due)));
-                    after.less(old.due);
-                }
-                Some(Stands::Damaged) => _ = damaged.insert(id),
-                None => continue,
-            }
-            batch.ops.push(Op::Delete(Table::Parked, row_key(id)));
-        }
-        self.unplace(&damaged, &mut batch, &mut after)?;
+        let ids = ids.iter().copied().collect::<BTreeSet<u64>>();
+        let there = self.unplace(ids, &mut batch, &mut after)?;
+        batch.ops.extend(there.into_iter().map(|id| Op::Delete(Table::Parked, row_key(id))));
         if !batch.ops.is_empty() {
             self.engine.write(batch).await?;
             *counts = after;
@@ -102,19 +81,38 @@ impl Keyed {
         Ok(())
     }
 
-    /// Takes the places of damaged rows away, which only the places themselves tell.
-    fn unplace(&self, damaged: &BTreeSet<u64>, batch: &mut Batch, counts: &mut ParkedCounts) -> Result<(), StoreError> {
-        if damaged.is_empty() {
-            return Ok(());
+    /// Takes the places of these rows away. Gives back which of the rows are there.
+    fn unplace(
+        &self,
+        ids: impl IntoIterator<Item = u64>,
+        batch: &mut Batch,
+        counts: &mut ParkedCounts,
+    ) -> Result<Vec<u64>, StoreError> {
+        let reader = self.engine.read()?;
+        let (mut there, mut damaged) = (Vec::new(), BTreeSet::new());
+        for id in ids {
+            let Some(bytes) = reader.get(Table::Parked, &row_key(id))? else { continue };
+            there.push(id);
+            if let Some(old) = self.read_parked(&bytes)? {
+                batch.ops.push(Op::Delete(Table::ParkedDue, place(id, old.due)));
+                counts.less(old.due);
+            } else {
+                damaged.insert(id);
+            }
         }
-        self.engine.read()?.scan(Table::ParkedDue, &[], None, Order::Up, &mut |key, _| {
+        if damaged.is_empty() {
+            return Ok(there);
+        }
+        // Where a damaged row has its place only the places themselves tell.
+        reader.scan(Table::ParkedDue, &[], None, Order::Up, &mut |key, _| {
             let (id, due) = read_place(key)?;
             if damaged.contains(&id) {
                 batch.ops.push(Op::Delete(Table::ParkedDue, key.to_vec()));
                 counts.less(due);
             }
             Ok(true)
-        })
+        })?;
+        Ok(there)
     }
 
     /// Reports in the order of their places, from one place up to another, at most `limit`.
@@ -148,18 +146,7 @@ impl Parked for Keyed {
         let (mut batch, mut after) = (Batch::data(), *counts);
         // The last of one name counts.
         let latest: BTreeMap<u64, &ParkedReport> = reports.iter().map(|report| (report.id, report)).collect();
-        let mut damaged = BTreeSet::new();
-        for id in latest.keys().copied() {
-            match self.parked_row(id)? {
-                Some(Stands::Whole(old)) => {
-                    batch.ops.push(Op::Delete(Table::ParkedDue, place(id, old.due)));
-                    after.less(old.due);
-                }
-                Some(Stands::Damaged) => _ = damaged.insert(id),
-                None => {}
-            }
-        }
-        self.unplace(&damaged, &mut batch, &mut after)?;
+        self.unplace(latest.keys().copied(), &mut batch, &mut after)?;
         for (id, report) in latest {
             batch.ops.push(Op::Put(Table::ParkedDue, place(id, report.due), vec![]));
             batch.ops.push(Op::Put(Table::Parked, row_key(id), write_parked(report)));
