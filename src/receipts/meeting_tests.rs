@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Intake;
 use super::matching::{Known, find, only_uncertain};
-use super::parking::look_again;
+use super::parking::{first_parked, look_again};
 use super::tests::Nobody;
 use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::store::MemoryStore;
@@ -22,7 +22,7 @@ use crate::model::receipt::{Report, Rung};
 use crate::model::time::Timestamp;
 use crate::model::window::WindowRow;
 use crate::ports::provider::{Reports, Route};
-use crate::ports::receipts::{IndexEntry, MatchedReport, PartKey, UncertainEntry};
+use crate::ports::receipts::{IndexEntry, MatchedReport, ParkedReport, PartKey, UncertainEntry};
 use crate::ports::tallies::{Tallies, Tally};
 use crate::ports::{Stores, World};
 
@@ -176,6 +176,27 @@ async fn a_later_report_of_a_message_whose_answer_never_came_finds_whom_the_firs
         let found = only_uncertain(&bed.stores, &account, &other).await.expect("looked up");
         assert_eq!(found.map(|part| part.recipient.seq), is_again.then_some(8), "another id is another message");
     }
+}
+
+#[tokio::test]
+async fn two_reports_of_one_message_that_are_looked_for_together_find_the_same_recipient() {
+    let bed = Bed::new();
+    let (intake, _) = bed.intake();
+    // Both wait for long; the second one came when receipts are not waited for any more, and is looked for first.
+    let late = START.plus(WAIT * 3);
+    let on_its_way = Report { rung: Rung::EnRoute, ..report("F1", 1, "on its way") };
+    let arrived = Report { received: late, ..report("F1", 1, "arrived") };
+    let now = intake.world.clock.now();
+    let parked = |report: &Report, due| ParkedReport { looks: 9, due: Some(due), ..first_parked("main", report, now) };
+    let all = vec![parked(&on_its_way, now), parked(&arrived, now.minus(Duration::from_secs(1)))];
+    bed.stores.parked.park(all).await.expect("parked");
+    let uncertain = UncertainEntry { account: "main".into(), number: Msisdn(1), part: part(1, 3, 0), declared_at: START };
+    bed.stores.receipt_index.put_uncertain(vec![uncertain]).await.expect("stored");
+
+    look_again(&intake).await.expect("looked over");
+    assert_eq!(bed.stores.parked.counts().await, Ok((0, 0)));
+    let kept = bed.stores.receipts.list(part(1, 3, 0).recipient.lane, 3, 1).await.expect("listed");
+    assert_eq!(kept.iter().map(|kept| kept.report.rung).collect::<Vec<_>>(), [Rung::EnRoute, Rung::Delivered]);
 }
 
 #[tokio::test(start_paused = true)]

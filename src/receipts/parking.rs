@@ -58,7 +58,11 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
     if due.is_empty() {
         return Ok(());
     }
-    let (mut matched, mut settled, mut again) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut matched, mut settled, mut again, mut open) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut take = |parked: ParkedReport, part| {
+        settled.push(parked.id);
+        MatchedReport { part, account: parked.account, report: parked.report }
+    };
     let mut by_account: BTreeMap<String, Vec<ParkedReport>> = BTreeMap::new();
     for parked in due {
         by_account.entry(parked.account.clone()).or_default().push(parked);
@@ -70,20 +74,33 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
         };
         let reports: Vec<&Report> = parked.iter().map(|parked| &parked.report).collect();
         let found = find(&intake.stores, &intake.known, intake.world.clock.boot(), account, &reports).await?;
-        for (parked, mut found) in parked.into_iter().zip(found) {
-            if found.is_none() && parked.looks >= UNCERTAIN_FROM {
-                found = only_uncertain(&intake.stores, account, &parked.report).await?;
-            }
+        for (parked, found) in parked.into_iter().zip(found) {
             match found {
-                Some(part) => {
-                    settled.push(parked.id);
-                    matched.push(MatchedReport { part, account: parked.account, report: parked.report });
-                }
-                None => again.push(later(parked, account.receipts.wait, now)),
+                Some(part) => matched.push(take(parked, part)),
+                None => open.push((parked, account)),
             }
         }
     }
     intake.record(matched).await?;
+    // Twice: what one says, once it is recorded, tells whom the others of its message are about.
+    for _ in 0..2 {
+        let mut matched = Vec::new();
+        for (parked, account) in std::mem::take(&mut open) {
+            let found = match parked.looks >= UNCERTAIN_FROM {
+                true => only_uncertain(&intake.stores, account, &parked.report).await?,
+                false => None,
+            };
+            match found {
+                Some(part) => matched.push(take(parked, part)),
+                None => open.push((parked, account)),
+            }
+        }
+        if matched.is_empty() {
+            break;
+        }
+        intake.record(matched).await?;
+    }
+    again.extend(open.into_iter().map(|(parked, account)| later(parked, account.receipts.wait, now)));
     // Recorded first: a crash between the two only finds them once more.
     intake.stores.parked.remove(settled).await?;
     if !again.is_empty() {

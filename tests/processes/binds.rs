@@ -54,7 +54,10 @@ fn shown_whole(fleet: &mut Fleet, batch: &str) {
             members.filter_map(|member| Some(member[what].as_array()?.len())).sum()
         };
         let all = usize::from(KafkaConfig::default().prepare_partitions);
-        of("deliver", "partitions") == 128 && of("prepare", "partitions") == all && of("deliver", "lanes") > 0
+        // A sheet is a few seconds old: the holder's may be of the moment before the slot was lent.
+        let is_up =
+            members.iter().any(|member| member["worker"] == view["slots"][0]["worker"] && member["accounts"][0]["up"] == true);
+        of("deliver", "partitions") == 128 && of("prepare", "partitions") == all && of("deliver", "lanes") > 0 && is_up
     });
     let members = view["members"].as_array().expect("members");
     let deliver: Vec<&serde_json::Value> = members.iter().filter(|member| member["role"] == "deliver").collect();

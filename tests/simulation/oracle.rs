@@ -156,8 +156,8 @@ fn check_cause(
     let got_some = known.got.get(&key).is_some_and(|got| !got.parts.is_empty());
     let is_refused = match line.code {
         Some(Code::ProviderRefused) => refusals.for_good > 0,
-        Some(Code::ProviderTransient) => too_often,
-        // A window's late answers said so, and nobody tries again behind their worker.
+        // Late answers of a window that others judged may say so, and nobody tries again behind their worker.
+        Some(Code::ProviderTransient) => too_often || refusals.not_now > 0 && !got_some && !known.lost.is_empty(),
         Some(Code::BatchUnsent) => !got_some && !known.lost.is_empty(),
         Some(Code::PartiallySent) => {
             let is_left = is_canceled || is_suppressed || known.operators.changed(id);
