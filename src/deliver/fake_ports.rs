@@ -33,6 +33,8 @@ pub enum Fate {
     Unanswered(Duration),
     /// It is stored and not answered, and another worker claims the lane before anybody can look.
     Overtaken,
+    /// It is refused: the disk is full.
+    Full,
 }
 
 /// How long a ledger takes to be read or changed: others go on meanwhile.
@@ -72,6 +74,7 @@ impl ControlRows<LaneKey, Ledger> for Declares {
                 tokio::time::sleep(time).await;
                 self.inner.replace(key, expected, row, nonce).await
             }
+            Some(Fate::Full) => Err(StoreError::Full("on purpose".into())),
             Some(Fate::Overtaken) => {
                 assert_eq!(self.inner.replace(key, expected, row, nonce).await, Ok(Cas::Applied));
                 let claimed = row.claim(WorkerId(99), row.task_number).expect("it is open");

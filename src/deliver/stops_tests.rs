@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fakes::{BATCH, Bed, Fate, LANE, WINDOW, not_now, number, taken};
+use super::fakes::{BATCH, Bed, Fate, LANE, START, WINDOW, not_now, number, taken};
 use crate::model::answer::NotNow;
-use crate::model::batch::Command;
+use crate::model::batch::{BatchRow, Command};
 use crate::model::id::LaneKey;
 use crate::model::ledger::Ledger;
 use crate::model::outcome::Outcome;
+use crate::model::state::StepEvent;
 use crate::ports::queue::QueueEvent;
 
 const MOMENT: Duration = Duration::from_millis(400);
@@ -144,6 +145,68 @@ async fn a_declare_rests_on_a_reading_that_is_younger_than_a_second() {
     let ledger = bed.ledger().await;
     assert_eq!((ledger.first_pass(), bed.got().len()), (0, 0), "{ledger:?}");
     assert!(bed.windows().await.is_empty(), "nor was anything declared and given back");
+    worker.stop().await;
+}
+
+/// The declares of the next seconds are refused, if so many are tried at most.
+fn is_full(bed: &Bed) {
+    (0..1_000).for_each(|_| bed.next_declare(Fate::Full));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_declare_that_a_full_disk_refuses_hands_over_nobody_and_takes_nothing() {
+    let bed = Bed::with(&[3 * WINDOW, 3 * WINDOW], |_, _| {}).await;
+    // Rate for each of them once: what a refused declare took would be missed.
+    bed.allows(6 * WINDOW);
+    is_full(&bed);
+    let worker = bed.worker(1).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    for lane in [0, 1] {
+        let ledger = bed.until_lane(lane, "it is claimed", |ledger| ledger.task_number == 1).await;
+        assert_eq!((ledger.open.len(), ledger.first_pass(), ledger.legs.len()), (0, 0, 1), "{ledger:?}");
+        assert!(bed.windows_of(lane).await.is_empty(), "nor was anything declared and given back");
+    }
+    let tried = 1_000 - bed.declares.fates.lock().expect("not poisoned").len();
+    assert!((20..=60).contains(&tried), "each lane looks about once a second whether there is room: {tried} declares");
+    assert_eq!(bed.got().len(), 0);
+
+    bed.declares.fates.lock().expect("not poisoned").clear();
+    for lane in [0, 1] {
+        bed.until_lane(lane, "it is done", Ledger::is_done).await;
+        // Their time begins with the declare that found room.
+        let there_was_room = START.plus(Duration::from_secs(20));
+        assert!(bed.windows_of(lane).await.iter().all(|row| row.complete && row.window.declared_at >= there_was_room));
+    }
+    bed.once_each(0..6 * WINDOW);
+    assert_eq!(worker.ctx.turns.open("main"), 0, "and every turn was given back");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_full_disk_hears_of_a_pause_and_goes_on_behind_it() {
+    let bed = Bed::new(2 * WINDOW).await;
+    bed.answers_after(Duration::from_secs(4));
+    bed.next_declare(Fate::AnsweredLate(Duration::ZERO));
+    is_full(&bed);
+    let worker = bed.worker(1).await;
+    bed.until("a window is open", |ledger| ledger.open.len() == 1).await;
+    tokio::time::sleep(MOMENT).await;
+    bed.service.command(BATCH, Command::Pause).await.expect("paused");
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let (ledger, got) = (bed.ledger().await, bed.got().len() as u64);
+    // What was declared before was answered, and the answers are there: they may use what is left of the disk.
+    assert_eq!((ledger.open.len(), ledger.totals.accepted, ledger.undeclared()), (0, got, u64::from(2 * WINDOW) - got));
+    let committed: Vec<u64> = worker.queue.committed.lock().expect("not poisoned").values().copied().collect();
+    assert_eq!(committed, [1], "and the lane was let go of");
+
+    bed.declares.fates.lock().expect("not poisoned").clear();
+    let now = bed.world.clock.now();
+    let resumed = |row: &BatchRow| row.command(Command::Resume, now).and_then(|row| row.after(StepEvent::Start, None, now));
+    bed.change_row(|row| resumed(row).expect("it goes on")).await;
+    bed.give_all(&worker).await;
+    let ledger = bed.until_done().await;
+    assert_eq!((ledger.totals.accepted, ledger.totals.uncertain), (u64::from(2 * WINDOW), 0));
+    bed.once_each(0..2 * WINDOW);
     worker.stop().await;
 }
 
