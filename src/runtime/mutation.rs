@@ -44,6 +44,8 @@ bugs! {
     ForgetNotNow,
     /// Windows of others are closed at once, and who has no answer is forgotten.
     CloseUnjudged,
+    /// Windows of others are judged while their answers may still come.
+    JudgeEarly,
     /// Who was never answered is sent the message again, though nobody asked for that.
     ResendUnasked,
     /// A claim begins where the token says, not where the ledger stands.

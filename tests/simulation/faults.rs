@@ -15,7 +15,7 @@ use super::process::Shared;
 /// What fired in a run, and what was told of it.
 #[derive(Default)]
 pub struct Story {
-    /// How often each fault was carried out. One that was only drawn has not fired.
+    /// How often each fault was carried out. One that was only drawn, or met nothing, has not fired.
     counts: BTreeMap<&'static str, u64>,
     /// When, and what: troubles and commands, all of them.
     told: Vec<(Duration, String)>,
@@ -188,6 +188,11 @@ impl Trouble {
     /// Whether there is room for data.
     pub(super) fn room(&self) -> Result<(), StoreError> {
         if self.full.load(Ordering::Relaxed) { Err(StoreError::Full("no room".into())) } else { Ok(()) }
+    }
+
+    /// Data is written, if there is room for it.
+    pub(super) fn takes_room(&self, fault: &'static str) -> Result<(), StoreError> {
+        self.room().inspect_err(|_| self.fire(fault))
     }
 
     /// One read with its fate. A read that is not answered changes nothing: it may simply be asked again.

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use smsfleet::model::id::{Msisdn, WorkerId};
+use smsfleet::model::id::{BatchId, Msisdn, WorkerId};
 use smsfleet::model::lane::mix;
 use smsfleet::model::receipt::Rung;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::provider::ReportSink;
 
+use super::again::Again;
 use super::operators::Operators;
 
 /// What one number got of one batch.
@@ -59,6 +60,10 @@ pub struct Known {
     pub trace: u64,
     /// What the operators did, to hold what arrives against.
     pub operators: Operators,
+    /// Batches that ask to be sent again where an answer is missing.
+    pub again: Again,
+    /// Batches that may be sent until some time only.
+    pub limited: BTreeSet<BatchId>,
     /// What should never have arrived.
     pub wrong: Vec<String>,
     /// Parts of messages that were taken or refused.
@@ -69,7 +74,7 @@ pub struct Known {
     pub silent: BTreeSet<String>,
     /// Workers that crashed, or were not through when they had to be, and those that were frozen, until they woke: what they were
     /// told may never have been written down.
-    pub lost: BTreeMap<WorkerId, Vec<(Timestamp, Option<Timestamp>)>>,
+    pub lost: Lost,
     /// Numbers that were suppressed during the run, and when; and those that ever were, whatever a restore made of it.
     pub suppressed: BTreeMap<Msisdn, Duration>,
     pub ever_suppressed: BTreeSet<Msisdn>,
@@ -98,6 +103,32 @@ pub struct Refusals {
     pub for_good: u32,
     /// "Not now", of the kinds that are given up some time.
     pub not_now: u32,
+}
+
+/// A part that an account took, or refused for good.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// Who handed it over, and when.
+    pub by: WorkerId,
+    pub at: Timestamp,
+    /// The window that it was of is judged later than this.
+    pub due: Timestamp,
+    pub account: String,
+    /// Parts of the message.
+    pub of: u8,
+    /// The id under which it was taken; `None` when it was refused.
+    pub id: Option<String>,
+    /// It is not answered, or nobody can know the answer any more.
+    pub silent: bool,
+}
+
+/// When workers were lost, and until when.
+pub type Lost = BTreeMap<WorkerId, Vec<(Timestamp, Option<Timestamp>)>>;
+
+/// Since when a worker was lost that it was some time between two instants.
+pub fn lost_between(lost: &Lost, worker: WorkerId, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
+    let mut times = lost.get(&worker).into_iter().flatten();
+    times.find(|(since, until)| *since <= to && until.is_none_or(|until| until >= from)).map(|(since, _)| *since)
 }
 
 /// A partition that a worker was told to let go of.
@@ -139,8 +170,7 @@ impl Known {
 
     /// Since when a worker was lost that it was some time between two instants.
     pub fn lost_between(&self, worker: WorkerId, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
-        let mut times = self.lost.get(&worker).into_iter().flatten();
-        times.find(|(since, until)| *since <= to && until.is_none_or(|until| until >= from)).map(|(since, _)| *since)
+        lost_between(&self.lost, worker, from, to)
     }
 
     /// Takes something that happened into the trace.

@@ -14,6 +14,7 @@ use smsfleet::model::step::CurrentStep;
 use smsfleet::ports::control::{Cas, ControlRows, Versioned};
 use smsfleet::ports::{StoreError, Stores};
 
+use super::again::WitnessedWindows;
 use super::network::Network;
 
 /// A store whose changes of control rows are held against the laws; what breaks one is told to the network's witness.
@@ -25,6 +26,7 @@ pub fn watched(stores: &Stores, network: &Arc<Network>) -> Stores {
         batches: Arc::new(Watched { inner: batches, network: network.clone(), seen: Mutex::default() }),
         ranges: Arc::new(Watched { inner: ranges, network: network.clone(), seen: Mutex::default() }),
         ledgers: Arc::new(Watched { inner: ledgers, network: network.clone(), seen: Mutex::default() }),
+        windows: Arc::new(WitnessedWindows { inner: stores.windows.clone(), network: network.clone() }),
         ..stores.clone()
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! One seed makes one run: some batches, a few processes (with all roles, or each with one, as in a cluster), and a schedule of
 //! crashes, freezes, stops, lost queues, lost leases and operators at bad moments, over a store that is unavailable, times out,
-//! times out but applies, and applies late, and a provider that throttles, refuses, answers late or not at all and sends
-//! receipts early, late, twice. Then everything heals, the batches are driven to their end, and an oracle that only watched the
+//! times out but applies, applies late, and is full, and a provider that throttles, refuses, answers late or not at all and sends
+//! receipts early, late, twice. Operators meet the same store, and may go away before they are answered, also in the middle of a
+//! recovery. Some batches wait for a person who starts them, some may be sent until some time only, some ask to be sent again where
+//! an answer is missing. Then everything heals, the batches are driven to their end, and an oracle that only watched the
 //! provider compares.
 //!
 //! What must hold all the time is looked at all the time: every change of a control row at its write (`laws`), every committed
@@ -14,12 +16,14 @@
 //! where it stood, is told of what it lost a little later, joins again and works on.
 //!
 //! What it cannot show: the store engine, the file formats, sockets and real time; rates that several processes share and bind
-//! slots; links, erasure, messages from people, webhooks' calls and old data that is let go, which have
+//! slots; sending hours, of which there are scenes alone; links, erasure, messages from people, webhooks' calls and old data that is let go, which have
 //! nothing to do here. Conformance, end-to-end tests and those of `tests/processes` own those.
 
+mod again;
 mod faults;
 mod known;
 mod laws;
+mod limit;
 #[cfg(debug_assertions)]
 mod mutations;
 pub mod network;
@@ -44,7 +48,7 @@ use run::{Outcome, simulate, simulate_telling};
 
 /// Seeds that every test run explores. `SIMULATION_SEEDS=from..to` explores others, `SIMULATION_MINUTES=n` ends after a time.
 const SEEDS: std::ops::Range<u64> = 0..250;
-/// From so many seeds on every kind of fault must have fired.
+/// From so many seeds on every kind of fault must have fired: have hit something, that is.
 const ENOUGH: u64 = 150;
 
 fn seeds() -> std::ops::Range<u64> {
@@ -113,7 +117,7 @@ fn nobody_is_lost_and_nobody_gets_it_twice() {
         for (fault, times) in &all.faults {
             assert!(*times > 0, "the fault {fault} never fired");
         }
-        assert!(all.uncertain > 0 && all.canceled > 0, "no run was hard enough: {all:?}");
+        assert!(all.uncertain > 0 && all.canceled > 0 && all.expired > 0, "no run was hard enough: {all:?}");
     }
 }
 

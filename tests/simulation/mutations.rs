@@ -10,7 +10,7 @@ use super::{on_all_cores, seeds};
 
 /// Seeds that found the rarer bugs before: they are tried first, so that this takes seconds and not a quarter of an hour. A
 /// change of the program moves them; then the others are tried.
-const FIRST: [(Bug, u64); 18] = [
+const FIRST: [(Bug, u64); 19] = [
     (Bug::UnknownIsRefused, 53),
     (Bug::NoSuppression, 29),
     (Bug::NoSendBy, 184),
@@ -18,6 +18,7 @@ const FIRST: [(Bug, u64); 18] = [
     (Bug::ForgetNotNow, 8),
     (Bug::UnknownIsApplied, 9),
     (Bug::CloseUnjudged, 8),
+    (Bug::JudgeEarly, 48),
     (Bug::NoFenceOnCancel, 241),
     (Bug::LostWakeUp, 9),
     (Bug::ForgetGivenBack, 52),

@@ -7,18 +7,20 @@ use smsfleet::adapters::system::SeededChance;
 use smsfleet::model::account::Account;
 use smsfleet::model::answer::{Answer, NotNow};
 use smsfleet::model::code::Code;
-use smsfleet::model::id::Msisdn;
+use smsfleet::model::id::{LaneKey, Msisdn, RecipientKey, WindowKey, WorkerId};
 use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::receipt::{Ending, Report, Rung};
 use smsfleet::model::text::split;
+use smsfleet::model::time::Timestamp;
 use smsfleet::model::window::Answered;
 use smsfleet::ports::clock::{Chance, Clock};
 use smsfleet::ports::provider::{Chunk, Health, Provider, ReportSink, Reports, Submit};
+use smsfleet::ports::receipts::PartKey;
 use smsfleet::runtime::task::Tasks;
 use tokio::sync::oneshot;
 
 use super::faults::{Fired, Trouble};
-use super::known::{Known, note};
+use super::known::{Handed, Known, note};
 use super::process::RECEIPTS_WAIT;
 
 /// The provider. Shared by all processes.
@@ -79,7 +81,11 @@ impl Network {
 
     /// How long an answer takes: some come when others would have given up nearly.
     fn latency(&self) -> Duration {
-        let late = self.mixed() || self.clock.boot() < *self.slow_until.lock().expect("not poisoned");
+        let is_slow = self.clock.boot() < *self.slow_until.lock().expect("not poisoned");
+        let late = self.mixed() || is_slow;
+        if is_slow {
+            self.fire("provider slow");
+        }
         let takes = self.chance.next() % if late { 5_900 } else { 300 };
         if takes >= 2_000 {
             self.fire("answer late");
@@ -91,8 +97,14 @@ impl Network {
         self.fired.fire(name, self.clock.boot());
     }
 
-    /// One part of a message arrives.
-    fn take(&self, submit: &Submit, account: &str, part: u8, of: u8) -> (Fate, String) {
+    /// A window's answers can be read in the store from now on.
+    pub fn written(&self, key: WindowKey, answers: &[Answered]) {
+        self.known().again.written(key, answers, self.clock.now());
+    }
+
+    /// One part of a message arrives, of a window that is judged later than `due`.
+    fn take(&self, submit: &Submit, sessions: &Sessions, (part, of): (u8, u8), due: Timestamp) -> (Fate, String) {
+        let account = sessions.account.name.as_str();
         let now = self.clock.boot();
         let recipient = recipient_of(submit);
         let fate = if self.mixed() {
@@ -136,7 +148,13 @@ impl Network {
                 _ => refusals.for_good += 1,
             }
         }
-        if let Err(wrong) = known.operators.arrives(&recipient, part, refused, self.clock.now()) {
+        let place = place_of(submit, part);
+        let excuses = {
+            let Known { again, lost, .. } = &mut *known;
+            again.comes(place, account, self.clock.now(), lost)
+        };
+        let is_sent_again = excuses.as_ref().is_some_and(|excuses| excuses.refused);
+        if let Err(wrong) = known.operators.arrives(&recipient, part, refused, is_sent_again, self.clock.now()) {
             known.wrong.push(format!("{now:?} {wrong}: {recipient} part {part} at {account}"));
         }
         if known.suppressed.get(&submit.number).is_some_and(|since| now > *since + SEND_BY + Duration::from_secs(1)) {
@@ -163,10 +181,19 @@ impl Network {
             got.text.clone_from(&submit.text);
             got.accounts.insert(account.to_owned());
             let (twice, mixed) = (got.repeated(), got.accounts.len() > 1);
-            if twice || mixed {
+            let is_excused = excuses.is_some_and(|excuses| excuses.taken);
+            if (twice || mixed) && is_excused {
+                self.fire("sent again");
+            } else if twice || mixed {
                 let wrong = if twice { "somebody got it twice" } else { "somebody got parts from two providers" };
                 known.wrong.push(format!("{now:?} {wrong}: {recipient} part {part} at {account}"));
             }
+        }
+        if taken || refused {
+            let (by, at, account, silent) =
+                (sessions.worker, self.clock.now(), account.to_owned(), matches!(fate, Fate::TakenSilently));
+            let id = taken.then(|| format!("{id:X}"));
+            known.again.handed(&recipient, place, Handed { by, at, due, account, of, id, silent });
         }
         known.follow(now.as_micros() as u64 ^ submit.number.0 ^ u64::from(part) << 56);
         (fate, format!("{id:X}"))
@@ -272,12 +299,21 @@ fn recipient_of(submit: &Submit) -> String {
     format!("{batch}/+{}", submit.number.digits())
 }
 
+/// The part of a message, by the place in its lane.
+fn place_of(submit: &Submit, part: u8) -> PartKey {
+    let mut of = submit.key.split('-');
+    let batch = of.next().and_then(|batch| batch.parse().ok()).expect("our own key");
+    let lane = of.next().and_then(|lane| lane.parse().ok()).expect("our own key");
+    PartKey { recipient: RecipientKey { lane: LaneKey { batch, lane }, seq: submit.seq }, part }
+}
+
 /// A process's sessions at the provider.
 pub struct Sessions {
     pub network: Arc<Network>,
     pub trouble: Trouble,
     pub tasks: Tasks,
     pub account: Account,
+    pub worker: WorkerId,
 }
 
 #[async_trait::async_trait]
@@ -290,6 +326,8 @@ impl Provider for Sessions {
             self.network.fire("session dropped");
             self.network.chance.next() as usize % chunk.messages.len().max(1)
         });
+        let clock = &self.network.clock;
+        let due = clock.now().plus(chunk.send_by.saturating_sub(clock.boot())).plus(self.account.answer_timeout);
         for (at, submit) in chunk.messages.iter().enumerate() {
             // Each message is written on its own, takes its time, and a freeze may come in between.
             match self.network.chance.next() % 4 {
@@ -312,7 +350,7 @@ impl Provider for Sessions {
                     answers.push((answered(Answer::NotSent), Duration::ZERO));
                     continue;
                 }
-                let (fate, id) = self.network.take(submit, account, part, parts);
+                let (fate, id) = self.network.take(submit, self, (part, parts), due);
                 let early = self.network.mixed();
                 let latency = self.network.latency();
                 match fate {
@@ -331,8 +369,10 @@ impl Provider for Sessions {
         if lost_at.is_some() {
             for (answered, latency) in answers.iter_mut().filter(|(answered, _)| answered.answer != Answer::NotSent) {
                 (answered.answer, *latency) = (Answer::NoAnswer, Duration::ZERO);
-                let silent = chunk.messages.iter().find(|submit| submit.seq == answered.seq).map(recipient_of);
-                self.network.known().silent.extend(silent);
+                let Some(submit) = chunk.messages.iter().find(|submit| submit.seq == answered.seq) else { continue };
+                let mut known = self.network.known();
+                known.silent.insert(recipient_of(submit));
+                known.again.unanswered(place_of(submit, answered.part));
             }
         }
         let sender = chunk.answers;

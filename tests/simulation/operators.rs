@@ -3,16 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use smsfleet::batch::RetryRequest;
+use smsfleet::batch::{Answer, RetryRequest};
 use smsfleet::model::batch::Command;
 use smsfleet::model::code::Code;
 use smsfleet::model::id::{BatchId, Msisdn};
 use smsfleet::model::order::{RetryFilter, RetryWhat};
+use smsfleet::model::state::StepState;
+use smsfleet::model::step::CurrentStep;
 use smsfleet::model::time::Timestamp;
+use smsfleet::ports::clock::Chance;
 
 use super::process::offers;
 use super::run::Run;
 use super::source::VERSIONS;
+
+/// How long an operator waits for an answer before he goes away, in milliseconds.
+pub(super) const PATIENCE: [u64; 4] = [5, 50, 200, 20_000];
+
+/// How long a write may be on its way whose sender went away.
+const ON_ITS_WAY: Duration = Duration::from_secs(4);
 
 /// What the operators did, as a witness keeps it.
 #[derive(Default)]
@@ -27,18 +36,31 @@ pub struct Operators {
     still: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>)>>,
     /// By batch: changes of provider, from when, and since when for certain.
     changes: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>, String)>>,
+    /// By batch: nothing arrives before that.
+    not_before: BTreeMap<String, Timestamp>,
 }
 
 impl Operators {
-    /// A part arrives at an account; `refused` when the account refuses it for good.
-    pub fn arrives(&mut self, recipient: &str, part: u8, refused: bool, now: Timestamp) -> Result<(), &'static str> {
+    /// A part arrives at an account; `refused` when the account refuses it for good, `is_asked` when its batch asks that it is sent
+    /// again, whatever came of it before.
+    pub fn arrives(
+        &mut self,
+        recipient: &str,
+        part: u8,
+        refused: bool,
+        is_asked: bool,
+        now: Timestamp,
+    ) -> Result<(), &'static str> {
         let (batch, number) = recipient.split_once("/+").expect("a batch and a number");
+        if self.not_before.get(batch).is_some_and(|from| now < *from) {
+            return Err("handed over before its time, or before anybody started it");
+        }
         let orders = self.orders.get(batch).map(Vec::as_slice).unwrap_or_default();
         let key = (recipient.to_owned(), part);
         if let Some(before) = self.refused.get(&key) {
             let number: u64 = number.parse().expect("digits");
             let named = |order: &Option<BTreeSet<u64>>| order.as_ref().is_none_or(|numbers| numbers.contains(&number));
-            if !orders[*before..].iter().any(named) {
+            if !is_asked && !orders[*before..].iter().any(named) {
                 return Err("handed over after it was refused for good, and nobody ordered that");
             }
         }
@@ -55,6 +77,11 @@ impl Operators {
             }
         }
         Ok(())
+    }
+
+    /// Nothing of a batch is sent before that.
+    pub fn waits(&mut self, batch: BatchId, until: Timestamp) {
+        self.not_before.insert(batch.to_string(), until);
     }
 
     /// A pause, or a cancel, was answered `now`.
@@ -117,6 +144,65 @@ impl Run {
     fn order_id(&mut self) -> String {
         self.orders += 1;
         format!("order{}", self.orders)
+    }
+
+    /// Gives a command; half of the time over a store with troubles, and the operator may go away before it is answered, and may
+    /// give it again. `None` where it was refused, or nobody heard what came of it.
+    pub(super) async fn give(&mut self, id: BatchId, command: Command) -> Option<Answer> {
+        let draw = self.chance.next();
+        if draw.is_multiple_of(2) {
+            return self.service.command(id, command).await.ok();
+        }
+        let most = Duration::from_millis(PATIENCE[(draw >> 1) as usize % 4]);
+        match tokio::time::timeout(most, self.shaky.command(id, command)).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(fault)) if fault.code == Code::NotAllowed => return None,
+            Ok(Err(_)) | Err(_) => {}
+        }
+        match command {
+            Command::Pause => self.fire("pause interrupted"),
+            Command::Cancel => self.fire("cancel interrupted"),
+            _ => {
+                self.fire("resume interrupted");
+                self.unheard.insert(id, self.shared.clock.now());
+            }
+        }
+        self.tell(format!("nobody hears what comes of {command:?} {id}"));
+        if (draw >> 3).is_multiple_of(2) { self.service.command(id, command).await.ok() } else { None }
+    }
+
+    /// Whether a pause stands from its answer on: a command that lets the batch go on and was never answered may come behind one that
+    /// changed nothing.
+    pub(super) fn stands(&self, id: BatchId, pause: &Answer) -> bool {
+        let still = self.unheard.get(&id).is_none_or(|at| at.plus(ON_ITS_WAY) < self.shared.clock.now());
+        !pause.already || still
+    }
+
+    /// Starts batches that wait for a person: as soon as they can be, or a little later; perhaps as the plan that was seen, perhaps
+    /// interrupted.
+    pub(super) async fn start_what_waits(&mut self) -> Result<(), String> {
+        for (id, batch) in self.batches.clone() {
+            if batch.auto_trigger {
+                continue;
+            }
+            let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
+            let draw = self.chance.next();
+            let waits = row.current_step == CurrentStep::Delivery && row.delivery.state == StepState::Initial;
+            if !waits || draw.is_multiple_of(8) {
+                continue;
+            }
+            self.shared.network.known().operators.waits(id, batch.schedule_time.unwrap_or(Timestamp(0)));
+            let seen = row.sealed.as_ref().map(|sealed| sealed.plan_hash.as_str()).filter(|_| (draw >> 2).is_multiple_of(2));
+            let most = Duration::from_millis(PATIENCE[(draw >> 4) as usize % 4]);
+            let service = if (draw >> 3).is_multiple_of(2) { &self.service } else { &self.shaky };
+            match tokio::time::timeout(most, service.start(id, seen)).await {
+                Ok(Ok(_)) => self.fire("start by a person"),
+                Ok(Err(fault)) if matches!(fault.code, Code::NotAllowed | Code::PlanChanged) => {}
+                Ok(Err(_)) | Err(_) => self.fire("start interrupted"),
+            }
+            self.tell(format!("somebody starts {id}"));
+        }
+        Ok(())
     }
 
     /// Plans a change, perhaps lets something come between, commits it, perhaps is interrupted, perhaps sends it again.
@@ -189,9 +275,11 @@ impl Run {
         let place = witness(self);
         let now = self.shared.clock.now();
         self.shared.network.known().operators.retried(id, numbers, now);
-        let request = RetryRequest { what, not_after: None };
+        // Where the batch has a limit, the order may bring one of its own.
+        let own = now.plus(Duration::from_millis(4_000 + (draw >> 40) % 20_000));
+        let request = RetryRequest { what, not_after: batch.not_after.and((draw >> 7).is_multiple_of(2).then_some(own)) };
         let by_plan = (draw >> 2).is_multiple_of(2).then_some(plan.plan_hash.as_str());
-        let most = Duration::from_millis([5, 50, 200, 20_000][(draw >> 4) as usize % 4]);
+        let most = Duration::from_millis(PATIENCE[(draw >> 4) as usize % 4]);
         let given = tokio::time::timeout(most, self.shaky.retry(id, &request, by_plan, &order)).await;
         if given.is_err() {
             self.fire("retry interrupted");
@@ -225,7 +313,8 @@ impl Run {
         let order = self.order_id();
         let now = self.shared.clock.now();
         self.shared.network.known().operators.retried(id, None, now);
-        let request = RetryRequest { what: RetryWhat::Failed, not_after: None };
+        let limited = self.shared.network.known().limited.contains(&id);
+        let request = RetryRequest { what: RetryWhat::Failed, not_after: limited.then(|| now.plus(Duration::from_secs(3_600))) };
         let given = self.service.retry(id, &request, Some(&plan.plan_hash), &order).await.map_err(|fault| fault.to_string())?;
         if given.ordered != Some(plan.recipients) {
             return Err(format!("{plan:?} came to {given:?}"));

@@ -24,7 +24,7 @@ use super::run::Outcome;
 use super::source::{VERSIONS, records};
 
 /// How long after its taking a message's answer is written down, by a worker that lives: the provider takes its time, and the store.
-const ANSWERED: Duration = Duration::from_secs(60);
+pub(super) const ANSWERED: Duration = Duration::from_secs(60);
 
 /// How long a worker may take to let go of a partition.
 const LET_GO: Duration = Duration::from_secs(1);
@@ -57,6 +57,7 @@ pub async fn check(
         return if sent { Err(format!("batch {id} was never sealed, yet somebody got it")) } else { Ok(()) };
     }
     shared.network.known().nothing_wrong()?;
+    shared.network.known().again.nothing_owed(id)?;
     check_accounts(shared, row).await?;
     check_times(shared, row, canceled).await?;
     check_releases(shared, row).await?;
@@ -93,6 +94,7 @@ pub async fn check(
     }
     check_doubts(shared, row, &lines).await?;
     check_strangers(shared, id, &all)?;
+    super::limit::check(shared, row, batch, &lines).await?;
     let delivered = lines.iter().filter(|line| line.delivery == Some(Delivery::Delivered)).count() as u64;
     if settlement.delivery_num != delivered {
         return Err(format!("batch {id}: {delivered} were delivered, and the recount says {settlement:?}"));
@@ -113,6 +115,7 @@ pub async fn check(
     outcome.failed += of(Ends::Failed);
     outcome.uncertain += of(Ends::Uncertain);
     outcome.canceled += of(Ends::Canceled);
+    outcome.expired += of(Ends::Expired);
     Ok(())
 }
 
@@ -160,7 +163,7 @@ fn check_cause(
         Some(Code::ProviderTransient) => too_often || refusals.not_now > 0 && !got_some && !known.lost.is_empty(),
         Some(Code::BatchUnsent) => !got_some && !known.lost.is_empty(),
         Some(Code::PartiallySent) => {
-            let is_left = is_canceled || is_suppressed || known.operators.changed(id);
+            let is_left = is_canceled || is_suppressed || known.operators.changed(id) || known.limited.contains(&id);
             got_some && (refusals.for_good > 0 || too_often || is_left)
         }
         _ => false,
@@ -173,8 +176,8 @@ fn check_cause(
         _ if first < Some(line.record) => is_suppressed,
         Ends::Suppressed => is_suppressed,
         Ends::Failed => is_refused,
-        // No batch ends by its time here.
-        Ends::Expired => false,
+        // When they were declared is looked at with their windows.
+        Ends::Expired => known.limited.contains(&id),
         Ends::Accepted | Ends::Uncertain | Ends::Canceled | Ends::Open => true,
     };
     if has_cause { Ok(()) } else { Err(format!("it has no cause: {line:?} first {first:?} {refusals:?} {is_suppressed}")) }
@@ -196,6 +199,10 @@ fn check_receipts(shared: &Shared, id: BatchId, line: &RecipientLine) -> Result<
     let known = shared.network.known();
     let key = key_of(id, line);
     let (Some(got), Ends::Accepted) = (known.got.get(&key), line.outcome) else { return Ok(()) };
+    if known.again.is_asked(id) && (got.repeated() || got.accounts.len() > 1) {
+        // Of whoever was sent again nobody knows which of the two a receipt is about.
+        return Ok(());
+    }
     let means = |said: &Said| {
         let rungs: Vec<Rung> = (0..got.of).filter_map(|part| said.get(&key)?.get(&part).copied()).collect();
         let is_bad = rungs.iter().any(|rung| matches!(rung, Rung::Ended(_)));
@@ -349,14 +356,14 @@ async fn check_times(shared: &Shared, row: &BatchRow, canceled: Option<Duration>
 }
 
 /// The windows of a lane, as whoever ran or judged them wrote them down.
-async fn windows(shared: &Shared, lane: LaneKey) -> Result<Vec<OpenWindow>, String> {
+pub(super) async fn windows(shared: &Shared, lane: LaneKey) -> Result<Vec<OpenWindow>, String> {
     let stored = shared.stores.windows.list(lane, 0, 10_000).await.map_err(|error| error.to_string())?;
     let of = |stored: StoredWindow| stored.row.map(|row| row.window).or(stored.judgement.map(|judged| judged.window));
     Ok(stored.into_iter().filter_map(of).collect())
 }
 
 /// The numbers of a lane by their places.
-async fn places(shared: &Shared, lane: LaneKey) -> Result<Vec<(u32, u64)>, String> {
+pub(super) async fn places(shared: &Shared, lane: LaneKey) -> Result<Vec<(u32, u64)>, String> {
     let manifest = shared.stores.manifests.get(lane).await.map_err(|error| error.to_string())?;
     let mut places = vec![];
     for pack in manifest.iter().flat_map(|manifest| &manifest.packs) {
@@ -416,7 +423,7 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
     let wrong = |what: &str| Err(format!("{what}: {line:?} got {got:?}"));
     let complete = got.complete();
     match line.outcome {
-        Ends::Accepted if complete != 1 => return wrong("accepted, and not there"),
+        Ends::Accepted if complete != 1 && !known.again.is_whole(&key_of(id, line)) => return wrong("accepted, and not there"),
         // An order to send the refused again may have been lost with what came behind the backup.
         Ends::Failed if complete != 0 && !known.restored.is_some_and(|(taken, back)| (taken..=back).contains(&got.last_at)) => {
             return wrong("failed, and there");

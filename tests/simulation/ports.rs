@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use smsfleet::model::id::{BatchId, LaneKey, Msisdn, RangeKey, WindowKey};
+use smsfleet::model::ledger::Ledger;
 use smsfleet::model::pack::{Manifest, PackHead, PackKey, SmsDeliveryPack};
 use smsfleet::model::record::Reject;
 use smsfleet::model::time::Timestamp;
@@ -34,9 +35,9 @@ impl Trouble {
         let ranges: Arc<dyn ControlRows<RangeKey, _>> = inner.ranges.clone();
         let ledgers: Arc<dyn ControlRows<LaneKey, _>> = inner.ledgers.clone();
         Stores {
-            batches: Arc::new(Rows { inner: batches, trouble: self.clone() }),
-            ranges: Arc::new(Rows { inner: ranges, trouble: self.clone() }),
-            ledgers: Arc::new(Rows { inner: ledgers, trouble: self.clone() }),
+            batches: Arc::new(Rows { inner: batches, trouble: self.clone(), is_data: |_, _| false }),
+            ranges: Arc::new(Rows { inner: ranges, trouble: self.clone(), is_data: |_, _| false }),
+            ledgers: Arc::new(Rows { inner: ledgers, trouble: self.clone(), is_data: declares }),
             packs: Arc::new(TroubledPacks(inner.packs.clone(), self.clone())),
             rejects: Arc::new(TroubledRejects(inner.rejects.clone(), self.clone())),
             manifests: Arc::new(TroubledManifests(inner.manifests.clone(), self.clone())),
@@ -64,6 +65,13 @@ const CONDITIONAL: u64 = 3;
 struct Rows<K, T> {
     inner: Arc<dyn ControlRows<K, T>>,
     trouble: Trouble,
+    /// Whether a row that makes this version is refused while the disk is full.
+    is_data: fn(&T, u64) -> bool,
+}
+
+/// Whether a ledger of this version declares a window: what follows from it could not be stored on a full disk.
+fn declares(ledger: &Ledger, version: u64) -> bool {
+    ledger.open.iter().any(|window| window.window == version)
 }
 
 #[async_trait::async_trait]
@@ -82,6 +90,9 @@ where
     }
 
     async fn replace(&self, key: K, expected: u64, row: &T, nonce: u64) -> Result<Cas, StoreError> {
+        if (self.is_data)(row, expected + 1) {
+            self.trouble.takes_room("declare refused on a full disk")?;
+        }
         let (inner, row) = (self.inner.clone(), row.clone());
         self.trouble.write(CONDITIONAL, move || async move { inner.replace(key, expected, &row, nonce).await }).await
     }
@@ -171,7 +182,7 @@ struct TroubledPacks(Arc<dyn Packs>, Trouble);
 #[async_trait::async_trait]
 impl Packs for TroubledPacks {
     async fn put(&self, packs: Vec<(PackKey, SmsDeliveryPack)>) -> Result<(), StoreError> {
-        self.1.room()?;
+        self.1.takes_room("disk full")?;
         let inner = self.0.clone();
         self.1.write(1, move || async move { inner.put(packs).await }).await
     }
@@ -328,7 +339,11 @@ impl Suppressions for TroubledSuppressions {
     }
 
     async fn check(&self, numbers: &[Msisdn]) -> Result<Vec<bool>, StoreError> {
-        self.1.read(self.0.check(numbers)).await
+        let suppressed = self.1.read(self.0.check(numbers)).await?;
+        if suppressed.contains(&true) {
+            self.1.fire("suppressed during the run");
+        }
+        Ok(suppressed)
     }
 
     async fn count(&self) -> Result<u64, StoreError> {

@@ -19,7 +19,7 @@ use smsfleet::model::account::{Account, Capabilities, LongMessage, ReceiptRules}
 use smsfleet::model::fleet::FleetRole;
 use smsfleet::model::id::WorkerId;
 use smsfleet::model::idform::IdForm;
-use smsfleet::ports::clock::Clock;
+use smsfleet::ports::clock::{Chance, Clock};
 use smsfleet::ports::provider::{Provider, Route};
 use smsfleet::ports::queue::{DeliveryQueue, PrepareQueue};
 use smsfleet::ports::{Stores, World};
@@ -132,15 +132,17 @@ impl Process {
         let freezer = Freezer::default();
         let trouble = Trouble::new(seed, shared);
         let sessions = Tasks::default();
+        let chance = Arc::new(SeededChance::from_seed(seed ^ 0xc0ffee));
+        let worker = WorkerId(chance.next());
         let route = |(name, account): (String, Account)| {
             let (network, trouble, tasks) = (shared.network.clone(), trouble.clone(), sessions.clone());
-            let provider: Arc<dyn Provider> = Arc::new(Sessions { network, trouble, tasks, account: account.clone() });
+            let provider: Arc<dyn Provider> = Arc::new(Sessions { network, trouble, tasks, account: account.clone(), worker });
             (name, Route { account, provider })
         };
         let routes = Arc::new(accounts().into_iter().map(route).collect::<BTreeMap<_, _>>());
         let stores = trouble.stores(&shared.stores, &shared.raised);
         let budget = BudgetedPacks::new(stores.packs.clone());
-        let world = World { clock: shared.clock.clone(), chance: Arc::new(SeededChance::from_seed(seed ^ 0xc0ffee)) };
+        let world = World { clock: shared.clock.clone(), chance };
         let stores = Stores { packs: budget.clone(), ..stores };
         let edges = Edges {
             webhooks: Webhooks::new(stores.clone(), world.clone(), Arc::new(NoCaller)),
@@ -163,7 +165,6 @@ impl Process {
             shared.network.listen(sink);
             reports
         });
-        let worker = WorkerId(edges.world.chance.next());
         let mut members = vec![];
         let prepare: Option<Arc<PrepareQueue>> = is(FleetRole::Prepare).then(|| {
             let prepare = shared.broker.join_prepare();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use smsfleet::adapters::embedded::engine::memory::Snapshot;
-use smsfleet::coordinate::recover::recover;
+use smsfleet::coordinate::recover::{Recovered, recover};
 use smsfleet::model::code::Code;
 use smsfleet::model::id::BatchId;
 use smsfleet::model::order::RetryWhat;
@@ -13,7 +13,9 @@ use smsfleet::model::time::Timestamp;
 use smsfleet::ports::clock::Chance;
 use smsfleet::roles::opened::check_mark;
 
+use super::faults::Trouble;
 use super::known::Said;
+use super::operators::PATIENCE;
 use super::process::{accounts, offers};
 use super::run::{Run, services};
 
@@ -86,6 +88,30 @@ impl Run {
         }
     }
 
+    /// Recovers the restored store; half of the time over a store with troubles first, and the operator may go away in the middle.
+    /// Then it is done again, and what was accepted before has nothing left to do.
+    async fn recover(&self, taken: Timestamp) -> Result<Recovered, String> {
+        let types: Vec<(String, String)> =
+            accounts().into_values().map(|account| (account.name, account.provider_type)).collect();
+        let draw = self.chance.next();
+        let was_refused = check_mark(&self.shared.stores).await.is_err();
+        if draw.is_multiple_of(2) {
+            let stores = Trouble::new(draw, &self.shared).stores(&self.shared.stores, &self.shared.raised);
+            let most = Duration::from_millis(PATIENCE[(draw >> 1) as usize % 4]);
+            let first = tokio::time::timeout(most, recover(&stores, &self.world, &types, taken)).await;
+            if !matches!(first, Ok(Ok(_))) {
+                self.fire("recovery interrupted");
+            }
+        }
+        let is_accepted = check_mark(&self.shared.stores).await.is_ok();
+        let again = recover(&self.shared.stores, &self.world, &types, taken).await;
+        let again = again.map_err(|fault| format!("it cannot be recovered: {fault}"))?;
+        if was_refused && is_accepted && (again.ended, again.uncertain) != (0, 0) {
+            return Err(format!("it was accepted before it was recovered: {again:?}"));
+        }
+        Ok(again)
+    }
+
     async fn restore(&mut self, backup: Backup) -> Result<(), String> {
         // The machine is gone, and all processes with it.
         for process in self.processes.drain(..).chain(self.frozen.drain(..).map(|(_, process)| process)) {
@@ -96,10 +122,7 @@ impl Run {
         self.store = self.store.restore(backup.rows).map_err(|error| error.to_string())?;
         self.shared.reopen(&self.store.stores());
         self.refuses_to_start(backup.raised).await?;
-        let types: Vec<(String, String)> =
-            accounts().into_values().map(|account| (account.name, account.provider_type)).collect();
-        let recovered = recover(&self.shared.stores, &self.world, &types, backup.taken).await;
-        let recovered = recovered.map_err(|fault| format!("it cannot be recovered: {fault}"))?;
+        let recovered = self.recover(backup.taken).await?;
         let seed = self.chance.next();
         [self.service, self.shaky] = services(&self.shared, &self.world, seed);
         {
@@ -110,6 +133,7 @@ impl Run {
             // What operators did since is lost with the rest: they are told to do it again.
             known.suppressed.clear();
             known.operators.forget(now);
+            known.again.forget(backup.taken);
         }
         self.canceled = backup.canceled;
         self.fire("restore");

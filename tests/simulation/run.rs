@@ -1,6 +1,6 @@
 //! One run: a world, batches, a schedule of troubles, healing, the end, the verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,9 @@ use smsfleet::model::code::Code;
 use smsfleet::model::fleet::{FleetRole, ROLES};
 use smsfleet::model::id::BatchId;
 use smsfleet::model::state::StepState;
+use smsfleet::model::step::CurrentStep;
 use smsfleet::model::time::Timestamp;
+use smsfleet::model::window::OnUncertain;
 use smsfleet::ports::World;
 use smsfleet::ports::clock::{Chance, Clock};
 use smsfleet::roles::selection::Selection;
@@ -22,26 +24,31 @@ use tokio::sync::Notify;
 
 use super::faults::{Fired, Trouble};
 use super::network::Network;
+use super::operators::PATIENCE;
 use super::oracle;
 use super::process::{Process, Shared, accounts};
 use super::restore::Backup;
 
 /// The kinds of faults that must have fired over all runs.
-const FAULTS: [&str; 52] = [
+const FAULTS: [&str; 61] = [
     "answer late",
     "answer lost",
     "cancel",
+    "cancel interrupted",
     "change of provider",
     "change of provider interrupted",
     "change of provider in vain",
     "colliding id",
     "commit lost",
     "crash",
+    "create interrupted",
+    "declare refused on a full disk",
     "disk full",
     "freeze",
     "lease flushed",
     "lease without an answer",
     "pause",
+    "pause interrupted",
     "permanent refusal",
     "provider slow",
     "provider throttled",
@@ -55,18 +62,23 @@ const FAULTS: [&str; 52] = [
     "receipt out of order",
     "receipt twice",
     "rebalance of some",
+    "recovery interrupted",
     "restore",
     "restored store refused",
     "resume",
+    "resume interrupted",
     "retry of numbers",
     "retry of the failed",
     "retry of the unsent",
     "retry interrupted",
+    "sent again",
     "session dropped",
     "source away",
     "source changed",
     "stale read",
     "start",
+    "start by a person",
+    "start interrupted",
     "stop",
     "store slow",
     "store unavailable",
@@ -92,6 +104,7 @@ pub struct Outcome {
     pub failed: u64,
     pub uncertain: u64,
     pub canceled: u64,
+    pub expired: u64,
     pub faults: BTreeMap<&'static str, u64>,
     pub trace: u64,
 }
@@ -104,6 +117,7 @@ impl Outcome {
         self.failed += other.failed;
         self.uncertain += other.uncertain;
         self.canceled += other.canceled;
+        self.expired += other.expired;
         for fault in FAULTS {
             *self.faults.entry(fault).or_default() += other.faults.get(fault).copied().unwrap_or(0);
         }
@@ -142,6 +156,10 @@ pub(super) struct Run {
     pub(super) service: SmsBatchService,
     pub(super) world: World,
     pub(super) canceled: BTreeMap<BatchId, Duration>,
+    /// Batches that somebody wanted to cancel, whether that was answered or not.
+    pub(super) attempted: BTreeSet<BatchId>,
+    /// When somebody let a batch go on and did not wait for the answer.
+    pub(super) unheard: BTreeMap<BatchId, Timestamp>,
     /// The commands of an operator whose store has troubles, and who may be interrupted.
     pub(super) shaky: SmsBatchService,
     pub(super) orders: u64,
@@ -172,6 +190,8 @@ async fn run(seed: u64, fired: Fired) -> Result<Outcome, String> {
         service,
         world,
         canceled: BTreeMap::new(),
+        attempted: BTreeSet::new(),
+        unheard: BTreeMap::new(),
         shaky,
         orders: 0,
         is_calm: seed % 5 == 3,
@@ -255,21 +275,53 @@ impl Run {
         // Most lists are short: what goes wrong goes wrong between few people too, and more seeds fit into a minute.
         let longest = if self.chance.next().is_multiple_of(4) { 300 } else { 60 };
         let records = 20 + self.chance.next() % longest;
-        // Half of them begin later: what goes wrong then has something to go wrong with.
+        // Some wait for a person, some end by their time, some ask to be sent again where an answer is missing.
+        let wish = self.chance.next();
+        let auto_trigger = !wish.is_multiple_of(4);
+        // Half of them begin later: what goes wrong then has something to go wrong with. Who waits for a person waits less.
         let later = self.chance.next();
-        let begins = self.shared.clock.now().plus(Duration::from_millis(later >> 8 & 0x3fff));
+        let begins = Duration::from_millis(later >> 8 & if auto_trigger { 0x3fff } else { 0xfff });
+        let schedule_time = later.is_multiple_of(2).then(|| self.shared.clock.now().plus(begins));
+        let limit = schedule_time.unwrap_or(self.shared.clock.now()).plus(Duration::from_millis(4_000 + (wish >> 32) % 30_000));
         let batch = SmsBatch {
             tenant: format!("t{}", n % 2),
             content_signature: "Sim".into(),
-            auto_trigger: true,
-            schedule_time: later.is_multiple_of(2).then_some(begins),
+            auto_trigger,
+            schedule_time,
+            not_after: (wish >> 8).is_multiple_of(5).then_some(limit),
+            on_uncertain: if (wish >> 16).is_multiple_of(5) { OnUncertain::Resend } else { OnUncertain::Hold },
             ext_code: "01".into(),
             min_recipients_per_lane: [0, 10, 50, 5_000][(self.chance.next() % 4) as usize],
             ..SmsBatch::new(&format!("{}:{records}", seed * 8 + n), "Hello {{name}}", "sim")
         };
-        let created = self.service.create(&format!("key{n}"), batch.clone()).await.map_err(|fault| fault.to_string())?;
+        let key = format!("key{n}");
+        let draw = self.chance.next();
+        // Who creates it may go away, and asks again: it is one batch.
+        if draw.is_multiple_of(2) {
+            let most = Duration::from_millis(PATIENCE[(draw >> 1) as usize % 3]);
+            let first = async {
+                let created = self.shaky.create(&key, batch.clone()).await?;
+                self.shaky.entry_process(created.batch).await
+            };
+            if !matches!(tokio::time::timeout(most, first).await, Ok(Ok(_))) {
+                self.fire("create interrupted");
+            }
+        }
+        let created = self.service.create(&key, batch.clone()).await.map_err(|fault| fault.to_string())?;
         self.service.entry_process(created.batch).await.map_err(|fault| fault.to_string())?;
-        self.tell(format!("batch {n} of {records} records, {}", created.batch));
+        {
+            let mut known = self.shared.network.known();
+            let starts = if batch.auto_trigger { Timestamp(0) } else { Timestamp(i64::MAX) };
+            known.operators.waits(created.batch, batch.schedule_time.unwrap_or(Timestamp(0)).max(starts));
+            if batch.on_uncertain == OnUncertain::Resend {
+                known.again.asks(created.batch);
+            }
+            if batch.not_after.is_some() {
+                known.limited.insert(created.batch);
+            }
+        }
+        let wishes = (batch.auto_trigger, batch.on_uncertain, batch.not_after);
+        self.tell(format!("batch {n} of {records} records, {}, {wishes:?}", created.batch));
         self.batches.push((created.batch, batch));
         Ok(())
     }
@@ -314,6 +366,19 @@ impl Run {
                     let now = self.shared.clock.now();
                     self.shared.network.known().operators.goes_on(id, now);
                     let _ = self.service.command(id, Command::Resume).await;
+                }
+                if row.current_step == CurrentStep::Delivery && row.delivery.state == StepState::Initial {
+                    let begins = batch.schedule_time.unwrap_or(Timestamp(0));
+                    self.shared.network.known().operators.waits(id, begins);
+                    let _ = self.service.start(id, None).await;
+                }
+                if row.step().state == StepState::Canceled && self.attempted.contains(&id) && !self.canceled.contains_key(&id) {
+                    // A cancel that nobody waited for was carried out: the same again is answered, and counts from then on.
+                    let again = self.service.command(id, Command::Cancel).await.map_err(|fault| fault.to_string())?;
+                    if !again.already {
+                        return Err(format!("batch {id} was canceled twice: {again:?}"));
+                    }
+                    self.canceled.insert(id, self.shared.clock.boot());
                 }
                 let prepared_in_vain = row.sealed.is_none() && row.preparation.state.is_final();
                 if prepared_in_vain {

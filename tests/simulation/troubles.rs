@@ -20,6 +20,7 @@ impl Run {
         let until = tokio::time::Instant::now() + Duration::from_secs(70);
         while tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(self.chance.next() % 2_400)).await;
+            self.start_what_waits().await?;
             self.trouble().await?;
             self.nothing_wrong()?;
         }
@@ -63,7 +64,6 @@ impl Run {
                 // answered to whoever gave it away.
                 if is_rolling && (draw >> 24).is_multiple_of(2) {
                     self.tell("provider slow".into());
-                    self.fire("provider slow");
                     self.shared.network.slow_for(Duration::from_secs(6));
                 }
                 self.until_somebody_is_sent_to(draw >> 12).await;
@@ -80,14 +80,19 @@ impl Run {
                 process.stop(&self.shared).await;
             }
             7 => {
-                self.tell("queue lost".into());
-                self.fire("queue lost");
-                self.shared.broker.lose_all();
+                self.until_somebody_is_sent_to(draw >> 8).await;
+                let lost = self.shared.broker.lose_all();
+                self.tell(format!("{lost} tokens lost"));
+                if lost > 0 {
+                    self.fire("queue lost");
+                }
             }
             8 => {
-                self.tell("lease flushed".into());
-                self.fire("lease flushed");
-                self.shared.lease.flush();
+                let held = self.shared.lease.flush();
+                self.tell(format!("lease flushed, {held} of them held"));
+                if held > 0 {
+                    self.fire("lease flushed");
+                }
             }
             9 | 10 => {
                 let at_work = self.until_somebody_is_sent_to(draw >> 8).await;
@@ -103,7 +108,6 @@ impl Run {
                 let rows = records(&batch.table_name, VERSIONS[0]);
                 let (number, _) = &rows[which(rows.len())];
                 if let Some(digits) = number.strip_prefix('+').and_then(|digits| digits.parse().ok()) {
-                    self.fire("suppressed during the run");
                     let number = Msisdn(digits);
                     self.shared.stores.suppressions.add(&[number]).await.map_err(|error| error.to_string())?;
                     let now = self.shared.clock.boot();
@@ -114,10 +118,10 @@ impl Run {
             }
             16 => {
                 let full = !self.shared.full.load(Ordering::Relaxed);
-                self.shared.full.store(full, Ordering::Relaxed);
                 if full {
-                    self.fire("disk full");
+                    self.until_somebody_is_sent_to(draw >> 8).await;
                 }
+                self.shared.full.store(full, Ordering::Relaxed);
                 self.tell(if full { "the disk is full" } else { "the disk has room" }.into());
             }
             // Whoever knows that a backup may be needed, or was, sends again more often.
@@ -128,8 +132,11 @@ impl Run {
             22..26 => self.retry(which(self.batches.len()), draw >> 8).await?,
             26 | 27 => {
                 let (of, bits) = (2 + (draw >> 8) % 4, draw >> 16);
-                self.shared.broker.take_away(|partition| (u64::from(partition) ^ bits).is_multiple_of(of));
-                self.fire("rebalance of some");
+                let taken = self.shared.broker.take_away(|partition| (u64::from(partition) ^ bits).is_multiple_of(of));
+                self.tell(format!("{taken} partitions are taken away"));
+                if taken > 0 {
+                    self.fire("rebalance of some");
+                }
             }
             28 if (draw >> 8).is_multiple_of(8) => self.change_lists(which(self.batches.len()), draw >> 11).await,
             29 if (draw >> 8).is_multiple_of(2) => self.backup_or_restore(which(self.batches.len()), draw >> 9).await?,
@@ -148,10 +155,14 @@ impl Run {
         if command != Command::Pause {
             self.shared.network.known().operators.goes_on(id, now);
         }
+        if command == Command::Cancel {
+            self.attempted.insert(id);
+        }
         // Refused where the state does not allow it, as for anybody.
-        if let Ok(answer) = self.service.command(id, command).await {
+        if let Some(answer) = self.give(id, command).await {
             let now = self.shared.clock.now();
-            if let Some(receipt) = answer.pause.filter(|_| !answer.already) {
+            let stands = self.stands(id, &answer);
+            if let Some(receipt) = answer.pause.filter(|_| stands) {
                 let people = records(&batch.table_name, VERSIONS[0]).len() as u64;
                 let mut known = self.shared.network.known();
                 // More than a window's time, or than there are people, is no promise.

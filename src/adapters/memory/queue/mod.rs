@@ -82,16 +82,14 @@ impl MemoryBroker {
     }
 
     /// Takes partitions of both topics away from whoever has them, as a rebalance does that moves some while the others go on.
-    /// They are given out again once they were let go of.
-    pub fn take_away(&self, which: impl Fn(u8) -> bool) {
-        self.prepare.take_away(&which);
-        self.delivery.take_away(&which);
+    /// They are given out again once they were let go of. Gives back how many there were.
+    pub fn take_away(&self, which: impl Fn(u8) -> bool) -> usize {
+        self.prepare.take_away(&which) + self.delivery.take_away(&which)
     }
 
-    /// Loses every token, as a broker does whose disk was lost.
-    pub fn lose_all(&self) {
-        self.prepare.lose_all();
-        self.delivery.lose_all();
+    /// Loses every token, as a broker does whose disk was lost. Gives back how many there were.
+    pub fn lose_all(&self) -> usize {
+        self.prepare.lose_all() + self.delivery.lose_all()
     }
 
     /// Tokens that were not committed yet: preparation, delivery.

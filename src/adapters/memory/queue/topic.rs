@@ -122,8 +122,8 @@ impl<T: Clone> Topic<T> {
         self.tell();
     }
 
-    pub(super) fn take_away(&self, which: impl Fn(u8) -> bool) {
-        {
+    pub(super) fn take_away(&self, which: impl Fn(u8) -> bool) -> usize {
+        let count = {
             let mut state = self.lock();
             let mut taken: BTreeMap<MemberId, Vec<u8>> = BTreeMap::new();
             for (number, partition) in state.partitions.iter().enumerate().filter(|(number, _)| which(*number as u8)) {
@@ -132,14 +132,18 @@ impl<T: Clone> Topic<T> {
                 }
             }
             let now = Instant::now();
+            let count = taken.values().map(Vec::len).sum();
             taken.into_iter().for_each(|(member, partitions)| state.revoke(member, partitions, now));
-        }
+            count
+        };
         self.tell();
+        count
     }
 
-    pub(super) fn lose_all(&self) {
+    pub(super) fn lose_all(&self) -> usize {
         let mut state = self.lock();
         let state = &mut *state;
+        let count = state.partitions.iter().map(|partition| partition.tokens.len()).sum();
         for (number, partition) in state.partitions.iter_mut().enumerate() {
             partition.committed += partition.tokens.len() as u64;
             partition.tokens.clear();
@@ -149,6 +153,7 @@ impl<T: Clone> Topic<T> {
                 }
             }
         }
+        count
     }
 
     pub(super) fn lag(&self) -> u64 {
