@@ -8,8 +8,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::worker::Worker;
+use super::open::{self, Windows};
 use crate::model::code::{Code, Fault};
 use crate::model::limits::SEND_BY;
+use crate::model::id::{BatchId, WorkerId};
 use crate::roles::cluster::{migrate, namespace};
 use crate::roles::config::Config;
 use crate::roles::config_load::{self, Loaded, Sources};
@@ -213,6 +215,24 @@ impl Ground {
     /// # Errors
     /// What the system says.
     pub async fn stop_all(&mut self) -> Result<(), Fault> {
+    /// The name by which the process with this id declares. Embedded there is one process, which needs none.
+    pub async fn declarer(&self, pid: u32) -> Option<WorkerId> {
+        let (opened, _) = self.opened.as_ref()?;
+        tokio::time::timeout(ANSWER_WITHIN, open::declarer(&opened.stores, &opened.world, pid)).await.ok()?
+    }
+
+    /// The open windows of a process that stands still or is dead; `None` when a cluster's store does not say so in time.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn open_windows(&self, batch: BatchId, declarer: Option<WorkerId>) -> Result<Option<Windows>, Fault> {
+        match (&self.opened, declarer) {
+            (Some((opened, _)), Some(worker)) => Ok(open::at_rest(&opened.stores, batch, worker).await),
+            (Some(_), None) => Ok(None),
+            (None, _) => open::in_folder(&self.config, &self.folder.join("looked-at"), batch).await.map(Some),
+        }
+    }
+
         let grace = self.config.limits.drain + Duration::from_secs(15);
         let stopping = self.workers.iter_mut().map(|worker| worker.stop(grace));
         let stopped = futures::future::join_all(stopping).await;
