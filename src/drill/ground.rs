@@ -1,5 +1,6 @@
 //! Where the drill's fleet runs: over a folder of its own, or over the configured cluster in a namespace of its own.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,11 +8,11 @@ use axum::Router;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::worker::Worker;
 use super::open::{self, Windows};
+use super::worker::Worker;
 use crate::model::code::{Code, Fault};
-use crate::model::limits::SEND_BY;
 use crate::model::id::{BatchId, WorkerId};
+use crate::model::limits::SEND_BY;
 use crate::roles::cluster::{migrate, namespace};
 use crate::roles::config::Config;
 use crate::roles::config_load::{self, Loaded, Sources};
@@ -49,6 +50,7 @@ pub struct Ground {
     pub provider_type: String,
     file: Option<PathBuf>,
     keys: Vec<(String, String)>,
+    simulator: SocketAddr,
     namespace: Option<String>,
     opened: Option<(Opened, Router)>,
     workers: Vec<Worker>,
@@ -69,8 +71,10 @@ impl Ground {
     ) -> Result<Ground, Fault> {
         let before = load(given)?;
         let mut keys = common_keys(&folder)?;
+        let nowhere = || Fault::new(Code::Internal, "the simulator has no SMPP address");
+        let address = simulator.smpp_addr().ok_or_else(nowhere)?;
         if before.config.accounts.is_empty() {
-            keys.extend(account_keys(simulator)?);
+            keys.extend(account_keys(simulator, address));
         }
         let is_cluster = before.config.is_cluster();
         if is_cluster {
@@ -87,6 +91,7 @@ impl Ground {
             provider_type,
             file: before.file,
             keys,
+            simulator: address,
             namespace: is_cluster.then(|| name.to_owned()),
             opened: None,
             workers: vec![],
@@ -144,7 +149,7 @@ impl Ground {
             keys.push(("kafka.instance_id".into(), format!("drill-{}", self.started)));
         }
         let log = self.folder.join(format!("{role}-{}.log", self.started));
-        self.workers.push(Worker::start(role, self.file.as_deref(), &keys, log)?);
+        self.workers.push(Worker::start(role, self.file.as_deref(), &keys, self.simulator, log)?);
         Ok(self.workers.len() - 1)
     }
 
@@ -210,11 +215,6 @@ impl Ground {
         self.workers.remove(at)
     }
 
-    /// Ends all workers in order.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub async fn stop_all(&mut self) -> Result<(), Fault> {
     /// The name by which the process with this id declares. Embedded there is one process, which needs none.
     pub async fn declarer(&self, pid: u32) -> Option<WorkerId> {
         let (opened, _) = self.opened.as_ref()?;
@@ -233,6 +233,11 @@ impl Ground {
         }
     }
 
+    /// Ends all workers in order.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn stop_all(&mut self) -> Result<(), Fault> {
         let grace = self.config.limits.drain + Duration::from_secs(15);
         let stopping = self.workers.iter_mut().map(|worker| worker.stop(grace));
         let stopped = futures::future::join_all(stopping).await;
@@ -294,8 +299,7 @@ fn common_keys(folder: &Path) -> Result<Vec<(String, String)>, Fault> {
 }
 
 /// The account that leads to the simulator.
-fn account_keys(simulator: &Simulator) -> Result<Vec<(String, String)>, Fault> {
-    let address = simulator.smpp_addr().ok_or_else(|| Fault::new(Code::Internal, "the simulator has no SMPP address"))?;
+fn account_keys(simulator: &Simulator, address: SocketAddr) -> Vec<(String, String)> {
     let known = simulator.config();
     let keys = [
         ("answer_timeout", "5".to_owned()),
@@ -308,5 +312,5 @@ fn account_keys(simulator: &Simulator) -> Result<Vec<(String, String)>, Fault> {
         ("smpp.window", "100".to_owned()),
         ("smpp.reconnect_min", "0.1".to_owned()),
     ];
-    Ok(keys.map(|(key, value)| (format!("accounts.{ACCOUNT}.{key}"), value)).into())
+    keys.map(|(key, value)| (format!("accounts.{ACCOUNT}.{key}"), value)).into()
 }
