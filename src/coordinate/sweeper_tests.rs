@@ -230,6 +230,30 @@ async fn a_batch_that_is_retried_while_old_data_is_swept_keeps_all_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn numbers_and_texts_go_first_then_what_happened_then_the_batch() {
+    let bed = Bed::new();
+    bed.settled(BATCH).await;
+    let keep = Keep { texts: DAY, history: 2 * DAY, batch: 3 * DAY, ..Keep::all(90 * DAY) };
+    let sweeper = bed.sweeper(keep);
+    let pack = PackKey { lane: LANE, range: 0, attempt: 1, n: 0 };
+    let left = async || {
+        sweeper.run_once().await.expect("swept");
+        let stores = &bed.stores;
+        let texts = stores.packs.get(pack).await.expect("read").is_some();
+        let history = !stores.windows.list(LANE, 0, 9).await.expect("read").is_empty();
+        (texts, history, stores.batches.load(BATCH).await.expect("read").is_some())
+    };
+    let almost = DAY - Duration::from_secs(120);
+    let days = [((true, true, true), (false, true, true)), ((false, true, true), (false, false, true))];
+    for (before, after) in days.into_iter().chain([((false, false, true), (false, false, false))]) {
+        tokio::time::sleep(almost).await;
+        assert_eq!(left().await, before);
+        tokio::time::sleep(DAY - almost).await;
+        assert_eq!(left().await, after);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_goes_as_a_whole_however_short_it_is_kept_itself() {
     let bed = Bed::new();
     bed.settled(BATCH).await;

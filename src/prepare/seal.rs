@@ -202,6 +202,38 @@ mod tests {
     use super::*;
     use crate::model::id::BatchId;
 
+    /// A lane of a batch of 100 million people.
+    const LARGE: u64 = 781_250;
+    /// A number that is repeated came so many records before.
+    const BEFORE: u64 = 2_010;
+
+    #[test]
+    fn a_lane_of_a_very_large_batch_is_sealed_exactly_and_in_little_memory() {
+        let mut sealing = Sealing::default();
+        let (mut range, mut first) = (0, 0);
+        while first < LARGE {
+            let records: Vec<u64> = (first..LARGE.min(first + PACK_RECIPIENTS_MAX as u64)).collect();
+            // Every hundredth number came before, in a pack of another range; each pack has its numbers in order.
+            let repeats = |record: u64| record % 100 == 99 && record > BEFORE;
+            let numbers = records.iter().map(|&record| if repeats(record) { record - BEFORE } else { record });
+            let mut of_pack: Vec<(u64, u64)> = numbers.zip(records.iter().copied()).collect();
+            of_pack.sort_unstable();
+            let (numbers, records): (Vec<u64>, Vec<u64>) = of_pack.into_iter().unzip();
+            let people = numbers.len();
+            let head = PackHead { numbers, records, segments: vec![1; people], ucs2: vec![false; people] };
+            let key = PackKey { lane: LaneKey { batch: BatchId(1), lane: 0 }, range, attempt: 1, n: 0 };
+            sealing.add(key, &head).expect("it is sealed");
+            (range, first) = (range + 1, first + people as u64);
+        }
+        let of_people =
+            sealing.entries.capacity() * size_of::<SealEntry>() + sealing.segments.capacity() + sealing.ucs2.capacity();
+        let held = of_people + sealing.packs.capacity() * size_of::<ManifestPack>();
+        assert!(held < 32 << 20, "{held} bytes for {LARGE} people");
+        let manifest = sealing.manifest();
+        let (twice, all) = ((LARGE - BEFORE) / 100, u64::from(manifest.len()));
+        assert_eq!((all, manifest.totals.recipients, manifest.totals.duplicates), (LARGE, LARGE - twice, twice));
+    }
+
     #[test]
     fn a_pack_that_no_preparer_wrote_is_sealed_by_nobody() {
         let add = |people: usize| {

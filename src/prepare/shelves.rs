@@ -96,3 +96,37 @@ impl Shelves {
         (key, SmsDeliveryPack { messages })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::Msisdn;
+    use crate::model::limits::{LANES_MAX, RANGE_RECORDS};
+
+    /// The packs of one range with so many messages.
+    fn packs(messages: u32, lanes: u16) -> Vec<(PackKey, SmsDeliveryPack)> {
+        let message = |record: u64| Message {
+            number: Msisdn(8_613_800_000_000 + record),
+            record,
+            line: record + 2,
+            body: String::new(),
+            link: None,
+            segments: 1,
+            ucs2: false,
+        };
+        let (mut shelves, mut full) = (Shelves::new(BatchId(1), 0, 1, lanes), vec![]);
+        shelves.put((0..u64::from(messages)).map(message), &mut full);
+        shelves.empty(&mut full);
+        full
+    }
+
+    #[test]
+    fn packs_hold_many_whether_the_batch_is_large_or_small() {
+        // A range of a batch with all lanes: were it ten times smaller, each of its packs would hold a few dozen.
+        let large = packs(RANGE_RECORDS, LANES_MAX);
+        assert!(large.len() <= 2 * usize::from(LANES_MAX), "{} packs", large.len());
+        assert_eq!(large.iter().map(|(_, pack)| pack.messages.len()).sum::<usize>(), RANGE_RECORDS as usize);
+        let small = packs(3_000, 1);
+        assert_eq!(small.iter().map(|(_, pack)| pack.messages.len()).collect::<Vec<_>>(), [1_024, 1_024, 952]);
+    }
+}

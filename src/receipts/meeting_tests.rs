@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -18,13 +19,13 @@ use crate::adapters::system::SeededChance;
 use crate::model::account::Account;
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey, WindowKey, WorkerId};
 use crate::model::ledger::OpenWindow;
-use crate::model::receipt::{Report, Rung};
+use crate::model::receipt::{Delivery, Report, Rung, delivery};
 use crate::model::time::Timestamp;
 use crate::model::window::WindowRow;
 use crate::ports::provider::{Reports, Route};
-use crate::ports::receipts::{IndexEntry, MatchedReport, ParkedReport, PartKey, UncertainEntry};
+use crate::ports::receipts::{IndexEntry, MatchedReport, ParkedReport, PartKey, Receipts, UncertainEntry};
 use crate::ports::tallies::{Tallies, Tally};
-use crate::ports::{Stores, World};
+use crate::ports::{StoreError, Stores, World};
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const WAIT: Duration = Duration::from_secs(3_600);
@@ -52,6 +53,31 @@ fn account(name: &str) -> Account {
     account
 }
 
+/// Receipts that are far away: what is read is answered late, and what is recorded arrives late.
+struct Late {
+    inner: Arc<dyn Receipts>,
+    by: Duration,
+    /// Records that are on their way from any process, and how many there were at once.
+    on_its_way: Arc<(AtomicU32, AtomicU32)>,
+}
+
+#[async_trait::async_trait]
+impl Receipts for Late {
+    async fn record(&self, reports: Vec<MatchedReport>) -> Result<Vec<bool>, StoreError> {
+        let (now, most) = &*self.on_its_way;
+        most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        tokio::time::sleep(self.by).await;
+        now.fetch_sub(1, Ordering::Relaxed);
+        self.inner.record(reports).await
+    }
+
+    async fn list(&self, lane: LaneKey, from_seq: u32, limit: usize) -> Result<Vec<MatchedReport>, StoreError> {
+        let read = self.inner.list(lane, from_seq, limit).await;
+        tokio::time::sleep(self.by).await;
+        read
+    }
+}
+
 struct Bed {
     stores: Stores,
     world: World,
@@ -66,9 +92,13 @@ impl Bed {
 
     /// The intake of one process.
     fn intake(&self) -> (Arc<Intake>, Arc<MemoryTallies>) {
+        self.intake_over(self.stores.clone())
+    }
+
+    fn intake_over(&self, stores: Stores) -> (Arc<Intake>, Arc<MemoryTallies>) {
         let routes = BTreeMap::from([("main".to_owned(), Route { account: account("main"), provider: Arc::new(Nobody) })]);
         let tallies = Arc::new(MemoryTallies::new());
-        (Intake::new(self.stores.clone(), self.world.clone(), Arc::new(routes), tallies.clone(), None), tallies)
+        (Intake::new(stores, self.world.clone(), Arc::new(routes), tallies.clone(), None), tallies)
     }
 
     /// A window is answered: these ids are in the index from now on.
@@ -215,20 +245,43 @@ async fn a_report_before_its_answer_waits_in_a_row_of_its_own_and_finds_it() {
     assert_eq!(kept.iter().map(|matched| matched.part).collect::<Vec<_>>(), [part(1, 0, 0)]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn reports_of_one_message_on_two_processes_count_each_once() {
     let bed = Bed::new();
-    let ((one, counted), (other, counted_too)) = (bed.intake(), bed.intake());
+    let on_its_way = Arc::new((AtomicU32::default(), AtomicU32::default()));
+    let far = |by| {
+        let late = Late { inner: bed.stores.receipts.clone(), by: Duration::from_millis(by), on_its_way: on_its_way.clone() };
+        bed.intake_over(Stores { receipts: Arc::new(late), ..bed.stores.clone() })
+    };
+    let ((one, counted), (other, counted_too)) = (far(10), far(15));
+    let at_once = || on_its_way.1.swap(0, Ordering::Relaxed);
     let ids = ["a", "b", "c"];
     let entries: Vec<(&str, u64, PartKey)> = ids.iter().enumerate().map(|(n, id)| (*id, 1, part(1, 0, n as u8))).collect();
     bed.answered(1, &entries).await;
-    let all = || ids.map(|id| report(id, 1, id)).to_vec();
+    let some = |ids: &[&str]| ids.iter().map(|id| report(id, 1, id)).collect::<Vec<_>>();
+    // Each gets the last part that the other one does not have, while two of three are there to be read.
+    assert!(take_in(&one, some(&["a"])).await);
+    let (a, b) = tokio::join!(take_in(&one, some(&["b"])), take_in(&other, some(&["c"])));
+    assert!(a && b);
+    assert_eq!(at_once(), 2, "each was recorded while the other was on its way");
     // Both get all of them, in other orders and more than once, as after a lost acknowledgement.
-    let backwards = all().into_iter().rev().collect();
-    let (a, b) = tokio::join!(take_in(&one, all()), take_in(&other, backwards));
-    assert!(a && b && take_in(&other, all()).await);
+    let (a, b) = tokio::join!(take_in(&one, some(&ids)), take_in(&other, some(&["c", "b", "a"])));
+    assert!(a && b && take_in(&other, some(&ids)).await);
+    // Of another message of three parts all come to both at once, and none is there before.
+    let more = ["d", "e", "f"];
+    let entries: Vec<(&str, u64, PartKey)> = more.iter().enumerate().map(|(n, id)| (*id, 2, part(1, 1, n as u8))).collect();
+    bed.answered(2, &entries).await;
+    let all = || more.map(|id| report(id, 2, id)).to_vec();
+    at_once();
+    let (a, b) = tokio::join!(take_in(&one, all()), take_in(&other, all().into_iter().rev().collect()));
+    assert!(a && b);
+    assert_eq!(at_once(), 2, "neither had heard of the other's");
     let total = counted.read(BatchId(1), Tally::DeliveredReceipts) + counted_too.read(BatchId(1), Tally::DeliveredReceipts);
-    assert_eq!(total, 3);
-    let kept = bed.stores.receipts.list(part(1, 0, 0).recipient.lane, 0, 10).await.expect("listed");
-    assert_eq!(kept.iter().map(|matched| matched.part.part).collect::<Vec<_>>(), [0, 1, 2], "a cell for each part");
+    assert_eq!(total, 6);
+    for seq in [0, 1] {
+        let kept = bed.stores.receipts.list(part(1, seq, 0).recipient.lane, seq, 1).await.expect("listed");
+        let rungs: Vec<(u8, Rung)> = kept.iter().map(|matched| (matched.part.part, matched.report.rung)).collect();
+        assert_eq!(rungs, [0, 1, 2].map(|part| (part, Rung::Delivered)), "a cell for each part");
+        assert_eq!(delivery(3, &rungs, false, false, false), Delivery::Delivered);
+    }
 }
