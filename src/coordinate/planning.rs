@@ -16,7 +16,7 @@ use crate::model::record::{RangeRow, SourcePlan};
 use crate::model::state::{Refusal, StepEvent, StepState};
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
-use crate::ports::control::Cas;
+use crate::ports::control::{Cas, Versioned};
 use crate::ports::source::{Source, SourceSpec};
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::{change, create, load_row};
@@ -135,7 +135,8 @@ async fn plan(
 ) -> Result<(), StoreError> {
     let (batch, now) = (row.batch.batch_id, world.clock.now());
     if row.fingerprint.is_some() && !mutation::is_on(Bug::PlanAgain) {
-        let started = change(&*stores.batches, batch, &*world.chance, |row| row.row.after(StepEvent::Start, None, now)).await?;
+        let start = |row: &Versioned<BatchRow>| row.row.after_preparing(StepEvent::Start, None, now);
+        let started = change(&*stores.batches, batch, &*world.chance, start).await?;
         log_refusal(batch, started.map(|_| ()));
         return Ok(());
     }
@@ -198,15 +199,16 @@ async fn fail(stores: &Stores, world: &World, batch: BatchId, fault: Fault, span
     let (reason, now) = (Some((fault.code, fault.context)), world.clock.now());
     let failed = change(&*stores.batches, batch, &*world.chance, |row| match row.row.fingerprint {
         Some(_) => Err(Refusal::Already),
-        None => row.row.after(StepEvent::Fail, reason.clone(), now),
+        None => row.row.after_preparing(StepEvent::Fail, reason.clone(), now),
     });
     log_refusal(batch, failed.await?.map(|_| ()));
     Ok(())
 }
 
-/// The row after its first dispatch, with what the plan found. A second leader's plan loses to the first.
+/// The row after its first dispatch, with what the plan found. A second leader's plan loses to the first, and starts nothing when
+/// what the first planned is prepared by now and waits for its time.
 fn start(row: &BatchRow, plan: &SourcePlan, now: Timestamp) -> Result<BatchRow, Refusal> {
-    let mut next = row.after(StepEvent::Start, None, now)?;
+    let mut next = row.after_preparing(StepEvent::Start, None, now)?;
     if row.fingerprint.is_none() || mutation::is_on(Bug::PlanAgain) {
         next.fingerprint = Some(plan.fingerprint.clone());
         next.columns = plan.columns.clone();

@@ -13,11 +13,12 @@ use crate::adapters::memory::queue::MemoryBroker;
 use crate::adapters::memory::store::MemoryStore;
 use crate::adapters::rows::key;
 use crate::adapters::system::SeededChance;
-use crate::model::batch::{BatchRow, Command, SmsBatch};
+use crate::model::batch::{BatchRow, Command, SealedPlan, SmsBatch};
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, RangeKey};
 use crate::model::record::{Fingerprint, RangePlan, RangeRow, RangeState, RowFault, SourcePlan};
-use crate::model::state::StepState;
+use crate::model::state::{Refusal, StepEvent, StepState};
+use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
 use crate::ports::source::{RangeReader, Source, SourceSpec};
 use crate::ports::{Stores, World};
@@ -206,4 +207,33 @@ async fn a_range_that_cannot_be_read_keeps_no_other_batch_from_its_end() {
     let tracker = PrepareStatusTracker::new(stores.clone(), world, MemoryBroker::new().sender(), 4);
     tracker.run_once().await.expect("a round");
     assert_eq!(state_later(&stores).await, StepState::CompletedFailed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_plans_late_starts_no_delivery_before_its_time() {
+    // `knows_plan`: what the late leader read was planned before, and it only wants to start it again.
+    for knows_plan in [false, true] {
+        let (stores, world) = ready().await;
+        let planned = |row: &BatchRow| {
+            let started = row.after(StepEvent::Start, None, START)?;
+            Ok::<_, Refusal>(BatchRow { fingerprint: Some(list(35).fingerprint), ..started })
+        };
+        if knows_plan {
+            let resumed = change(&*stores.batches, BATCH, &*world.chance, |row| {
+                planned(&row.row)?.command(Command::Pause, START)?.command(Command::Resume, START)
+            });
+            resumed.await.expect("stored").expect("ready again");
+        }
+        let looks = Arc::new(Looks(Mutex::new([list(35), list(35)].into())));
+        leader(&stores, &world, &looks).run_once().await.expect("a round");
+        // Before its plan comes to anything, the other leader has planned the batch, and it was prepared and sealed.
+        let sealed = change(&*stores.batches, BATCH, &*world.chance, |row| {
+            let mut sealed = planned(&row.row)?.after_seal(SealedPlan::default(), START)?;
+            sealed.batch.schedule_time = Some(START.plus(Duration::from_secs(86_400)));
+            sealed.command(Command::Start, START)
+        });
+        sealed.await.expect("stored").expect("sealed, and waits for its time");
+        let (row, _) = outcome(&stores).await;
+        assert_eq!((row.current_step, row.delivery.state), (CurrentStep::Delivery, StepState::Ready), "{knows_plan}");
+    }
 }
