@@ -47,6 +47,8 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 pub const READ_BYTES_MAX: usize = 8 << 20;
 /// Columns of one source record at most.
 pub const COLUMNS_MAX: usize = 1_024;
+/// Bytes of the names of all columns of a source at most: the batch's row carries them.
+pub const COLUMN_NAMES_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a template at most.
 pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one of a batch's names at most: campaign, programme, task, content, column, and how its list is read. A batch's row is

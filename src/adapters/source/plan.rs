@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use encoding_rs::{GB18030, UTF_8};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::columns::Columns;
+use super::columns::{Columns, Names};
 use super::detect::{self, Census};
 use super::dialect::{Compression, Dialect, Format, Wanted};
 use super::list::List;
@@ -70,7 +70,7 @@ fn plan_folder(
     Ok(SourcePlan {
         fingerprint: Fingerprint { size: list.size(), version: list.version(), content: content.digest() },
         dialect: list.note()?,
-        columns: columns.names,
+        columns: columns.names.into_all(),
         ranges,
         records,
     })
@@ -80,7 +80,7 @@ fn plan_folder(
 /// columns are all keys, and with one no object may have a key of its own.
 #[derive(Default)]
 struct Shared {
-    names: Vec<String>,
+    names: Names,
     /// The file whose header says them.
     said_by: Option<String>,
     /// A file with keys, as long as no header was seen.
@@ -96,29 +96,27 @@ impl Shared {
             let text = format!("{}: {what}; all files of a folder have the same columns", part.name);
             Err(Fault::new(Code::InputInvalid, text))
         };
-        let more = |some: &[String], than: &[String]| some.iter().find(|name| !than.contains(name)).cloned();
+        let names = &mut self.names;
         match (found.dialect.format, &self.said_by) {
-            (Format::Csv, Some(first)) if self.names != found.columns => {
-                differs(format!("its columns are {}, and those of {first} are {}", shown(&found.columns), shown(&self.names)))
+            (Format::Csv, Some(first)) if names.all() != found.columns => {
+                differs(format!("its columns are {}, and those of {first} are {}", shown(&found.columns), shown(names.all())))
             }
             (Format::Csv, Some(_)) => Ok(()),
             (Format::Csv, None) => {
-                if let (Some(key), Some(other)) = (more(&self.names, &found.columns), &self.keys_of) {
+                let own = Names::of(&found.columns)?;
+                if let (Some(key), Some(other)) = (names.all().iter().find(|key| !own.has(key)), &self.keys_of) {
                     return differs(format!("it has no column \"{key}\", which {other} has"));
                 }
-                (self.names, self.said_by) = (found.columns.clone(), Some(part.file_name.clone()));
+                (self.names, self.said_by) = (own, Some(part.file_name.clone()));
                 Ok(())
             }
-            (Format::JsonLines, Some(first)) => match more(&found.columns, &self.names) {
+            (Format::JsonLines, Some(first)) => match found.columns.iter().find(|key| !names.has(key)) {
                 Some(key) => differs(format!("it has the key \"{key}\", which is no column of {first}")),
                 None => Ok(()),
             },
             (Format::JsonLines, None) => {
                 self.keys_of.get_or_insert_with(|| part.file_name.clone());
-                while let Some(key) = more(&found.columns, &self.names) {
-                    self.names.push(key);
-                }
-                Ok(())
+                found.columns.iter().try_for_each(|key| names.add(key).map(|_| ())).map_err(named(&part.name))
             }
         }
     }
@@ -257,7 +255,7 @@ fn pass<R: Read>(
         if let Ok(bytes) = raw.bytes {
             census.add(bytes);
         }
-        columns.record(&raw);
+        columns.record(&raw).map_err(named(name))?;
         range.records += 1;
         count += 1;
     }
