@@ -31,6 +31,7 @@ mod uploads;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 pub use self::copies::{SpoolCopies, UploadCopies};
@@ -44,7 +45,7 @@ pub use uploads::{BucketUploads, FolderUploads};
 use self::address::Address;
 use self::dialect::{Dialect, Wanted};
 use self::list::List;
-use self::part::{Place, open_file};
+use self::part::{Part, Place, open_file};
 use self::range::{FetchedRange, LocalRange, RangeRecords};
 use self::uploads::UploadPlace;
 use crate::model::code::{Code, Fault};
@@ -76,7 +77,13 @@ pub struct ListSource {
 impl ListSource {
     /// A source of local files that keeps its copies in `spool_dir`.
     pub fn new(spool_dir: PathBuf) -> ListSource {
-        ListSource { spool_dir, expanded_max: EXPANDED_BYTES_MAX, objects: Arc::default(), tables: Arc::default(), uploads: None }
+        ListSource {
+            spool_dir,
+            expanded_max: EXPANDED_BYTES_MAX,
+            objects: Arc::default(),
+            tables: Arc::default(),
+            uploads: None,
+        }
     }
 
     /// Refuses files that expand to more bytes than this.
@@ -160,6 +167,14 @@ impl ListSource {
         }
     }
 
+    /// Makes the plain copy of a file.
+    async fn convert(&self, part: Part, content: u64, dialect: Dialect) -> Result<PathBuf, Fault> {
+        let (folder, expanded_max) = (self.spool_dir.clone(), self.expanded_max);
+        let convert =
+            move |given_up: &GivenUp| spool::converted(&part, Some(content), &dialect, (&folder, expanded_max), given_up);
+        Ok(blocking_while_wanted(convert).await?.0)
+    }
+
     /// Keeps a text from expiring when it is one of the spool folder's.
     fn note_use(&self, text: &Path) -> Result<(), Fault> {
         if text.parent() == Some(&self.spool_dir) {
@@ -178,7 +193,11 @@ impl Source for ListSource {
         let wanted = Wanted::parse(&spec.dialect)?;
         let list = self.list(&spec.table_name).await?;
         let (source, before) = (self.clone(), list.clone());
-        let plan = blocking(move || plan::plan(&source, &list, wanted, range_records)).await?;
+        let look = move |given_up: &GivenUp| {
+            let look = plan::Look { source: &source, wanted, range_records, given_up };
+            plan::plan(&look, &list)
+        };
+        let plan = blocking_while_wanted(look).await?;
         let now = self.list(&spec.table_name).await?;
         if (now.size(), now.version()) != (before.size(), before.version()) {
             return Err(now.changed_since(&before.note()?));
@@ -213,13 +232,11 @@ impl Source for ListSource {
             part.open_range(range.from, range.to)?
         } else {
             // It is there, unless this machine is not the one that planned.
-            let copy = match spool::existing(fingerprint.content, fingerprint.size, &dialect, &self.spool_dir) {
+            let existing = || spool::existing(fingerprint.content, fingerprint.size, &dialect, &self.spool_dir);
+            let copy = match existing() {
                 Some(copy) => copy,
                 None => {
-                    let (source, content) = (self.clone(), fingerprint.content);
-                    let convert =
-                        move || spool::converted(&part, Some(content), &dialect, &source.spool_dir, source.expanded_max);
-                    blocking(convert).await?.0
+                    self.convert(part, fingerprint.content, dialect).await?
                 }
             };
             self.note_use(&copy)?;
@@ -234,6 +251,38 @@ impl Source for ListSource {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|error| Err(Fault::new(Code::Internal, format!("reading a source broke off: {error}"))))
+}
+
+/// Whether nobody waits any more for what a blocking look at a list comes to. Without it a list of gigabytes would be read to its
+/// end behind a term that is over, and again beside itself in the next one.
+#[derive(Clone, Debug, Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(io::Error::other(Fault::new(Code::Internal, "reading a source was given up")));
+        }
+        Ok(())
+    }
+}
+
+/// Gives up when it is dropped.
+struct Waiting(GivenUp);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// [`blocking`] work that looks now and then whether it was given up: it was when this future is dropped.
+async fn blocking_while_wanted<T: Send + 'static>(
+    work: impl FnOnce(&GivenUp) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let waiting = Waiting(GivenUp::default());
+    let given_up = waiting.0.clone();
+    blocking(move || work(&given_up)).await
 }
 
 fn cannot_open(name: &str, error: &io::Error) -> Fault {
@@ -261,4 +310,40 @@ fn read_fault(error: &io::Error) -> Option<Fault> {
 
 fn changed(name: &str) -> Fault {
     Fault::new(Code::SourceChanged, format!("{name} is not what it was when it was planned"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::spool::Hashed;
+    use super::*;
+
+    /// Bytes without end, but for the test's own end.
+    struct Endless(Arc<AtomicBool>);
+
+    impl Read for Endless {
+        fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(if self.0.load(Ordering::Relaxed) { 0 } else { chunk.len() })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_read_to_its_end() {
+        let test_is_over = Arc::new(AtomicBool::new(false));
+        let (endless, (ended, end)) = (Endless(test_is_over.clone()), mpsc::channel());
+        let look = move |given_up: &GivenUp| {
+            let read = io::copy(&mut Hashed::new(endless, given_up), &mut io::sink());
+            let _ = ended.send(read.is_err());
+            read.map_err(|error| cannot_read("list", &error))
+        };
+        let looked = tokio::time::timeout(Duration::from_millis(50), blocking_while_wanted(look)).await;
+        assert!(looked.is_err(), "it has no end");
+        let given_up = end.recv_timeout(Duration::from_secs(10));
+        test_is_over.store(true, Ordering::Relaxed);
+        assert_eq!(given_up, Ok(true));
+    }
 }

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use encoding_rs::{DecoderResult, UTF_8};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::GivenUp;
 use super::dialect::{Compression, Dialect, encoding_name};
 use super::part::Part;
 use super::records::CHUNK_BYTES;
@@ -86,8 +87,8 @@ pub(super) fn converted(
     original: &Part,
     content: Option<u64>,
     dialect: &Dialect,
-    spool_dir: &Path,
-    expanded_max: u64,
+    (spool_dir, expanded_max): (&Path, u64),
+    given_up: &GivenUp,
 ) -> Result<(PathBuf, u64), Fault> {
     if let Some(content) = content
         && let Some(copy) = existing(content, original.size, dialect, spool_dir)
@@ -95,7 +96,7 @@ pub(super) fn converted(
         return Ok((copy, content));
     }
     let expanded_max = expanded_max.min(EXPANDED_FREELY.max(original.size.saturating_mul(EXPANSION_MAX)));
-    let mut hashed = Hashed { input: original.open()?, hash: Xxh3::new(), bytes: 0 };
+    let mut hashed = Hashed::new(original.open()?, given_up);
     let mut copy = Copy::begin(spool_dir)?;
     {
         let mut input = expanded(&mut hashed, dialect.compression)?;
@@ -169,15 +170,23 @@ pub(super) fn read(input: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize>
     }
 }
 
-/// Hashes what is read.
-pub(super) struct Hashed<R> {
-    pub input: R,
+/// Hashes what is read, and reads no further once nobody waits for it.
+pub(super) struct Hashed<'a, R> {
+    input: R,
+    given_up: &'a GivenUp,
     pub hash: Xxh3,
     pub bytes: u64,
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R> Hashed<'_, R> {
+    pub fn new(input: R, given_up: &GivenUp) -> Hashed<'_, R> {
+        Hashed { input, given_up, hash: Xxh3::new(), bytes: 0 }
+    }
+}
+
+impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+        self.given_up.check()?;
         let count = self.input.read(chunk)?;
         self.hash.update(&chunk[..count]);
         self.bytes += count as u64;
