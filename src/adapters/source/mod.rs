@@ -29,10 +29,11 @@ mod records;
 mod spool;
 mod uploads;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 pub use self::copies::{SpoolCopies, UploadCopies};
 pub use address::{StoreKind, is_remote, is_store};
@@ -72,6 +73,25 @@ pub struct ListSource {
     objects: Arc<ObjectStores>,
     tables: Arc<AzureTables>,
     uploads: Option<UploadPlace>,
+    conversions: Arc<Conversions>,
+}
+
+/// Copies that are being made: a list's ranges are begun together, and each of them needs the same copy.
+#[derive(Debug, Default)]
+struct Conversions(Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Conversions {
+    /// Waits until nobody else in this process makes the copy of this name.
+    async fn turn(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let queue = {
+            let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.retain(|_, queue| queue.strong_count() > 0);
+            let queue = queues.get(name).and_then(Weak::upgrade).unwrap_or_default();
+            queues.insert(name.to_string(), Arc::downgrade(&queue));
+            queue
+        };
+        queue.lock_owned().await
+    }
 }
 
 impl ListSource {
@@ -83,6 +103,7 @@ impl ListSource {
             objects: Arc::default(),
             tables: Arc::default(),
             uploads: None,
+            conversions: Arc::default(),
         }
     }
 
@@ -236,7 +257,11 @@ impl Source for ListSource {
             let copy = match existing() {
                 Some(copy) => copy,
                 None => {
-                    self.convert(part, fingerprint.content, dialect).await?
+                    let _turn = self.conversions.turn(&spool::name_of(fingerprint.content, fingerprint.size, &dialect)).await;
+                    match existing() {
+                        Some(copy) => copy,
+                        None => self.convert(part, fingerprint.content, dialect).await?,
+                    }
                 }
             };
             self.note_use(&copy)?;
@@ -345,5 +370,35 @@ mod tests {
         let given_up = end.recv_timeout(Duration::from_secs(10));
         test_is_over.store(true, Ordering::Relaxed);
         assert_eq!(given_up, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_many_ranges_need_is_made_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (spool_dir, list) = (folder.path().join("spool"), folder.path().join("list.zst"));
+        let text = format!("phone\n{}", "13800138000\n".repeat(2_000_000));
+        std::fs::write(&list, zstd::encode_all(text.as_bytes(), 1).expect("packed")).expect("written");
+        let source = ListSource::new(spool_dir.clone());
+        let spec = SourceSpec { table_name: list.display().to_string(), ..SourceSpec::default() };
+        let plan = source.plan(&spec, 10_000).await.expect("a plan");
+        std::fs::remove_dir_all(&spool_dir).expect("removed");
+        let (over, folder) = (Arc::new(AtomicBool::new(false)), spool_dir.clone());
+        let stop = over.clone();
+        let at_once = std::thread::spawn(move || {
+            let half_written = || {
+                let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+                entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(spool::HALF_WRITTEN)).count()
+            };
+            let mut most = 0;
+            while !stop.load(Ordering::Relaxed) {
+                most = most.max(half_written());
+            }
+            most
+        });
+        let opened = plan.ranges[..8].iter().map(|range| source.open(&spec, &plan, range));
+        let opened = futures::future::try_join_all(opened).await;
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(opened.expect("all of them").len(), 8);
+        assert!(at_once.join().expect("it ends") <= 1, "of one list one copy is made at a time");
     }
 }

@@ -131,7 +131,8 @@ pub(super) fn existing(content: u64, size: u64, dialect: &Dialect, spool_dir: &P
     path.exists().then_some(path)
 }
 
-fn name_of(content: u64, size: u64, dialect: &Dialect) -> String {
+/// What the copy of an original with this content and size is called.
+pub(super) fn name_of(content: u64, size: u64, dialect: &Dialect) -> String {
     let (encoding, compression) = (encoding_name(dialect.encoding), dialect.compression);
     format!("text-{content:016x}-{size}-{compression}-{encoding}")
 }
