@@ -40,7 +40,7 @@ pub use address::{StoreKind, is_remote, is_store};
 pub use azure_table::{AzureTableConfig, AzureTables};
 pub use object_config::ObjectStoreConfig;
 pub use objects::ObjectStores;
-pub use spool::{expire, spool, sweep};
+pub use spool::{expire, expire_converted, spool, sweep};
 pub use uploads::{BucketUploads, FolderUploads};
 
 use self::address::Address;

@@ -54,6 +54,23 @@ pub fn expire(spool_dir: &Path, unused_since: SystemTime) -> io::Result<u64> {
     Ok(removed)
 }
 
+/// The same for conversions alone: plain copies of lists that are compressed or of another encoding, which are made again when they
+/// are needed.
+pub fn expire_converted(spool_dir: &Path, unused_since: SystemTime) -> io::Result<u64> {
+    let mut removed = 0;
+    remove(spool_dir, |name, facts| {
+        let expired = is_converted(name) && facts.modified()? < unused_since;
+        removed += u64::from(expired);
+        Ok(expired)
+    })?;
+    Ok(removed)
+}
+
+/// Whether a copy of this name was made by [`converted`].
+pub(super) fn is_converted(name: &str) -> bool {
+    name.starts_with(CONVERTED)
+}
+
 /// Notes that a copy is used, for [`expire`].
 pub(super) fn touch(copy: &Path) -> io::Result<()> {
     File::open(copy)?.set_modified(SystemTime::now())
@@ -74,6 +91,8 @@ fn remove(folder: &Path, mut is_old: impl FnMut(&str, &fs::Metadata) -> io::Resu
     Ok(())
 }
 
+/// What the name of a conversion begins with.
+const CONVERTED: &str = "text-";
 /// A list may expand to so many times its size: ten times what lists of people do, and a quarter of what gzip can.
 const EXPANSION_MAX: u64 = 250;
 /// Up to here nobody asks.
@@ -134,7 +153,7 @@ pub(super) fn existing(content: u64, size: u64, dialect: &Dialect, spool_dir: &P
 /// What the copy of an original with this content and size is called.
 pub(super) fn name_of(content: u64, size: u64, dialect: &Dialect) -> String {
     let (encoding, compression) = (encoding_name(dialect.encoding), dialect.compression);
-    format!("text-{content:016x}-{size}-{compression}-{encoding}")
+    format!("{CONVERTED}{content:016x}-{size}-{compression}-{encoding}")
 }
 
 /// The first bytes of a file as they are behind its compression.
