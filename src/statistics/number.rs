@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::line::{RecipientFilter, RecipientLine};
-use super::recipients::RecipientPages;
-use super::recount::pack_key;
+use super::recipients::{RecipientPages, places_of};
 use crate::model::account::Account;
 use crate::model::batch::BatchRow;
 use crate::model::click::scope_of;
@@ -140,20 +139,8 @@ async fn recipients_of(stores: &Stores, row: &BatchRow, number: Msisdn) -> Resul
         return Ok(vec![]);
     }
     let lane = LaneKey { batch: row.batch.batch_id, lane: lane_of(number, row.lanes) };
-    let Some(manifest) = stores.manifests.get(lane).await? else { return Ok(vec![]) };
-    let mut found = vec![];
-    for pack in &manifest.packs {
-        let head = match stores.packs.head(pack_key(lane, pack)).await {
-            Ok(head) => head.unwrap_or_default(),
-            // What cannot be read cannot be shown; the batch's own report counts its people.
-            Err(StoreError::Corrupt(_)) => continue,
-            Err(error) => return Err(error),
-        };
-        // A place behind the pack's end would be somebody else's.
-        let mine = head.numbers.iter().take(pack.count as usize).enumerate().filter(|(_, known)| **known == number.0);
-        found.extend(mine.map(|(at, _)| RecipientKey { lane, seq: pack.first_seq + at as u32 }));
-    }
-    Ok(found)
+    let places = places_of(stores, lane, number).await?;
+    Ok(places.into_iter().map(|seq| RecipientKey { lane, seq }).collect())
 }
 
 async fn has_rejects(stores: &Stores, row: &BatchRow) -> Result<bool, StoreError> {
