@@ -126,7 +126,7 @@ impl Hand {
     }
 }
 
-fn account(name: &str, long_message: LongMessage) -> Account {
+pub(super) fn account(name: &str, long_message: LongMessage) -> Account {
     Account {
         name: name.into(),
         provider_type: "smpp".into(),
