@@ -264,8 +264,8 @@ impl Source for ListSource {
                     }
                 }
             };
-            self.note_use(&copy)?;
-            open_file(&copy, &copy.display().to_string(), range.from, range.to)?
+            let opened = self.note_use(&copy).and_then(|()| open_file(&copy, &copy.display().to_string(), range.from, range.to));
+            opened.map_err(cannot_open_copy)?
         };
         let is_near = matches!(input, part::Input::File(_));
         let records = RangeRecords::new(input, &name, &dialect, plan, range);
@@ -310,12 +310,31 @@ async fn blocking_while_wanted<T: Send + 'static>(
     blocking(move || work(&given_up)).await
 }
 
+/// A place that is not there, or not for us, stays so. Everything else may pass: too many open files, a mount that is away.
 fn cannot_open(name: &str, error: &io::Error) -> Fault {
-    Fault::new(Code::SourceNotFound, format!("{name} cannot be opened: {error}"))
+    use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    let code = match error.kind() {
+        NotFound | PermissionDenied | NotADirectory | IsADirectory | InvalidInput | InvalidFilename => Code::SourceNotFound,
+        _ => Code::SourceUnavailable,
+    };
+    Fault::new(code, format!("{name} cannot be opened: {error}"))
 }
 
 fn cannot_read(name: &str, error: &io::Error) -> Fault {
-    read_fault(error).unwrap_or_else(|| Fault::new(Code::SourceBroken, format!("{name}: reading failed: {error}")))
+    read_fault(error).unwrap_or_else(|| Fault::new(broken_or_away(error), format!("{name}: reading failed: {error}")))
+}
+
+/// What the system itself says of a read is about the disk or the mount; all else, about the bytes.
+fn broken_or_away(error: &io::Error) -> Code {
+    if error.raw_os_error().is_some() { Code::SourceUnavailable } else { Code::SourceBroken }
+}
+
+/// The fault of a copy of our own: one that was let go of just now is made again when its list is looked at again.
+fn cannot_open_copy(fault: Fault) -> Fault {
+    match fault.code {
+        Code::SourceNotFound => Fault::new(Code::SourceUnavailable, fault.context),
+        _ => fault,
+    }
 }
 
 /// The fault that a reader wrapped to get it through [`io::Read`], at any depth.
@@ -370,6 +389,26 @@ mod tests {
         let given_up = end.recv_timeout(Duration::from_secs(10));
         test_is_over.store(true, Ordering::Relaxed);
         assert_eq!(given_up, Ok(true));
+    }
+
+    #[test]
+    fn what_may_pass_is_no_verdict_on_a_list() {
+        // ENOENT, EACCES, ENOTDIR; ENFILE, EMFILE, EIO, ESTALE.
+        for (number, open) in [
+            (2, Code::SourceNotFound),
+            (13, Code::SourceNotFound),
+            (20, Code::SourceNotFound),
+            (23, Code::SourceUnavailable),
+            (24, Code::SourceUnavailable),
+            (5, Code::SourceUnavailable),
+            (116, Code::SourceUnavailable),
+        ] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!((cannot_open("list", &error).code, cannot_read("list", &error).code), (open, Code::SourceUnavailable));
+            assert_eq!(cannot_open_copy(cannot_open("list", &error)).code, Code::SourceUnavailable, "{error}");
+        }
+        let decoding = io::Error::new(io::ErrorKind::InvalidData, "no gzip");
+        assert_eq!(cannot_read("list", &decoding).code, Code::SourceBroken);
     }
 
     #[tokio::test]

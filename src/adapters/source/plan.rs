@@ -12,7 +12,7 @@ use super::list::List;
 use super::part::{Input, Part, Place, open_file};
 use super::records::{CHUNK_BYTES, Framing, Records};
 use super::spool::{self, Hashed};
-use super::{GivenUp, ListSource, cannot_read};
+use super::{GivenUp, ListSource, cannot_open_copy, cannot_read};
 use crate::model::code::{Code, Fault};
 use crate::model::record::{Fingerprint, PartPlan, RangePlan, SourcePlan};
 
@@ -195,9 +195,10 @@ fn pass_over(
     let (input, sample): (Input, &[u8]) = match &copy {
         Some(copy) => {
             let shown = copy.display().to_string();
-            source.note_use(copy)?;
-            open_file(copy, &shown, 0, detect::SAMPLE_BYTES as u64)?.read_to_end(&mut of_copy).map_err(read_error)?;
-            (open_file(copy, &shown, 0, u64::MAX)?, &of_copy)
+            let open = |to: u64| open_file(copy, &shown, 0, to).map_err(cannot_open_copy);
+            source.note_use(copy).map_err(cannot_open_copy)?;
+            open(detect::SAMPLE_BYTES as u64)?.read_to_end(&mut of_copy).map_err(read_error)?;
+            (open(u64::MAX)?, &of_copy)
         }
         None => {
             if let Place::File(path) = &part.place {

@@ -178,7 +178,8 @@ fn expanded<'a>(input: impl Read + 'a, compression: Compression) -> Result<Box<d
 }
 
 fn broken(name: &str, error: &io::Error) -> Fault {
-    super::read_fault(error).unwrap_or_else(|| Fault::new(Code::SourceBroken, format!("{name} cannot be read: {error}")))
+    super::read_fault(error)
+        .unwrap_or_else(|| Fault::new(super::broken_or_away(error), format!("{name} cannot be read: {error}")))
 }
 
 pub(super) fn read(input: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
