@@ -66,7 +66,7 @@ impl PrepareStatusTracker {
         }) {
             let reason = Some((fault.code, fault.detail));
             let failed = change(&*self.stores.batches, batch, &*self.world.chance, |row| {
-                row.row.after(StepEvent::Fail, reason.clone(), now)
+                row.row.after_preparing(StepEvent::Fail, reason.clone(), now)
             });
             let _ = failed.await?;
             return Ok((vec![], true));

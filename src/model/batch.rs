@@ -338,6 +338,15 @@ impl BatchRow {
         step.state == StepState::Paused && step.reason.as_ref().is_some_and(|(code, _)| *code == Code::StoreFull)
     }
 
+    /// The row after `event` happened to its preparation. Whoever decides it may have read the row long ago: at a batch that is
+    /// delivered by now it is refused, where [`after`](BatchRow::after) would take it for an event of the delivery.
+    pub fn after_preparing(&self, event: StepEvent, reason: Option<(Code, String)>, now: Timestamp) -> Result<BatchRow, Refusal> {
+        match self.current_step {
+            CurrentStep::Preparation => self.after(event, reason, now),
+            CurrentStep::Delivery => Err(Refusal::Already),
+        }
+    }
+
     /// The row after the seal: preparation has succeeded and the batch is at its delivery step, armed when it triggers
     /// itself.
     pub fn after_seal(&self, sealed: SealedPlan, now: Timestamp) -> Result<BatchRow, Refusal> {
@@ -345,7 +354,7 @@ impl BatchRow {
             // It would trigger itself behind the pause. Sealed lanes stay sealed: after the pause it gets here again.
             return Err(Refusal::NotFrom);
         }
-        let mut next = self.after(StepEvent::Succeed, None, now)?;
+        let mut next = self.after_preparing(StepEvent::Succeed, None, now)?;
         next.sealed = Some(sealed);
         next.current_step = CurrentStep::Delivery;
         if next.batch.auto_trigger {
@@ -431,65 +440,5 @@ impl BatchRow {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A batch for tests of this and other modules.
-    pub(crate) fn batch() -> SmsBatch {
-        SmsBatch {
-            batch_id: BatchId(7),
-            tenant: "t".into(),
-            auto_trigger: true,
-            ext_code: "007".into(),
-            ..SmsBatch::new("list.csv", "Hello {{name}}", "smpp")
-        }
-    }
-
-    fn row() -> BatchRow {
-        BatchRow::created(batch(), String::new(), Timestamp(0))
-    }
-
-    #[test]
-    fn a_pause_makes_every_token_out_of_date() {
-        let now = Timestamp(1);
-        let running =
-            row().command(Command::EntryProcess, now).and_then(|r| r.after(StepEvent::Start, None, now)).expect("running");
-        let paused = running.command(Command::Pause, now).expect("paused");
-        assert!(paused.task_number > running.task_number);
-        let resumed = paused.command(Command::Resume, now).and_then(|r| r.after(StepEvent::Start, None, now)).expect("resumed");
-        assert!(resumed.task_number > paused.task_number);
-    }
-
-    #[test]
-    fn nobody_resumes_what_nobody_started() {
-        assert_eq!(row().can(Command::Pause), Err(Refusal::NotFrom));
-        assert_eq!(row().can(Command::Resume), Err(Refusal::NotFrom));
-        assert_eq!(row().can(Command::Start), Err(Refusal::NotFrom));
-    }
-
-    #[test]
-    fn a_batch_that_triggers_itself_is_ready_after_the_seal() {
-        let now = Timestamp(1);
-        let running =
-            row().command(Command::EntryProcess, now).and_then(|r| r.after(StepEvent::Start, None, now)).expect("running");
-        let sealed = running.after_seal(SealedPlan::default(), now).expect("sealed");
-        assert_eq!((sealed.current_step, sealed.delivery.state), (CurrentStep::Delivery, StepState::Ready));
-        let paused = running.command(Command::Pause, now).expect("paused");
-        assert_eq!(paused.after_seal(SealedPlan::default(), now), Err(Refusal::NotFrom), "a pause is not undone by the seal");
-        let mut held = running;
-        held.batch.auto_trigger = false;
-        let sealed = held.after_seal(SealedPlan::default(), now).expect("sealed");
-        assert_eq!(sealed.delivery.state, StepState::Initial);
-        assert!(sealed.can_start() && !sealed.can_pause() && sealed.can_change_provider());
-    }
-
-    #[test]
-    fn the_link_is_found_in_every_spelling() {
-        for (content, expected) in
-            [("go to {{ url }}", true), ("go to ${url}", true), ("go to https://x.example/a", true), ("no", false)]
-        {
-            let batch = SmsBatch { url: Some("https://x.example/a".into()), content: content.into(), ..batch() };
-            assert_eq!(batch.contains_url(), expected, "{content}");
-        }
-    }
-}
+#[path = "batch_tests.rs"]
+pub(crate) mod tests;

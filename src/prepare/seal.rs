@@ -8,14 +8,16 @@ use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::tools::{End, Tools, is_wanted};
+use crate::model::code::Fault;
 use crate::model::id::{LaneKey, RangeKey, TaskCode};
 use crate::model::ledger::Ledger;
 use crate::model::limits::PACK_RECIPIENTS_MAX;
 use crate::model::pack::{Manifest, ManifestPack, PackHead, PackKey, SealEntry, SealTotals, strikes};
 use crate::model::record::{RangeRow, RangeState};
+use crate::model::state::{Refusal, StepEvent};
 use crate::ports::StoreError;
 use crate::ports::control::{Cas, Versioned};
-use crate::runtime::control::{create, load_row};
+use crate::runtime::control::{change, create, load_row};
 use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 
@@ -66,6 +68,26 @@ async fn seal_all(tools: &Tools, task_code: TaskCode, from: u8, to: u8) -> Resul
         seal_lane(tools, LaneKey { batch: task_code.batch, lane }, winners).await?;
     }
     Ok(End::Done)
+}
+
+/// Ends the preparation of a batch of which a lane cannot be sealed, unless it is another dispatch's by now: the same seal would
+/// otherwise be asked for again and again.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when the batch itself cannot be read.
+pub async fn fail_seal(tools: &Tools, task_code: TaskCode, fault: &Fault) -> Result<End, StoreError> {
+    let now = tools.world.clock.now();
+    let failed = change(&*tools.batches, task_code.batch, &*tools.world.chance, |row| {
+        if !is_wanted(&row.row, task_code) {
+            return Err(Refusal::Already);
+        }
+        row.row.after_preparing(StepEvent::Fail, Some((fault.code, fault.context.clone())), now)
+    });
+    if failed.await?.is_err() {
+        return Ok(End::OutOfDate);
+    }
+    tracing::error!(code = %fault.code, batch = %task_code.batch, context = %fault.context, "a batch cannot be sealed");
+    Ok(End::Failed)
 }
 
 /// The attempt that won a range, and its packs in each lane.

@@ -94,7 +94,7 @@ impl Opened {
 
     /// What erases numbers from the store, and from the lists that were handed in.
     pub fn eraser(&self, lists: &Lists) -> Eraser {
-        eraser(&self.stores, &self.world, self.spool(), lists)
+        eraser(&self.stores, &self.world, self.spool(), lists).in_fleet(self.is_cluster())
     }
 
     /// Refuses a store that is older than what this fleet has already done (rule 9).

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::recount::pack_key;
-use super::walk::Lane;
+use super::walk::{History, Lane};
 use crate::model::account::Account;
 use crate::model::id::{LaneKey, Msisdn};
 use crate::model::order::RetryWhat;
@@ -21,7 +21,7 @@ pub async fn select(
     what: &RetryWhat,
     round: u8,
 ) -> Result<Vec<RetryEntry>, StoreError> {
-    let lane = Lane::load(stores, accounts, key, false).await?;
+    let lane = Lane::load(stores, accounts, key, &History::None).await?;
     if let Some(what) = lane.missing() {
         return Err(StoreError::Corrupt(format!(
             "lane {key}: {what}, so nobody can tell who was sent; cancel the retry's batch"

@@ -19,6 +19,7 @@ use smsfleet::model::schedule::LateStart;
 use smsfleet::model::webhook::{EventKind, WebhookSecret};
 use smsfleet::model::window::OnUncertain;
 use smsfleet::ports::Stores;
+use smsfleet::privacy::ErasureReport;
 use smsfleet::roles::config::Config;
 use smsfleet::roles::embedded::Embedded;
 use smsfleet::statistics::{NumberExport, number_history, recount};
@@ -241,6 +242,9 @@ async fn erase(fleet: &Embedded, id: BatchId, provider: &Provider, list: &Path) 
     assert!(report.left.iter().any(|left| left.what == "list"), "the operator's own list is named: {report:?}");
     let again = fleet.opened.eraser(&fleet.lists).erase(person).await.expect("again is harmless");
     assert_eq!((again.messages, again.reports), (0, 0));
+    let elsewhere = |report: &ErasureReport| report.left.iter().any(|left| left.why.contains("coordinators and preparers"));
+    let in_fleet = fleet.opened.eraser(&fleet.lists).in_fleet(true).erase(person).await.expect("again is harmless");
+    assert!(elsewhere(&in_fleet) && !elsewhere(&again), "copies on other machines are named where there are some: {in_fleet:?}");
     assert_eq!(recount(&stores, &row, &accounts, now).await.expect("a count"), counted, "every count stays true");
     let after = exported(fleet, person).await;
     assert_eq!(after.len(), 1, "nothing but that nothing is suppressed: {after:?}");
