@@ -15,7 +15,7 @@ use crate::model::batch::SmsBatch;
 use crate::model::code::Code;
 use crate::model::id::WindowKey;
 use crate::model::lane::mix;
-use crate::model::ledger::OpenWindow;
+use crate::model::ledger::{Leg, OpenWindow};
 use crate::model::limits::SEND_BY;
 use crate::model::outgoing::outgoing;
 use crate::model::pack::Message;
@@ -52,11 +52,12 @@ pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Re
     if !within_hours(&*ctx.world.clock, &reading.row.batch, declared_at) {
         return Ok(Declared::Nothing);
     }
-    let Ok(leg) = lane.held.row.next_leg(declared_at).cloned() else { return Ok(Declared::Nothing) };
+    let goes_here = |leg: &Leg| ctx.turns.only(&reading.row.batch.provider_type, leg).is_none_or(|only| only == turn.account);
+    let Ok(leg) = lane.held.row.next_leg_of(declared_at, goes_here).cloned() else { return Ok(Declared::Nothing) };
     let (from, to) = (leg.declared, leg.len.min(leg.declared.saturating_add(turn.size)));
     let loading = async {
         let entries = lane.loader.entries(leg.id, from, to).await?;
-        let prepared = prepare(lane, &reading.row.batch, &route.account, &entries, leg.foreign).await?;
+        let prepared = prepare(lane, &reading.row.batch, &route.account, &entries, &leg).await?;
         Ok((entries, prepared))
     };
     let (entries, mut prepared) = match loading.await {
@@ -162,7 +163,7 @@ async fn prepare(
     batch: &SmsBatch,
     account: &Account,
     entries: &[RetryEntry],
-    foreign: bool,
+    leg: &Leg,
 ) -> Result<Prepared, StoreError> {
     let mut prepared = Prepared { submits: Vec::with_capacity(entries.len()), local: Vec::new() };
     let too_late = batch.late_start != LateStart::Send && batch.not_after.is_some_and(|limit| lane.ctx.world.clock.now() > limit);
@@ -174,11 +175,12 @@ async fn prepare(
     // Asked for after the batch was read: whatever is declared later after an erasure than both readings may be old knows of it.
     let erasures = lane.ctx.erasures.get(&lane.ctx.stores).await?;
     lane.loader.believe(erasures);
+    let is_elsewhere = leg.foreign || leg.account.as_ref().is_some_and(|taker| *taker != account.name);
     for entry in entries {
-        if foreign && entry.parts != 0 {
-            // The handset could not put the parts of two providers together.
+        if is_elsewhere && entry.parts != 0 {
+            // Another account splits the text otherwise, and a handset could not put the parts of two together.
             let code = Code::PartiallySent;
-            let detail = "the other parts went through another provider".into();
+            let detail = "the other parts went through another account".into();
             prepared.local.push(local(entry, Answer::Failed { code, detail }));
             continue;
         }

@@ -8,10 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::waiting::asked;
+use crate::model::account::LongMessage;
 use crate::model::answer::{Answer, NotNow};
 use crate::model::id::{BatchId, LaneKey, WorkerId};
 use crate::model::ledger::Ledger;
 use crate::model::pack::{PackHead, PackKey, SmsDeliveryPack};
+use crate::model::text::encode;
 use crate::model::window::Answered;
 use crate::ports::StoreError;
 use crate::ports::batches::Ledgers;
@@ -176,7 +182,8 @@ pub struct Got {
 
 /// An account: takes what comes in time, and answers in the manner that a test gave it.
 pub struct Desk {
-    pub name: &'static str,
+    pub name: String,
+    pub long: LongMessage,
     pub clock: Arc<dyn Clock>,
     pub up: AtomicBool,
     pub manner: Mutex<Manner>,
@@ -193,26 +200,42 @@ pub fn not_now(kind: NotNow) -> Answer {
     Answer::NotNow { kind, detail: "".into() }
 }
 
+impl Desk {
+    /// A part of a message of several is noted as what it would be if it had been asked for alone.
+    fn take_part(
+        &self,
+        message: &Submit,
+        (part, parts): (u8, u8),
+        stop: &CancellationToken,
+        answers: mpsc::UnboundedSender<Vec<Answered>>,
+    ) {
+        let seq = message.seq;
+        // It does not look at the chunk's limit: that nothing comes late is for whoever hands over to see to.
+        let (after, answer) = if stop.is_cancelled() {
+            (Duration::ZERO, Answer::NotSent)
+        } else {
+            let batch = message.key.split('-').next().and_then(|batch| batch.parse().ok()).expect("our own key");
+            let submit = Submit { parts: if parts == 1 { 0 } else { 1 << part }, ..message.clone() };
+            let answer = (self.manner.lock().unwrap())(&submit);
+            self.got.lock().unwrap().push(Got { account: self.name.clone(), submit, batch, at: self.clock.boot() });
+            answer
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            // Whoever handed it over may be dead.
+            let _ = answers.send(vec![Answered { seq, part, parts, answer }]);
+        });
+    }
+}
+
 #[async_trait::async_trait]
 impl Provider for Desk {
     async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
         for message in chunk.messages {
-            let (seq, parts) = (message.seq, 1);
-            // It does not look at the chunk's limit: that nothing comes late is for whoever hands over to see to.
-            let (after, answer) = if chunk.stop.is_cancelled() {
-                (Duration::ZERO, Answer::NotSent)
-            } else {
-                let batch = message.key.split('-').next().and_then(|batch| batch.parse().ok()).expect("our own key");
-                let got = Got { account: self.name.into(), submit: message.clone(), batch, at: self.clock.boot() };
-                self.got.lock().unwrap().push(got);
-                (self.manner.lock().unwrap())(&message)
-            };
-            let answers = chunk.answers.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(after).await;
-                // Whoever handed it over may be dead.
-                let _ = answers.send(vec![Answered { seq, part: 0, parts, answer }]);
-            });
+            let parts = encode(&message.text, self.long).parts.len() as u8;
+            for part in asked(&message, parts) {
+                self.take_part(&message, (part, parts), &chunk.stop, chunk.answers.clone());
+            }
         }
         Ok(())
     }

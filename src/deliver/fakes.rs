@@ -26,14 +26,14 @@ use crate::model::answer::Answer;
 use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
 use crate::model::id::{BatchId, LaneKey, Msisdn, WorkerId};
 use crate::model::ledger::Ledger;
-use crate::model::order::RetryWhat;
+use crate::model::order::{Named, RetryWhat};
 use crate::model::pack::{Manifest, ManifestPack, Message, PackKey, SmsDeliveryPack};
 use crate::model::report::Settlement;
 use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::model::task::{SmsBatchPartitionTask, tokens_of};
 use crate::model::time::Timestamp;
-use crate::model::window::{RetryEntry, WindowRow};
+use crate::model::window::WindowRow;
 use crate::ports::clock::Clock;
 use crate::ports::provider::{Provider, Route, Routes, Submit};
 use crate::ports::queue::QueueEvent;
@@ -89,12 +89,13 @@ impl Worker {
     }
 }
 
-struct NobodyNamed;
+/// Names whom a retry sends as the fleet does.
+struct Selection(Stores, BTreeMap<String, Account>);
 
 #[async_trait::async_trait]
-impl Select for NobodyNamed {
-    async fn select(&self, _: &BatchRow, _: LaneKey, _: &RetryWhat, _: u8) -> Result<Vec<RetryEntry>, StoreError> {
-        Ok(vec![])
+impl Select for Selection {
+    async fn select(&self, row: &BatchRow, key: LaneKey, what: &RetryWhat, round: u8) -> Result<Vec<Named>, StoreError> {
+        crate::statistics::select(&self.0, &self.1, &row.batch.provider_type, key, what, round).await
     }
 }
 
@@ -122,6 +123,11 @@ impl Bed {
     /// A batch with lanes of so many people; `change` may change what was asked for, and the account that it goes through. There
     /// is another account, of another provider type.
     pub async fn with(lanes: &[u32], change: impl FnOnce(&mut SmsBatch, &mut Account)) -> Bed {
+        Bed::with_both(lanes, |batch, main, _| change(batch, main)).await
+    }
+
+    /// [`with`](Bed::with), where `change` may change the other account too.
+    pub async fn with_both(lanes: &[u32], change: impl FnOnce(&mut SmsBatch, &mut Account, &mut Account)) -> Bed {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::new(START));
         let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
         let stores = store.stores();
@@ -137,20 +143,23 @@ impl Bed {
             (account.provider_type, account.answer_timeout) = (name.into(), ANSWER_TIMEOUT);
             account
         };
-        let (mut main, other) = (account("main"), account("other"));
-        change(&mut asked, &mut main);
+        let (mut main, mut other) = (account("main"), account("other"));
+        change(&mut asked, &mut main, &mut other);
         let got: Arc<Mutex<Vec<Got>>> = Arc::default();
-        let desk = |name| {
+        let desk = |account: &Account| {
             let manner: Mutex<Manner> = Mutex::new(Box::new(|submit| (Duration::from_millis(20), taken(submit))));
-            Arc::new(Desk { name, clock: clock.clone(), up: AtomicBool::new(true), manner, got: got.clone() })
+            let (name, long) = (account.name.clone(), account.capabilities.long_message);
+            Arc::new(Desk { name, long, clock: clock.clone(), up: AtomicBool::new(true), manner, got: got.clone() })
         };
-        let desks = [desk("main"), desk("other")];
+        let desks = [desk(&main), desk(&other)];
         let routes = [main, other].into_iter().zip(&desks).map(|(account, desk)| {
             let provider: Arc<dyn Provider> = desk.clone();
             (account.name.clone(), Route { account, provider })
         });
         let routes: Routes = Arc::new(routes.collect());
-        let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), Arc::new(NobodyNamed));
+        let accounts = routes.iter().map(|(name, route)| (name.clone(), route.account.clone())).collect();
+        let select = Arc::new(Selection(stores.clone(), accounts));
+        let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), select);
         let pace = Arc::new(Pace(AtomicU32::new(u32::MAX / 2)));
         let bed = Bed { store, stores, world, declares, packs, documents, pace, service, desks, routes, got };
         bed.batch(asked, lanes).await;
@@ -159,7 +168,7 @@ impl Bed {
 
     /// One more batch that is being delivered.
     pub async fn batch(&self, asked: SmsBatch, lanes: &[u32]) {
-        let batch = asked.batch_id;
+        let (batch, text) = (asked.batch_id, asked.content.clone());
         let mut row = BatchRow::created(asked, String::new(), START);
         (row.current_step, row.delivery.state, row.task_number) = (CurrentStep::Delivery, StepState::Running, 1);
         // The last of them hold nobody.
@@ -172,7 +181,7 @@ impl Bed {
                 number: Msisdn(number(seq)),
                 record: u64::from(seq),
                 line: u64::from(seq) + 2,
-                body: "Hello".into(),
+                body: text.clone(),
                 link: None,
                 segments: 1,
                 ucs2: false,

@@ -20,7 +20,7 @@ use super::readings::Reading;
 use super::turns::{Seat, Turn};
 use super::window::Ended;
 use crate::model::id::{LaneKey, TaskCode};
-use crate::model::ledger::{Ledger, LedgerRefusal};
+use crate::model::ledger::{Ledger, LedgerRefusal, Leg};
 use crate::model::limits::LANE_WINDOWS_MAX;
 use crate::model::time::Timestamp;
 use crate::model::trace::TraceParent;
@@ -169,8 +169,8 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
 
 /// What a lane does next.
 enum Step {
-    /// Wait for a turn and declare up to this many.
-    Declare(Reading, u32),
+    /// Wait for a turn and declare up to this many, through this account alone if it is named.
+    Declare(Reading, u32, Option<String>),
     /// Wait for windows to end, or until this long has passed.
     Wait(Duration),
     /// Stop handing over; when all windows have ended, leave.
@@ -209,8 +209,8 @@ impl Lane {
                         waited = self.wait_for_end(ends, &mut pending, most) => waited?,
                     }
                 }
-                Step::Declare(reading, most) => {
-                    if !self.ctx.turns.is_open(&reading.row.batch.provider_type) {
+                Step::Declare(reading, most, only) => {
+                    if !self.ctx.turns.is_open(&reading.row.batch.provider_type, only.as_deref()) {
                         // It waits for an account, and does not stand still by itself.
                         self.lock_view().moved = Some(self.ctx.world.clock.boot());
                     }
@@ -222,7 +222,7 @@ impl Lane {
                             pending.push(end?);
                             None
                         }
-                        turn = seat.turn(most) => Some(turn),
+                        turn = seat.turn(most, only.as_deref()) => Some(turn),
                         () = tokio::time::sleep(crate::model::limits::BATCH_READING_EVERY) => None,
                     };
                     if let Some(turn) = turn
@@ -285,8 +285,14 @@ impl Lane {
                 Step::Wait(Duration::from_millis(200))
             };
         }
-        match ledger.next_leg(self.ctx.world.clock.now()) {
-            Ok(leg) => Step::Declare(reading, leg.len - leg.declared),
+        let (turns, provider_type) = (&self.ctx.turns, &reading.row.batch.provider_type);
+        let now = self.ctx.world.clock.now();
+        let only = |leg: &Leg| turns.only(provider_type, leg).map(str::to_owned);
+        let may_go = |leg: &Leg| turns.only(provider_type, leg).is_none_or(|only| turns.is_open(provider_type, Some(only)));
+        // Rests of messages wait for the account that took the other parts, and hold nobody else up; when they are all there is,
+        // the lane waits with them.
+        match ledger.next_leg_of(now, may_go).or_else(|_| ledger.next_leg(now)) {
+            Ok(leg) => Step::Declare(reading.clone(), leg.len - leg.declared, only(leg)),
             Err(_) if self.mine.is_empty() => self.wait_or_leave(),
             Err(_) => Step::Wait(self.until_due().min(Duration::from_millis(200))),
         }

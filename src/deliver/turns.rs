@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::model::id::BatchId;
+use crate::model::ledger::Leg;
 use crate::model::turn::{Claim, Served, lanes_at_once, open_bound, window_size};
 use crate::ports::clock::Clock;
 use crate::ports::provider::{Route, Routes};
@@ -29,8 +30,8 @@ struct State {
     served: Served,
     /// Lanes being served: what they compete as, and through which provider type.
     lanes: BTreeMap<u64, (Claim, String)>,
-    /// Those of them that wait for a turn.
-    waiting: BTreeMap<u64, ()>,
+    /// Those of them that wait for a turn, and the only account that each can have it at, if there is such a one.
+    waiting: BTreeMap<u64, Option<String>>,
     next_ticket: u64,
     open: BTreeMap<String, u32>,
 }
@@ -114,30 +115,40 @@ impl Turns {
         self.state().lanes.values().map(|(claim, _)| (claim.batch, claim.tenant.clone())).collect()
     }
 
-    /// Whether an account of this provider type is up and may send now.
-    pub fn is_open(&self, provider_type: &str) -> bool {
-        let mut of_type = self.routes.values().filter(|route| route.account.provider_type == provider_type);
-        of_type.any(|route| route.provider.health().up && self.within_hours(route))
+    /// Whether an account of this provider type is up and may send now; `only` this one, if it is named.
+    pub fn is_open(&self, provider_type: &str, only: Option<&str>) -> bool {
+        let mut of_type = self.routes.iter().filter(|(_, route)| route.account.provider_type == provider_type);
+        of_type
+            .any(|(name, route)| only.is_none_or(|only| only == name) && route.provider.health().up && self.within_hours(route))
+    }
+
+    /// The account through which alone a leg of a batch of this provider type may go. `None` also when that account is not
+    /// there any more: whoever declares it finds out that the rest of these messages cannot be sent.
+    pub fn only<'a>(&self, provider_type: &str, leg: &'a Leg) -> Option<&'a str> {
+        let name = leg.account.as_deref().filter(|_| !leg.foreign)?;
+        self.routes.get(name).is_some_and(|route| route.account.provider_type == provider_type).then_some(name)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The turn of `ticket`, if it is its turn and an account has room.
-    fn try_take(self: &Arc<Self>, ticket: u64, most: u32) -> Option<Turn> {
+    /// The turn of `ticket`, if an account has room and it is its turn there.
+    fn try_take(self: &Arc<Self>, ticket: u64, most: u32, only: Option<&str>) -> Option<Turn> {
         let mut state = self.state();
-        let (_, provider_type) = state.lanes.get(&ticket)?;
-        // Everybody who waits looks at everybody who waits, at each change: it is for the worker to serve few at once.
-        let lane = |rival: &u64| state.lanes.get(rival).map(|lane| (*rival, lane));
-        let rivals = || state.waiting.keys().filter_map(lane).filter(|(_, (_, other))| other == provider_type);
-        let next = state.served.next(rivals().map(|(_, (claim, _))| claim))?;
-        if rivals().nth(next).is_none_or(|(rival, _)| rival != ticket) {
-            return None;
-        }
         let (claim, provider_type) = state.lanes.get(&ticket)?.clone();
         let sharing = state.lanes.values().filter(|(_, other)| *other == provider_type).count();
-        let (account, size) = self.room(&state, &provider_type, sharing, most)?;
+        let (account, size) = self.room(&state, &provider_type, sharing, most, only)?;
+        // Everybody who waits looks at everybody who waits, at each change: it is for the worker to serve few at once. Whoever
+        // can only go through another account keeps nobody from this one.
+        let goes_here = |only: &Option<String>| only.as_ref().is_none_or(|only| *only == account);
+        let here = state.waiting.iter().filter(|(_, only)| goes_here(only));
+        let lane = |(rival, _): (&u64, _)| state.lanes.get(rival).map(|lane| (*rival, lane));
+        let rivals: Vec<_> = here.filter_map(lane).filter(|(_, (_, other))| *other == provider_type).collect();
+        let next = state.served.next(rivals.iter().map(|(_, (claim, _))| claim))?;
+        if rivals.get(next).is_none_or(|(rival, _)| *rival != ticket) {
+            return None;
+        }
         *state.open.entry(account.clone()).or_default() += size;
         state.served.add(&claim, size);
         state.waiting.remove(&ticket);
@@ -149,10 +160,10 @@ impl Turns {
     /// The account with the most room, of those that are up and may send now, and the size of a window of up to `most` there.
     /// Room for less than the whole window is waited with: a window of the few that fit would leave room for a few again when
     /// it closes, and each costs its two conditional writes.
-    fn room(&self, state: &State, provider_type: &str, sharing: usize, most: u32) -> Option<(String, u32)> {
+    fn room(&self, state: &State, provider_type: &str, sharing: usize, most: u32, only: Option<&str>) -> Option<(String, u32)> {
         let mut best: Option<(u32, String, u32)> = None;
         for (name, route) in self.routes.iter().filter(|(_, route)| route.account.provider_type == provider_type) {
-            if !route.provider.health().up || !self.within_hours(route) {
+            if only.is_some_and(|only| only != name) || !route.provider.health().up || !self.within_hours(route) {
                 continue;
             }
             let view = self.rates.view(name);
@@ -178,14 +189,14 @@ impl Turns {
 }
 
 impl Seat {
-    /// Waits for this lane's turn to declare up to `most` recipients. Cancel safe.
-    pub async fn turn(&self, most: u32) -> Turn {
-        let waiting = Waiting::begin(&self.turns, self.ticket);
+    /// Waits for this lane's turn to declare up to `most` recipients, at `only` this account if it is named. Cancel safe.
+    pub async fn turn(&self, most: u32, only: Option<&str>) -> Turn {
+        let waiting = Waiting::begin(&self.turns, self.ticket, only);
         loop {
             let changed = self.turns.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(turn) = self.turns.try_take(self.ticket, most) {
+            if let Some(turn) = self.turns.try_take(self.ticket, most, only) {
                 drop(waiting);
                 return turn;
             }
@@ -212,8 +223,8 @@ impl Drop for Seat {
 struct Waiting<'a>(&'a Turns, u64);
 
 impl<'a> Waiting<'a> {
-    fn begin(turns: &'a Turns, ticket: u64) -> Waiting<'a> {
-        turns.state().waiting.insert(ticket, ());
+    fn begin(turns: &'a Turns, ticket: u64, only: Option<&str>) -> Waiting<'a> {
+        turns.state().waiting.insert(ticket, only.map(str::to_owned));
         Waiting(turns, ticket)
     }
 }
