@@ -25,6 +25,22 @@ async fn resending(people: u32) -> Bed {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_account_that_takes_all_and_answers_nothing_sends_nobody_without_end() {
+    let bed = resending(2 * WINDOW).await;
+    bed.answers(|_| (Duration::from_millis(20), Answer::NoAnswer));
+    let worker = bed.worker(1).await;
+    let ledger = bed.until_done().await;
+    assert_eq!(ledger.totals.uncertain, u64::from(2 * WINDOW));
+    assert!(bed.times().values().all(|times| *times == 4), "{:?}", bed.times());
+    let first = bed.got().iter().filter(|got| got.submit.number.0 == number(0)).map(|got| got.at).collect::<Vec<_>>();
+    let waited: Vec<u64> = first.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert_eq!(waited, [5, 15, 45]);
+    let settlement = bed.recount().await;
+    assert_eq!((settlement.of(Outcome::Uncertain), settlement.unaccounted()), (u64::from(2 * WINDOW), 0), "{settlement:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_declare_that_arrives_behind_its_successors_changes_nothing() {
     let bed = resending(3 * WINDOW).await;
     bed.next_declare(Fate::Unanswered(Duration::from_secs(5)));
