@@ -27,7 +27,8 @@ pub struct Turns {
 
 #[derive(Default)]
 struct State {
-    served: Served,
+    /// By provider type: what a tenant is sent through a fast one says nothing of its share of a slow one.
+    served: BTreeMap<String, Served>,
     /// Lanes being served: what they compete as, and through which provider type.
     lanes: BTreeMap<u64, (Claim, String)>,
     /// Those of them that wait for a turn, and the only account that each can have it at, if there is such a one.
@@ -48,6 +49,8 @@ pub struct Turn {
     pub account: String,
     /// Recipients at most.
     pub size: u32,
+    /// As what it was counted, at which provider type.
+    counted: (Claim, String),
     turns: Arc<Turns>,
 }
 
@@ -61,6 +64,10 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.size > 0 {
+            let (claim, provider_type) = &self.counted;
+            if let Some(served) = self.turns.state().served.get_mut(provider_type) {
+                served.take_back(claim, self.size);
+            }
             self.turns.closed(&self.account, self.size);
         }
     }
@@ -77,8 +84,11 @@ impl Turns {
         let mut state = self.state();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        let competing: Vec<Claim> = state.lanes.values().map(|(claim, _)| claim.clone()).chain([claim.clone()]).collect();
-        state.served.join(&claim, &competing);
+        let here = state.lanes.values().filter(|(_, other)| *other == provider_type);
+        let competing: Vec<Claim> = here.map(|(claim, _)| claim.clone()).chain([claim.clone()]).collect();
+        let wanted: BTreeSet<String> = state.lanes.values().map(|(_, other)| other.clone()).collect();
+        state.served.retain(|other, _| wanted.contains(other));
+        state.served.entry(provider_type.clone()).or_default().join(&claim, &competing);
         state.lanes.insert(ticket, (claim, provider_type));
         drop(state);
         Seat { turns: self.clone(), ticket }
@@ -145,16 +155,16 @@ impl Turns {
         let here = state.waiting.iter().filter(|(_, only)| goes_here(only));
         let lane = |(rival, _): (&u64, _)| state.lanes.get(rival).map(|lane| (*rival, lane));
         let rivals: Vec<_> = here.filter_map(lane).filter(|(_, (_, other))| *other == provider_type).collect();
-        let next = state.served.next(rivals.iter().map(|(_, (claim, _))| claim))?;
+        let next = state.served.get(&provider_type)?.next(rivals.iter().map(|(_, (claim, _))| claim))?;
         if rivals.get(next).is_none_or(|(rival, _)| *rival != ticket) {
             return None;
         }
         *state.open.entry(account.clone()).or_default() += size;
-        state.served.add(&claim, size);
+        state.served.entry(provider_type.clone()).or_default().add(&claim, size);
         state.waiting.remove(&ticket);
         drop(state);
         self.changed.notify_waiters();
-        Some(Turn { account, size, turns: self.clone() })
+        Some(Turn { account, size, counted: (claim, provider_type), turns: self.clone() })
     }
 
     /// The account with the most room, of those that are up and may send now, and the size of a window of up to `most` there.
@@ -234,5 +244,87 @@ impl Drop for Waiting<'_> {
         if self.0.state().waiting.remove(&self.1).is_some() {
             self.0.changed.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::fake_ports::{Desk, Pace};
+    use super::*;
+    use crate::adapters::memory::clock::SimClock;
+    use crate::model::account::Account;
+    use crate::model::time::Timestamp;
+
+    /// Turns over an account of each of two provider types, both at 500 a second.
+    fn turns() -> Arc<Turns> {
+        let clock: Arc<dyn Clock> = Arc::new(SimClock::new(Timestamp(1_800_000_000_000)));
+        let route = |name: &str| {
+            let account = Account { provider_type: name.into(), ..crate::roles::config::AccountConfig::default().account(name) };
+            let provider = Arc::new(Desk {
+                name: name.into(),
+                long: account.capabilities.long_message,
+                clock: clock.clone(),
+                up: AtomicBool::new(true),
+                manner: Mutex::new(Box::new(|_| unreachable!("nothing is sent"))),
+                got: Arc::default(),
+            });
+            (name.to_owned(), Route { account, provider })
+        };
+        Turns::new(Arc::new(["fast", "slow"].map(route).into()), Arc::new(Pace(Default::default())), clock)
+    }
+
+    fn claim(tenant: &str, batch: u128) -> Claim {
+        Claim { tenant: tenant.into(), priority: 5, batch: BatchId(batch) }
+    }
+
+    /// Both wait all the time for the one place that there is; returns how often each had it.
+    async fn take_turns(turns: &Arc<Turns>, one: &Seat, other: &Seat, times: usize) -> [usize; 2] {
+        let mut had = [0; 2];
+        for _ in 0..times {
+            turns.state().open.insert("slow".into(), 1_000);
+            let makes_room = async {
+                turns.closed("slow", 950);
+                std::future::pending::<()>().await;
+            };
+            let (which, turn) = tokio::select! {
+                biased;
+                turn = one.turn(1_000, None) => (0, turn),
+                turn = other.turn(1_000, None) => (1, turn),
+                () = makes_room => continue,
+            };
+            had[which] += 1;
+            let size = turn.size;
+            turn.taken(size);
+            turns.closed("slow", size);
+        }
+        had
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_tenant_is_sent_through_one_provider_type_costs_it_no_turn_at_another() {
+        let turns = turns();
+        let fast = turns.enter(claim("a", 1), "fast".into());
+        let one = turns.enter(claim("a", 2), "slow".into());
+        let other = turns.enter(claim("b", 3), "slow".into());
+        for _ in 0..1_000 {
+            let turn = fast.turn(1_000, None).await;
+            let size = turn.size;
+            turn.taken(size);
+            turns.closed("fast", size);
+        }
+        assert_eq!(take_turns(&turns, &one, &other, 20).await, [10, 10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_no_window_took_is_not_counted() {
+        let turns = turns();
+        let one = turns.enter(claim("a", 2), "slow".into());
+        let other = turns.enter(claim("b", 3), "slow".into());
+        for _ in 0..10 {
+            drop(one.turn(1_000, None).await);
+        }
+        assert_eq!(take_turns(&turns, &one, &other, 20).await, [10, 10]);
     }
 }
