@@ -1,13 +1,15 @@
 //! Two owners of a lane, late writes, dead and frozen workers: nobody gets it twice, and what was answered counts.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::fakes::{ANSWER_TIMEOUT, BATCH, Bed, Fate, LANE, START, WINDOW, number, taken};
+use super::fakes::{ANSWER_TIMEOUT, BATCH, Bed, Fate, LANE, START, WINDOW, not_now, number, taken};
 use crate::adapters::embedded::engine::Table;
-use crate::model::answer::Answer;
+use crate::model::answer::{Answer, NotNow};
 use crate::model::id::{Msisdn, TaskCode};
 use crate::model::ledger::Ledger;
-use crate::model::limits::SEND_BY;
+use crate::model::limits::{QUEUE_FULL_TRIES_MAX, SEND_BY};
 use crate::model::outcome::Outcome;
 use crate::model::receipt::{Report, Rung};
 use crate::model::state::StepState;
@@ -38,6 +40,40 @@ async fn an_account_that_takes_all_and_answers_nothing_sends_nobody_without_end(
     let settlement = bed.recount().await;
     assert_eq!((settlement.of(Outcome::Uncertain), settlement.unaccounted()), (u64::from(2 * WINDOW), 0), "{settlement:?}");
     worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_last_try_was_refused_has_failed_though_its_worker_died_before_the_window_ended() {
+    let bed = Bed::new(WINDOW).await;
+    let tries: Arc<Mutex<BTreeMap<u64, u32>>> = Arc::default();
+    bed.answers({
+        let tries = tries.clone();
+        move |submit| {
+            let mut tries = tries.lock().expect("not poisoned");
+            let times = tries.entry(submit.number.0).or_default();
+            *times += 1;
+            let full = submit.seq == 5 || submit.seq == 6;
+            let silent = submit.seq == 6 && *times > u32::from(QUEUE_FULL_TRIES_MAX);
+            let after = if silent { Duration::from_secs(3_600) } else { Duration::from_millis(20) };
+            (after, if full { not_now(NotNow::QueueFull) } else { taken(submit) })
+        }
+    });
+    let first = bed.worker(1).await;
+    while tries.lock().expect("not poisoned").get(&number(6)).is_none_or(|times| *times <= u32::from(QUEUE_FULL_TRIES_MAX)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(MOMENT).await;
+    first.kill();
+    let second = bed.worker(2).await;
+    let ledger = bed.until_done().await;
+    assert_eq!((ledger.totals.failed, ledger.totals.uncertain, bed.judged().await), (1, 1, 1));
+    // As when the step ends: whoever is open then was canceled.
+    let ended = change(&*bed.stores.ledgers, LANE, &*bed.world.chance, |read| read.row.fence_closed(1).ok_or(()));
+    ended.await.expect("stored").expect("not there before");
+    let settlement = bed.recount().await;
+    let of = [Outcome::Failed, Outcome::Uncertain, Outcome::Canceled].map(|outcome| settlement.of(outcome));
+    assert_eq!((of, settlement.unaccounted()), ([1, 1, 0], 0), "{settlement:?}");
+    second.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
