@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 use crate::adapters::waiting::asked;
 use crate::model::account::LongMessage;
 use crate::model::answer::{Answer, NotNow};
+use crate::model::batch::BatchRow;
 use crate::model::id::{BatchId, LaneKey, WorkerId};
 use crate::model::ledger::Ledger;
 use crate::model::pack::{PackHead, PackKey, SmsDeliveryPack};
 use crate::model::text::encode;
 use crate::model::window::Answered;
 use crate::ports::StoreError;
-use crate::ports::batches::Ledgers;
+use crate::ports::batches::{BatchRows, Ledgers};
 use crate::ports::clock::Clock;
 use crate::ports::control::{Cas, ControlRows, Versioned};
 use crate::ports::documents::{Document, Documents, Shelf};
@@ -97,6 +98,37 @@ impl ControlRows<LaneKey, Ledger> for Declares {
     }
 
     async fn list(&self, batch: BatchId) -> Result<Vec<(LaneKey, Versioned<Ledger>)>, StoreError> {
+        self.inner.list(batch).await
+    }
+}
+
+/// Batches that count how often they are read, and do not answer while a test says so.
+pub struct Rows {
+    pub inner: Arc<dyn BatchRows>,
+    pub times: AtomicU32,
+    pub is_away: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl ControlRows<BatchId, BatchRow> for Rows {
+    async fn load(&self, key: BatchId) -> Result<Option<Versioned<BatchRow>>, StoreError> {
+        self.times.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(STORE_TAKES).await;
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("on purpose".into()));
+        }
+        self.inner.load(key).await
+    }
+
+    async fn insert(&self, key: BatchId, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.inner.insert(key, row, nonce).await
+    }
+
+    async fn replace(&self, key: BatchId, expected: u64, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.inner.replace(key, expected, row, nonce).await
+    }
+
+    async fn list(&self, batch: BatchId) -> Result<Vec<(BatchId, Versioned<BatchRow>)>, StoreError> {
         self.inner.list(batch).await
     }
 }
@@ -252,19 +284,24 @@ impl Provider for Desk {
 }
 
 /// A governor that allows 500 a second, and hands out what a test lets it.
-pub struct Pace(pub AtomicU32);
+#[derive(Default)]
+pub struct Pace {
+    pub left: AtomicU32,
+    /// How long it takes an answer to need.
+    pub answer_time: Mutex<Duration>,
+}
 
 impl Rates for Pace {
     fn take(&self, _: &str, want: u32, _: Duration) -> Grant {
         let some = |left: u32| (left > 0).then(|| left - left.min(want));
-        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, some) {
+        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, some) {
             Ok(left) => Grant::Take(left.min(want)),
             Err(_) => Grant::Wait(Duration::from_millis(50)),
         }
     }
 
     fn give_back(&self, _: &str, segments: u32) {
-        self.0.fetch_add(segments, Ordering::Relaxed);
+        self.left.fetch_add(segments, Ordering::Relaxed);
     }
 
     fn answered(&self, _: &str, _: u32, _: u32, _: Duration) {}
@@ -272,6 +309,7 @@ impl Rates for Pace {
     fn set_ceiling(&self, _: &str, _: Option<u32>, _: Duration) {}
 
     fn view(&self, _: &str) -> RateView {
-        RateView { rate: 500.0, answer_time: Duration::ZERO, ceiling: None, throttled: 0, sharers: 1 }
+        let answer_time = *self.answer_time.lock().unwrap();
+        RateView { rate: 500.0, answer_time, ceiling: None, throttled: 0, sharers: 1 }
     }
 }

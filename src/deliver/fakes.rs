@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
-use super::fake_ports::{Asked, Declares, Desk, Manner, Pace, SlowPacks};
+use super::fake_ports::{Asked, Declares, Desk, Manner, Pace, Rows, SlowPacks};
 pub use super::fake_ports::{Fate, Got, not_now, taken};
 use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::queue::filled::FilledQueue;
@@ -107,6 +107,7 @@ pub struct Bed {
     pub declares: Arc<Declares>,
     pub packs: Arc<SlowPacks>,
     pub documents: Arc<Asked>,
+    pub batches: Arc<Rows>,
     pub pace: Arc<Pace>,
     pub service: SmsBatchService,
     desks: [Arc<Desk>; 2],
@@ -135,7 +136,14 @@ impl Bed {
         let packs = Arc::new(SlowPacks { inner: stores.packs.clone(), time: Mutex::default(), damaged: Mutex::default() });
         let documents =
             Arc::new(Asked { inner: stores.documents.clone(), times: AtomicU32::new(0), is_away: AtomicBool::new(false) });
-        let stores = Stores { ledgers: declares.clone(), packs: packs.clone(), documents: documents.clone(), ..stores };
+        let batches = Arc::new(Rows { inner: stores.batches.clone(), times: AtomicU32::new(0), is_away: AtomicBool::new(false) });
+        let stores = Stores {
+            batches: batches.clone(),
+            ledgers: declares.clone(),
+            packs: packs.clone(),
+            documents: documents.clone(),
+            ..stores
+        };
         let world = World { clock: clock.clone(), chance: Arc::new(SeededChance::from_seed(2)) };
         let mut asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
         let account = |name: &str| {
@@ -160,8 +168,8 @@ impl Bed {
         let accounts = routes.iter().map(|(name, route)| (name.clone(), route.account.clone())).collect();
         let select = Arc::new(Selection(stores.clone(), accounts));
         let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), select);
-        let pace = Arc::new(Pace(AtomicU32::new(u32::MAX / 2)));
-        let bed = Bed { store, stores, world, declares, packs, documents, pace, service, desks, routes, got };
+        let pace = Arc::new(Pace { left: AtomicU32::new(u32::MAX / 2), ..Pace::default() });
+        let bed = Bed { store, stores, world, declares, packs, documents, batches, pace, service, desks, routes, got };
         bed.batch(asked, lanes).await;
         bed
     }
@@ -258,7 +266,7 @@ impl Bed {
 
     /// Only so many segments more are allowed.
     pub fn allows(&self, segments: u32) {
-        self.pace.0.store(segments, Ordering::Relaxed);
+        self.pace.left.store(segments, Ordering::Relaxed);
     }
 
     /// What the accounts took so far.

@@ -82,6 +82,8 @@ pub(super) struct Lane {
     pub(super) task: TaskCode,
     pub(super) held: Versioned<Ledger>,
     pub(super) loader: Loader,
+    /// Whether the batch wants those sent again who are not answered.
+    resend: bool,
     /// The dispatch's place in the batch's trace.
     pub(super) trace: Option<TraceParent>,
     pub(super) view: Arc<Mutex<LaneView>>,
@@ -105,8 +107,9 @@ pub async fn serve(
     match begin(&ctx, key, task).await {
         Ok(Ok((held, loader, reading))) => {
             let (ended, mut ends) = mpsc::unbounded_channel();
-            let mut lane =
-                Lane { ctx, key, task, held, loader, trace, view, mine: BTreeSet::new(), ended, halt: CancellationToken::new() };
+            let resend = reading.row.batch.on_uncertain == OnUncertain::Resend || mutation::is_on(Bug::ResendUnasked);
+            let (mine, halt) = (BTreeSet::new(), CancellationToken::new());
+            let mut lane = Lane { ctx, key, task, held, loader, resend, trace, view, mine, ended, halt };
             lane.show();
             // Also when this is dropped: what is being declared then is not handed over.
             let _halt = lane.halt.clone().drop_guard();
@@ -338,10 +341,7 @@ impl Lane {
 
     /// Closes windows by one change of the ledger. False when the lane is somebody else's now.
     async fn close(&mut self, ended: Vec<Ended>) -> Result<bool, StoreError> {
-        let reading = self.ctx.readings.get(self.key.batch).await.ok().flatten();
-        let resend = reading.is_some_and(|reading| reading.row.batch.on_uncertain == OnUncertain::Resend)
-            || mutation::is_on(Bug::ResendUnasked);
-        let plan: Plan = ending::plan(&self.ctx, self.key, &self.held.row, &mut self.loader, ended, resend).await?;
+        let plan: Plan = ending::plan(&self.ctx, self.key, &self.held.row, &mut self.loader, ended, self.resend).await?;
         if plan.is_empty() {
             return Ok(true);
         }

@@ -1,6 +1,7 @@
 //! Two owners of a lane, late writes, dead and frozen workers: nobody gets it twice, and what was answered counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -74,6 +75,26 @@ async fn whose_last_try_was_refused_has_failed_though_its_worker_died_before_the
     let of = [Outcome::Failed, Outcome::Uncertain, Outcome::Canceled].map(|outcome| settlement.of(outcome));
     assert_eq!((of, settlement.unaccounted()), ([1, 1, 0], 0), "{settlement:?}");
     second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_to_be_sent_again_is_though_the_batch_cannot_be_read_when_the_window_closes() {
+    let bed = resending(WINDOW).await;
+    let mut told = BTreeSet::new();
+    bed.answers(move |submit| {
+        let silent = told.insert(submit.seq);
+        (Duration::from_secs(2), if silent { Answer::NoAnswer } else { taken(submit) })
+    });
+    let worker = bed.worker(1).await;
+    bed.until("a window is open", |ledger| ledger.open.len() == 1).await;
+    tokio::time::sleep(MOMENT).await;
+    bed.batches.is_away.store(true, Ordering::Relaxed);
+    bed.until("it was closed", |ledger| ledger.open.is_empty()).await;
+    bed.batches.is_away.store(false, Ordering::Relaxed);
+    let ledger = bed.until_done().await;
+    assert_eq!((ledger.totals.accepted, ledger.totals.uncertain), (u64::from(WINDOW), 0));
+    assert!(bed.times().values().all(|times| *times == 2));
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -272,7 +272,7 @@ mod tests {
             });
             (name.to_owned(), Route { account, provider })
         };
-        Turns::new(Arc::new(["fast", "slow"].map(route).into()), Arc::new(Pace(Default::default())), clock)
+        Turns::new(Arc::new(["fast", "slow"].map(route).into()), Arc::new(Pace::default()), clock)
     }
 
     fn claim(tenant: &str, batch: u128) -> Claim {
