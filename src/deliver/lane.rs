@@ -277,7 +277,8 @@ impl Lane {
             // Only open windows are left to settle.
             return if self.mine.is_empty() { self.wait_or_leave() } else { Step::Wait(Duration::from_millis(200)) };
         }
-        if self.mine.len() >= LANE_WINDOWS_MAX {
+        // Also those that an earlier serving of this worker left open: the ledger counts them too.
+        if ledger.open.iter().filter(|open| open.declarer == self.ctx.worker).count() >= LANE_WINDOWS_MAX {
             return Step::Wait(Duration::from_millis(200));
         }
         if !within_hours(&*self.ctx.world.clock, &reading.row.batch, self.ctx.world.clock.now()) {

@@ -10,7 +10,7 @@ use crate::adapters::embedded::engine::Table;
 use crate::model::answer::{Answer, NotNow};
 use crate::model::id::{Msisdn, TaskCode};
 use crate::model::ledger::Ledger;
-use crate::model::limits::{QUEUE_FULL_TRIES_MAX, SEND_BY};
+use crate::model::limits::{LANE_WINDOWS_MAX, QUEUE_FULL_TRIES_MAX, SEND_BY};
 use crate::model::outcome::Outcome;
 use crate::model::receipt::{Report, Rung};
 use crate::model::state::StepState;
@@ -94,6 +94,27 @@ async fn who_is_to_be_sent_again_is_though_the_batch_cannot_be_read_when_the_win
     let ledger = bed.until_done().await;
     assert_eq!((ledger.totals.accepted, ledger.totals.uncertain), (u64::from(WINDOW), 0));
     assert!(bed.times().values().all(|times| *times == 2));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gets_a_lane_back_with_its_own_windows_open_waits_for_them() {
+    let bed = Bed::new(20 * WINDOW).await;
+    *bed.pace.answer_time.lock().expect("not poisoned") = Duration::from_secs(2);
+    bed.answers_after(Duration::from_secs(15));
+    let worker = bed.worker(1).await;
+    bed.until("as many as may be are open", |ledger| ledger.open.len() == LANE_WINDOWS_MAX).await;
+    tokio::time::sleep(MOMENT).await;
+    worker.queue.push(QueueEvent::Revoked(vec![crate::model::lane::partition_of(BATCH, 0)]));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bed.give_all(&worker).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = bed.batches.times.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let readings = bed.batches.times.load(Ordering::Relaxed) - before;
+    assert!((5..30).contains(&readings), "{readings} in five seconds");
+    bed.until_done().await;
+    bed.once_each(0..20 * WINDOW);
     worker.stop().await;
 }
 
