@@ -49,15 +49,21 @@ pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Re
     let Some(route) = ctx.routes.get(&turn.account).cloned() else {
         return Err(StoreError::Corrupt(format!("account {} is not configured", turn.account)));
     };
-    if !within_hours(&*ctx.world.clock, &reading.row.batch, declared_at) {
+    let batch = &reading.row.batch;
+    let late = is_too_late(batch, declared_at);
+    // A turn that was taken to say that it is too late hands nobody over, should the clock have been set back since.
+    if !late && (turn.is_to_expire || !within_hours(&*ctx.world.clock, batch, declared_at)) {
         return Ok(Declared::Nothing);
     }
-    let goes_here = |leg: &Leg| ctx.turns.only(&reading.row.batch.provider_type, leg).is_none_or(|only| only == turn.account);
+    let goes_here = |leg: &Leg| late || ctx.turns.only(&batch.provider_type, leg).is_none_or(|only| only == turn.account);
     let Ok(leg) = lane.held.row.next_leg_of(declared_at, goes_here).cloned() else { return Ok(Declared::Nothing) };
     let (from, to) = (leg.declared, leg.len.min(leg.declared.saturating_add(turn.size)));
     let loading = async {
         let entries = lane.loader.entries(leg.id, from, to).await?;
-        let prepared = prepare(lane, &reading.row.batch, &route.account, &entries, &leg).await?;
+        let prepared = match late {
+            true => Prepared::expired(&entries),
+            false => prepare(lane, &reading.row.batch, &route.account, &entries, &leg).await?,
+        };
         Ok((entries, prepared))
     };
     let (entries, mut prepared) = match loading.await {
@@ -158,6 +164,14 @@ pub(super) struct Prepared {
     pub(super) local: Vec<Answered>,
 }
 
+impl Prepared {
+    /// Of a window whose time is over: its batch's validity has ended.
+    fn expired(entries: &[RetryEntry]) -> Prepared {
+        let local = entries.iter().map(|entry| local(entry, Answer::Expired)).collect();
+        Prepared { local, ..Prepared::default() }
+    }
+}
+
 async fn prepare(
     lane: &mut Lane,
     batch: &SmsBatch,
@@ -166,11 +180,6 @@ async fn prepare(
     leg: &Leg,
 ) -> Result<Prepared, StoreError> {
     let mut prepared = Prepared { submits: Vec::with_capacity(entries.len()), local: Vec::new() };
-    let too_late = batch.late_start != LateStart::Send && batch.not_after.is_some_and(|limit| lane.ctx.world.clock.now() > limit);
-    if too_late {
-        prepared.local = entries.iter().map(|entry| local(entry, Answer::Expired)).collect();
-        return Ok(prepared);
-    }
     let mut messages = Vec::with_capacity(entries.len());
     // Asked for after the batch was read: whatever is declared later after an erasure than both readings may be old knows of it.
     let erasures = lane.ctx.erasures.get(&lane.ctx.stores).await?;
@@ -207,6 +216,11 @@ async fn prepare(
         }
     }
     Ok(prepared)
+}
+
+/// Whether whoever is declared at `at` has expired.
+pub(super) fn is_too_late(batch: &SmsBatch, at: Timestamp) -> bool {
+    batch.late_start != LateStart::Send && batch.not_after.is_some_and(|limit| at > limit)
 }
 
 /// Whether the batch's own hours allow sending at `at`. A zone that nobody knows allows nothing.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
-use super::declare::{Declared, within_hours};
+use super::declare::{Declared, is_too_late, within_hours};
 use super::declaring::Changing;
 use super::ending::{self, Plan};
 use super::judge::{judge, ripe_after};
@@ -34,7 +34,7 @@ use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{self, Piece};
 
 /// How long a lane outside the batch's hours is left alone: the zone's clock may be set meanwhile.
-const LOOK_AT_HOURS: Duration = Duration::from_secs(20);
+pub(super) const LOOK_AT_HOURS: Duration = Duration::from_secs(20);
 
 /// How serving a lane ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,6 +174,8 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
 enum Step {
     /// Wait for a turn and declare up to this many, through this account alone if it is named.
     Declare(Reading, u32, Option<String>),
+    /// Declare up to this many as expired.
+    Expire(Reading, u32),
     /// Wait for windows to end, or until this long has passed.
     Wait(Duration),
     /// Stop handing over; when all windows have ended, leave.
@@ -210,6 +212,15 @@ impl Lane {
                         biased;
                         () = stop.cancelled() => {}
                         waited = self.wait_for_end(ends, &mut pending, most) => waited?,
+                    }
+                }
+                Step::Expire(reading, most) => {
+                    let Some(turn) = self.ctx.turns.to_expire(&reading.row.batch.provider_type, most) else {
+                        self.wait_for_end(ends, &mut pending, Duration::from_millis(200)).await?;
+                        continue;
+                    };
+                    if !self.declare(reading, turn).await? {
+                        return Ok(LaneEnd::Lost);
                     }
                 }
                 Step::Declare(reading, most, only) => {
@@ -281,8 +292,15 @@ impl Lane {
         if ledger.open.iter().filter(|open| open.declarer == self.ctx.worker).count() >= LANE_WINDOWS_MAX {
             return Step::Wait(Duration::from_millis(200));
         }
-        if !within_hours(&*self.ctx.world.clock, &reading.row.batch, self.ctx.world.clock.now()) {
-            let later = self.ctx.world.clock.now().plus(LOOK_AT_HOURS);
+        let now = self.ctx.world.clock.now();
+        if is_too_late(&reading.row.batch, now)
+            && let Ok(leg) = ledger.next_leg(now)
+        {
+            // For that no account need be up, nor any hours allow it.
+            return Step::Expire(reading.clone(), leg.len - leg.declared);
+        }
+        if !within_hours(&*self.ctx.world.clock, &reading.row.batch, now) {
+            let later = now.plus(LOOK_AT_HOURS);
             return if self.mine.is_empty() {
                 Step::Leave(LaneEnd::Later(later))
             } else {
@@ -290,7 +308,6 @@ impl Lane {
             };
         }
         let (turns, provider_type) = (&self.ctx.turns, &reading.row.batch.provider_type);
-        let now = self.ctx.world.clock.now();
         let only = |leg: &Leg| turns.only(provider_type, leg).map(str::to_owned);
         let may_go = |leg: &Leg| turns.only(provider_type, leg).is_none_or(|only| turns.is_open(provider_type, Some(only)));
         // Rests of messages wait for the account that took the other parts, and hold nobody else up; when they are all there is,

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::model::id::BatchId;
 use crate::model::ledger::Leg;
+use crate::model::limits::WINDOW_RECIPIENTS_MAX;
 use crate::model::turn::{Claim, Served, lanes_at_once, open_bound, window_size};
 use crate::ports::clock::Clock;
 use crate::ports::provider::{Route, Routes};
@@ -49,8 +50,10 @@ pub struct Turn {
     pub account: String,
     /// Recipients at most.
     pub size: u32,
+    /// Whether it was taken to say of recipients that they have expired, whatever the account does.
+    pub is_to_expire: bool,
     /// As what it was counted, at which provider type.
-    counted: (Claim, String),
+    counted: Option<(Claim, String)>,
     turns: Arc<Turns>,
 }
 
@@ -64,8 +67,9 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.size > 0 {
-            let (claim, provider_type) = &self.counted;
-            if let Some(served) = self.turns.state().served.get_mut(provider_type) {
+            if let Some((claim, provider_type)) = &self.counted
+                && let Some(served) = self.turns.state().served.get_mut(provider_type)
+            {
                 served.take_back(claim, self.size);
             }
             self.turns.closed(&self.account, self.size);
@@ -164,7 +168,17 @@ impl Turns {
         state.waiting.remove(&ticket);
         drop(state);
         self.changed.notify_waiters();
-        Some(Turn { account, size, counted: (claim, provider_type), turns: self.clone() })
+        Some(Turn { account, size, is_to_expire: false, counted: Some((claim, provider_type)), turns: self.clone() })
+    }
+
+    /// A turn at once for recipients who have expired. Nothing is handed over, so no account need be up for it; the window is
+    /// declared for one all the same, if there is any: of the batch's provider type, or of another.
+    pub fn to_expire(self: &Arc<Self>, provider_type: &str, most: u32) -> Option<Turn> {
+        let of_type = self.routes.iter().find(|(_, route)| route.account.provider_type == provider_type);
+        let account = of_type.or_else(|| self.routes.iter().next()).map(|(name, _)| name.clone())?;
+        let size = most.clamp(1, WINDOW_RECIPIENTS_MAX);
+        *self.state().open.entry(account.clone()).or_default() += size;
+        Some(Turn { account, size, is_to_expire: true, counted: None, turns: self.clone() })
     }
 
     /// The account with the most room, of those that are up and may send now, and the size of a window of up to `most` there.
