@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::fakes::{BATCH, Bed, START, WINDOW, not_now, number, taken};
+use super::fakes::{BATCH, Bed, LANE, START, WINDOW, not_now, number, taken};
 use super::lane::LOOK_AT_HOURS;
 use crate::model::answer::NotNow;
 use crate::model::batch::SmsBatch;
@@ -116,6 +116,21 @@ async fn who_has_expired_is_told_so_though_no_account_could_send_it() {
         assert!(ledger.is_done() && ledger.totals.expired == u64::from(WINDOW), "{ledger:?}");
         worker.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_outside_its_hours_is_not_claimed_and_goes_on_when_they_begin() {
+    let hours = SendingHours { from: 8 * 60 + 10, to: 22 * 60, zone: "UTC".into() };
+    let bed = Bed::with(&[WINDOW], |batch, _| batch.hours = Some(hours)).await;
+    let version = async || bed.stores.ledgers.load(LANE).await.expect("read").expect("there").version;
+    let before = version().await;
+    let worker = bed.worker(1).await;
+    tokio::time::sleep(Duration::from_secs(9 * 60)).await;
+    assert_eq!((version().await, bed.got().len()), (before, 0));
+    bed.until_done().await;
+    bed.once_each(0..WINDOW);
+    assert!(bed.got().iter().all(|got| got.at >= Duration::from_secs(600)));
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

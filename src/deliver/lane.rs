@@ -28,7 +28,7 @@ use crate::model::turn::Claim;
 use crate::model::window::OnUncertain;
 use crate::ports::StoreError;
 use crate::ports::control::Versioned;
-use crate::runtime::control::{change, change_from};
+use crate::runtime::control::{change, change_from, load_row};
 use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{self, Piece};
@@ -144,6 +144,9 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
         }
         _ => return Ok(Err(LaneEnd::OutOfDate)),
     };
+    if let Some(later) = outside_hours(ctx, key, task, &reading).await? {
+        return Ok(Err(LaneEnd::Later(later)));
+    }
     let Some(manifest) = ctx.stores.manifests.get(key).await? else {
         return Err(StoreError::Corrupt(format!("lane {} has no manifest", key.lane)));
     };
@@ -168,6 +171,18 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
         Err(LedgerRefusal::Closed) => Ok(Err(LaneEnd::Done)),
         Err(_) => Ok(Err(LaneEnd::OutOfDate)),
     }
+}
+
+/// When to look again at a lane of which nothing may be sent at this hour, and nothing is left to settle. It is not claimed for
+/// that: thousands of lanes may wait for the morning.
+async fn outside_hours(ctx: &Delivery, key: LaneKey, task: TaskCode, reading: &Reading) -> Result<Option<Timestamp>, StoreError> {
+    let (batch, now) = (&reading.row.batch, ctx.world.clock.now());
+    if !reading.is_running(task.number) || is_too_late(batch, now) || within_hours(&*ctx.world.clock, batch, now) {
+        return Ok(None);
+    }
+    let ledger = load_row(&*ctx.stores.ledgers, key, &*ctx.world.chance).await?;
+    let waits = |ledger: &Ledger| ledger.open.is_empty() && !ledger.is_done() && ledger.task_number <= task.number;
+    Ok(ledger.filter(|ledger| waits(&ledger.row)).map(|_| now.plus(LOOK_AT_HOURS)))
 }
 
 /// What a lane does next.
