@@ -125,7 +125,7 @@ impl DeliveryStatusTracker {
     }
 
     async fn send_again(&self, row: &BatchRow, ledgers: &[(LaneKey, Versioned<Ledger>)], first_round: bool) {
-        let now = self.world.clock.now();
+        let now = self.world.clock.boot();
         if mutation::is_on(Bug::LostWakeUp) {
             return;
         }

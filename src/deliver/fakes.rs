@@ -104,6 +104,8 @@ pub struct Bed {
     pub store: MemoryStore,
     pub stores: Stores,
     pub world: World,
+    /// The clock of all processes, to be set.
+    pub clock: Arc<SimClock>,
     pub declares: Arc<Declares>,
     pub packs: Arc<SlowPacks>,
     pub documents: Arc<Asked>,
@@ -129,7 +131,8 @@ impl Bed {
 
     /// [`with`](Bed::with), where `change` may change the other account too.
     pub async fn with_both(lanes: &[u32], change: impl FnOnce(&mut SmsBatch, &mut Account, &mut Account)) -> Bed {
-        let clock: Arc<dyn Clock> = Arc::new(SimClock::new(START));
+        let set = Arc::new(SimClock::new(START));
+        let clock: Arc<dyn Clock> = set.clone();
         let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
         let stores = store.stores();
         let declares = Arc::new(Declares { inner: stores.ledgers.clone(), fates: Mutex::default(), late: Arc::default() });
@@ -169,7 +172,8 @@ impl Bed {
         let select = Arc::new(Selection(stores.clone(), accounts));
         let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), select);
         let pace = Arc::new(Pace { left: AtomicU32::new(u32::MAX / 2), ..Pace::default() });
-        let bed = Bed { store, stores, world, declares, packs, documents, batches, pace, service, desks, routes, got };
+        let bed =
+            Bed { clock: set, store, stores, world, declares, packs, documents, batches, pace, service, desks, routes, got };
         bed.batch(asked, lanes).await;
         bed
     }

@@ -22,7 +22,6 @@ use super::window::Ended;
 use crate::model::id::{LaneKey, TaskCode};
 use crate::model::ledger::{Ledger, LedgerRefusal, Leg};
 use crate::model::limits::LANE_WINDOWS_MAX;
-use crate::model::time::Timestamp;
 use crate::model::trace::TraceParent;
 use crate::model::turn::Claim;
 use crate::model::window::OnUncertain;
@@ -43,8 +42,8 @@ pub enum LaneEnd {
     Done,
     /// The dispatch is not the batch's newest any more, or the batch does not run.
     OutOfDate,
-    /// What is left has to wait until then.
-    Later(Timestamp),
+    /// What is left has to wait so long.
+    Later(Duration),
     /// Somebody else owns it, or nobody can tell: claim it again if a token says so.
     Lost,
     /// The worker was told to stop serving it.
@@ -144,8 +143,8 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
         }
         _ => return Ok(Err(LaneEnd::OutOfDate)),
     };
-    if let Some(later) = outside_hours(ctx, key, task, &reading).await? {
-        return Ok(Err(LaneEnd::Later(later)));
+    if waits_for_hours(ctx, key, task, &reading).await? {
+        return Ok(Err(LaneEnd::Later(LOOK_AT_HOURS)));
     }
     let Some(manifest) = ctx.stores.manifests.get(key).await? else {
         return Err(StoreError::Corrupt(format!("lane {} has no manifest", key.lane)));
@@ -173,16 +172,15 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
     }
 }
 
-/// When to look again at a lane of which nothing may be sent at this hour, and nothing is left to settle. It is not claimed for
-/// that: thousands of lanes may wait for the morning.
-async fn outside_hours(ctx: &Delivery, key: LaneKey, task: TaskCode, reading: &Reading) -> Result<Option<Timestamp>, StoreError> {
+/// Whether nothing of a lane may be sent at this hour, and nothing is left to settle. It is not claimed for a look at the clock:
+/// thousands of lanes may wait for the morning.
+async fn waits_for_hours(ctx: &Delivery, key: LaneKey, task: TaskCode, reading: &Reading) -> Result<bool, StoreError> {
     let (batch, now) = (&reading.row.batch, ctx.world.clock.now());
     if !reading.is_running(task.number) || is_too_late(batch, now) || within_hours(&*ctx.world.clock, batch, now) {
-        return Ok(None);
+        return Ok(false);
     }
     let ledger = load_row(&*ctx.stores.ledgers, key, &*ctx.world.chance).await?;
-    let waits = |ledger: &Ledger| ledger.open.is_empty() && !ledger.is_done() && ledger.task_number <= task.number;
-    Ok(ledger.filter(|ledger| waits(&ledger.row)).map(|_| now.plus(LOOK_AT_HOURS)))
+    Ok(ledger.is_some_and(|Versioned { row, .. }| row.open.is_empty() && !row.is_done() && row.task_number <= task.number))
 }
 
 /// What a lane does next.
@@ -315,9 +313,8 @@ impl Lane {
             return Step::Expire(reading.clone(), leg.len - leg.declared);
         }
         if !within_hours(&*self.ctx.world.clock, &reading.row.batch, now) {
-            let later = now.plus(LOOK_AT_HOURS);
             return if self.mine.is_empty() {
-                Step::Leave(LaneEnd::Later(later))
+                Step::Leave(LaneEnd::Later(LOOK_AT_HOURS))
             } else {
                 Step::Wait(Duration::from_millis(200))
             };
@@ -340,7 +337,7 @@ impl Lane {
         if wait <= Duration::from_millis(300) {
             return Step::Wait(wait.max(Duration::from_millis(1)));
         }
-        Step::Leave(LaneEnd::Later(self.ctx.world.clock.now().plus(wait)))
+        Step::Leave(LaneEnd::Later(wait))
     }
 
     fn until_due(&self) -> Duration {
