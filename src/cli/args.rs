@@ -423,7 +423,7 @@ impl From<LateStartWord> for LateStart {
 pub enum OnUncertainWord {
     /// List them; a late receipt may settle them
     Hold,
-    /// Send again, knowing that some get it twice
+    /// Send again, up to three times, knowing that some get it more than once
     Resend,
     /// Ask the provider where the protocol can
     Query,

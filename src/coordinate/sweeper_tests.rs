@@ -20,14 +20,14 @@ use crate::model::code::Code;
 use crate::model::id::{BatchId, LaneKey, Msisdn, WindowKey, WorkerId};
 use crate::model::ledger::{Ledger, OpenWindow};
 use crate::model::let_go::{Going, LetGo};
-use crate::model::order::RetryWhat;
+use crate::model::order::{Named, RetryWhat};
 use crate::model::outcome::Outcome;
 use crate::model::pack::{Manifest, ManifestPack, Message, PackKey, SmsDeliveryPack};
 use crate::model::report::Settlement;
 use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
-use crate::model::window::{Answered, RetryEntry, WindowRow};
+use crate::model::window::{Answered, WindowRow};
 use crate::ports::documents::Shelf;
 use crate::ports::journal::{Direction, Entry, Journal, Place, STREAMS, Stream};
 use crate::ports::retention::{Kind, Retention};
@@ -40,11 +40,11 @@ const START: Timestamp = Timestamp(1_800_000_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Names whom a retry sends as the fleet does.
-struct Named(Stores, BTreeMap<String, Account>);
+struct Selection(Stores, BTreeMap<String, Account>);
 
 #[async_trait::async_trait]
-impl Select for Named {
-    async fn select(&self, row: &BatchRow, key: LaneKey, what: &RetryWhat, round: u8) -> Result<Vec<RetryEntry>, StoreError> {
+impl Select for Selection {
+    async fn select(&self, row: &BatchRow, key: LaneKey, what: &RetryWhat, round: u8) -> Result<Vec<Named>, StoreError> {
         crate::statistics::select(&self.0, &self.1, &row.batch.provider_type, key, what, round).await
     }
 }
@@ -89,7 +89,7 @@ impl Bed {
         let stores = Stores { retention: asked.clone(), ..stores };
         let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
         let account = crate::roles::config::AccountConfig::default().account("main");
-        let named = Named(stores.clone(), BTreeMap::from([("main".to_owned(), account)]));
+        let named = Selection(stores.clone(), BTreeMap::from([("main".to_owned(), account)]));
         let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), Arc::new(named));
         Bed { store, stores, world, asked, service }
     }

@@ -92,7 +92,7 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
         handed::note(key.lane, window.from, window.to, window.declared_at);
     }
     let mut row = WindowRow { window: window.clone(), answers: local, complete: false };
-    let gathering = gather(&ctx, &route, key, &mut row, &recipients, (&followed, &chunks), &mut answers_in);
+    let gathering = gather(&ctx, &route, key, &mut row, (&recipients, &entries), (&followed, &chunks), &mut answers_in);
     let (handed, indexed) = tokio::join!(feeding, gathering);
 
     let took = ctx.world.clock.boot().saturating_sub(declared);
@@ -101,7 +101,6 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     metrics::count(&metrics::DELIVER_WINDOWS, &["closed"], 1);
     metrics::count(&metrics::DELIVER_RECIPIENTS, &[&window.account], u64::from(window.len()));
 
-    end_tries(&entries, &mut row.answers);
     let given = row.answers.len();
     fill_silence(&entries, &recipients, &mut row.answers);
     counts::answers(&window.account, &row.answers[given..]);
@@ -229,7 +228,7 @@ async fn gather(
     route: &Route,
     key: WindowKey,
     row: &mut WindowRow,
-    recipients: &Recipients,
+    (recipients, entries): (&Recipients, &[RetryEntry]),
     (followed, chunks): (&Followed, &Chunks),
     answers_in: &mut mpsc::UnboundedReceiver<Vec<Answered>>,
 ) -> usize {
@@ -242,7 +241,7 @@ async fn gather(
         tokio::select! {
             biased;
             batch = answers_in.recv() => {
-                let Some(batch) = batch else { return durable };
+                let Some(mut batch) = batch else { return durable };
                 let (mut others, mut throttled) = (0, 0);
                 for answered in &batch {
                     let segments = recipients.get(answered.seq).map_or(1, |(_, segments)| segments / u32::from(answered.parts.max(1))).max(1);
@@ -255,6 +254,8 @@ async fn gather(
                 chunks.answered(account, &batch, ctx.world.clock.boot());
                 ctx.rates.answered(account, others, throttled, ctx.world.clock.boot());
                 followed.answered(&batch);
+                // Before it is stored: should this process die now, nobody follows the last "not now" with another try.
+                end_tries(entries, &mut batch);
                 row.answers.extend(batch);
             }
             _ = flush.tick() => {

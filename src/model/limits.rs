@@ -99,7 +99,7 @@ pub const ORDERS_KEPT: usize = 64;
 pub const ORDER_NUMBERS_MAX: usize = 1_000;
 /// Codes, accounts or details that one order to send again may name: each recipient is compared with all of them.
 pub const ORDER_WORDS_MAX: usize = 100;
-/// Tries after a transient refusal before a recipient fails.
+/// Tries after a transient refusal before a recipient fails, and, where a batch sends again who was not answered, before one is held.
 pub const TRANSIENT_TRIES_MAX: u8 = 3;
 /// Tries after "queue full" for one handset before a recipient fails.
 pub const QUEUE_FULL_TRIES_MAX: u8 = 3;
