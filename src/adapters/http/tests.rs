@@ -324,6 +324,35 @@ async fn several_messages_share_a_request() {
 }
 
 #[tokio::test]
+async fn two_messages_to_one_number_never_share_a_request() {
+    let rig = rig(|config| {
+        config.batch = 3;
+        config.body = r#"{"messages":[{{items}}]}"#.into();
+        config.item = r#"{"to":"{{number}}","ref":"{{key}}"}"#.into();
+        config.answer.items = Some("/results".into());
+        config.answer.item_of = Some("/to".into());
+    })
+    .await;
+    // Two batches name the same person at the same time, and the provider refuses the text of one.
+    let first = rig.submit(0..2).await;
+    let (mut other, second) = chunk(0..1);
+    other.messages[0].key = "b2-0-0".into();
+    rig.account.submit(other).await.expect("it is open");
+    let came = rig.request().await;
+    let messages = json!([{"to": "4915100000000", "ref": "b1-0-0"}, {"to": "4915100000001", "ref": "b1-0-1"}]);
+    assert_eq!(came.body["messages"], messages);
+    let results = json!([{"to": "4915100000000", "code": "BAD"}, {"to": "4915100000001", "id": "b"}]);
+    came.answer(200, "", &json!({ "results": results })).await;
+    let came = rig.request().await;
+    assert_eq!(came.body["messages"], json!([{"to": "4915100000000", "ref": "b2-0-0"}]));
+    came.answer(200, "", &json!({"results": [{"to": "4915100000000", "id": "c"}]})).await;
+    let bad = Answer::Failed { code: Code::ProviderRefused, detail: "HTTP 200 BAD".into() };
+    assert_eq!(all_answers(first).await, [bad, accepted("b")]);
+    assert_eq!(all_answers(second).await, [accepted("c")]);
+    assert_eq!(rig.account.health().outstanding, 0);
+}
+
+#[tokio::test]
 async fn closing_leaves_nothing_unanswered() {
     let rig = rig(|_| {}).await;
     let given = rig.submit(0..3).await;
