@@ -250,8 +250,10 @@ impl Core {
         let mut waits = self.waits(seed).up_to(REPEATS_MAX);
         for repeat in 0.. {
             let Some(again) = request.try_clone() else { return all(Answer::NoAnswer) };
+            let boot = self.clock.boot();
+            let left = flight.messages.iter().map(|(ticket, _)| ticket.left(boot)).min().unwrap_or_default();
             flight.handed_over = true;
-            match self.requests.send(again).await {
+            match self.requests.send(again, left).await {
                 Try::NotConnected(fault) if repeat == 0 => {
                     flight.handed_over = false;
                     return Outcome::NotConnected(fault);
