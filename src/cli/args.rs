@@ -214,8 +214,9 @@ Examples:
   smsfleet --config cluster.toml drill";
 
 const SEND_HELP: &str =
-    "A batch is named by an idempotency key. Without --key the key is made from the list's path and all options, so
-the same command, run again, goes on with the same batch or prints its report; it never sends twice.
+    "A batch is named by an idempotency key. Without --key the key is made from the list's path, the text and all options as
+they are typed, so the same command, run again, goes on with the same batch or prints its report; it never sends twice. The
+batch goes on as it was made, also when the configuration has changed since.
 
 Examples:
   smsfleet send --recipients list.csv --template 'Hello {{name}}' --account main
