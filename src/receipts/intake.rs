@@ -157,7 +157,10 @@ impl Intake {
             };
             for (report, found) in reports.into_iter().zip(found) {
                 match found {
-                    Some(part) => matched.push(MatchedReport { part, account: name.to_owned(), report: report.clone() }),
+                    Some((part, number)) => {
+                        let report = Report { number, ..report.clone() };
+                        matched.push(MatchedReport { part, account: name.to_owned(), report });
+                    }
                     None => parked.push(first_parked(name, report, now)),
                 }
             }

@@ -95,7 +95,8 @@ impl Bed {
     }
 
     async fn find(&self, report: &Report) -> Option<PartKey> {
-        find(&self.stores, &Known::default(), Duration::ZERO, &account("main"), &[report]).await.expect("looked up")[0]
+        let found = find(&self.stores, &Known::default(), Duration::ZERO, &account("main"), &[report]).await;
+        found.expect("looked up")[0].map(|(part, _)| part)
     }
 }
 
@@ -148,7 +149,7 @@ async fn a_report_settles_the_one_uncertain_recipient_that_it_fits_or_nobody() {
     for (number, seq) in fits {
         let found = only_uncertain(&bed.stores, &account("main"), &report("?", number, "")).await.expect("looked up");
         assert_eq!(
-            found.map(|part| (part.recipient.lane.batch, part.recipient.seq)),
+            found.map(|(part, _)| (part.recipient.lane.batch, part.recipient.seq)),
             seq.map(|seq| (BatchId(1), seq)),
             "{number}"
         );
@@ -164,7 +165,7 @@ async fn a_later_report_of_a_message_whose_answer_never_came_finds_whom_the_firs
     bed.stores.receipt_index.put_uncertain(vec![uncertain(part(1, 3, 0), START)]).await.expect("stored");
     let on_its_way = Report { rung: Rung::EnRoute, ..report("F1", 1, "on its way") };
     let found = only_uncertain(&bed.stores, &account, &on_its_way).await.expect("looked up").expect("the only one");
-    let told = MatchedReport { part: found, account: "main".into(), report: on_its_way };
+    let told = MatchedReport { part: found.0, account: "main".into(), report: on_its_way };
     intake.record(vec![told]).await.expect("recorded");
     // Long after receipts are waited for, and when somebody with that number is in doubt in another batch too.
     let late = Report { received: START.plus(WAIT * 3), ..report("F1", 1, "arrived") };
@@ -174,7 +175,7 @@ async fn a_later_report_of_a_message_whose_answer_never_came_finds_whom_the_firs
         bed.stores.receipt_index.put_uncertain(again.into_iter().collect()).await.expect("stored");
         assert_eq!(only_uncertain(&bed.stores, &account, &late).await, Ok(Some(found)), "{is_again}");
         let found = only_uncertain(&bed.stores, &account, &other).await.expect("looked up");
-        assert_eq!(found.map(|part| part.recipient.seq), is_again.then_some(8), "another id is another message");
+        assert_eq!(found.map(|(part, _)| part.recipient.seq), is_again.then_some(8), "another id is another message");
     }
 }
 
@@ -231,4 +232,34 @@ async fn reports_of_one_message_on_two_processes_count_each_once() {
     assert_eq!(total, 3);
     let kept = bed.stores.receipts.list(part(1, 0, 0).recipient.lane, 0, 10).await.expect("listed");
     assert_eq!(kept.iter().map(|matched| matched.part.part).collect::<Vec<_>>(), [0, 1, 2], "a cell for each part");
+}
+
+#[tokio::test]
+async fn a_receipt_with_a_national_number_finds_its_recipient_and_names_the_whole_one() {
+    let bed = Bed::new();
+    let mut account = account("main");
+    account.opt_out.country_code = "86".into();
+    let (home, abroad) = (8_613_800_138_000, 4_915_112_345_678);
+    let entries = [
+        ("77", home, part(1, 0, 0)),
+        ("78", abroad, part(1, 1, 0)),
+        ("79", home, part(1, 2, 0)),
+        ("79", 13_800_138_000, part(1, 3, 0)),
+    ];
+    bed.answered(1, &entries).await;
+    for (id, number, expected) in [
+        ("77", 13_800_138_000, Some((part(1, 0, 0), home))),
+        ("77", home, Some((part(1, 0, 0), home))),
+        ("78", abroad, Some((part(1, 1, 0), abroad))),
+        ("79", 13_800_138_000, Some((part(1, 3, 0), 13_800_138_000))),
+        ("77", 13_900_138_000, None),
+    ] {
+        let report = report(id, number, "");
+        let found = find(&bed.stores, &Known::default(), Duration::ZERO, &account, &[&report]).await.expect("looked up");
+        assert_eq!(found, [expected.map(|(part, number)| (part, Some(Msisdn(number))))], "{id}, {number}");
+    }
+    let uncertain = UncertainEntry { account: "main".into(), number: Msisdn(home), part: part(1, 8, 0), declared_at: START };
+    bed.stores.receipt_index.put_uncertain(vec![uncertain]).await.expect("stored");
+    let found = only_uncertain(&bed.stores, &account, &report("?", 13_800_138_000, "")).await.expect("looked up");
+    assert_eq!(found.map(|(part, number)| (part.recipient.seq, number)), Some((8, Some(Msisdn(home)))));
 }
