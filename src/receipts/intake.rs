@@ -237,7 +237,8 @@ impl Intake {
                 // Whom it is about is nobody's business any more.
                 continue;
             }
-            let known = self.stores.receipts.list(recipient.lane, recipient.seq, 1).await?;
+            // Of one whose earlier reports are damaged it is told again.
+            let known = StoreError::unless_damaged(self.stores.receipts.list(recipient.lane, recipient.seq, 1).await)?;
             if !known.iter().any(same) && !new.iter().rev().take(REPEATS_NEAR).any(same) {
                 new.push(report.clone());
             }

@@ -165,11 +165,12 @@ async fn uncertain_with(
     number: Msisdn,
 ) -> Result<Option<PartKey>, StoreError> {
     let slack = Duration::from_secs(60);
-    let mut entries = stores.receipt_index.uncertain(&account.name, number).await?;
+    // What is damaged tells nothing about this report, and keeps none of the others from being looked for.
+    let mut entries = StoreError::unless_damaged(stores.receipt_index.uncertain(&account.name, number).await)?;
     entries.sort_unstable_by_key(|entry| std::cmp::Reverse((entry.declared_at, entry.part)));
     entries.dedup_by_key(|entry| entry.part.recipient);
     for recipient in entries.iter().take(IN_DOUBT_MAX).map(|entry| entry.part.recipient) {
-        let told = stores.receipts.list(recipient.lane, recipient.seq, 1).await?;
+        let told = StoreError::unless_damaged(stores.receipts.list(recipient.lane, recipient.seq, 1).await)?;
         let same = |told: &MatchedReport| {
             told.part.recipient == recipient
                 && told.account == account.name

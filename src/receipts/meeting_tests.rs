@@ -16,15 +16,18 @@ use crate::adapters::memory::store::MemoryStore;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::system::SeededChance;
 use crate::model::account::Account;
+use crate::model::batch::BatchRow;
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey, WindowKey, WorkerId};
 use crate::model::ledger::OpenWindow;
 use crate::model::receipt::{Report, Rung};
 use crate::model::time::Timestamp;
 use crate::model::window::WindowRow;
+use crate::ports::batches::BatchRows;
+use crate::ports::control::{Cas, ControlRows, Versioned};
 use crate::ports::provider::{Reports, Route};
-use crate::ports::receipts::{IndexEntry, MatchedReport, ParkedReport, PartKey, UncertainEntry};
+use crate::ports::receipts::{IndexEntry, MatchedReport, ParkedReport, PartKey, Receipts, UncertainEntry};
 use crate::ports::tallies::{Tallies, Tally};
-use crate::ports::{Stores, World};
+use crate::ports::{StoreError, Stores, World};
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const WAIT: Duration = Duration::from_secs(3_600);
@@ -262,4 +265,73 @@ async fn a_receipt_with_a_national_number_finds_its_recipient_and_names_the_whol
     bed.stores.receipt_index.put_uncertain(vec![uncertain]).await.expect("stored");
     let found = only_uncertain(&bed.stores, &account, &report("?", 13_800_138_000, "")).await.expect("looked up");
     assert_eq!(found.map(|(part, number)| (part.recipient.seq, number)), Some((8, Some(Msisdn(home)))));
+}
+
+/// A store in which one recipient's receipts and one batch's row are damaged.
+struct Damaged {
+    receipts: Arc<dyn Receipts>,
+    batches: Arc<dyn BatchRows>,
+}
+
+const DAMAGED_SEQ: u32 = 3;
+const DAMAGED_BATCH: BatchId = BatchId(5);
+
+fn damaged<T>() -> Result<T, StoreError> {
+    Err(StoreError::Corrupt("on purpose".into()))
+}
+
+#[async_trait::async_trait]
+impl Receipts for Damaged {
+    async fn record(&self, reports: Vec<MatchedReport>) -> Result<Vec<bool>, StoreError> {
+        self.receipts.record(reports).await
+    }
+    async fn list(&self, lane: LaneKey, from_seq: u32, limit: usize) -> Result<Vec<MatchedReport>, StoreError> {
+        if from_seq == DAMAGED_SEQ { damaged() } else { self.receipts.list(lane, from_seq, limit).await }
+    }
+}
+
+#[async_trait::async_trait]
+impl ControlRows<BatchId, BatchRow> for Damaged {
+    async fn load(&self, key: BatchId) -> Result<Option<Versioned<BatchRow>>, StoreError> {
+        if key == DAMAGED_BATCH { damaged() } else { self.batches.load(key).await }
+    }
+    async fn insert(&self, key: BatchId, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.batches.insert(key, row, nonce).await
+    }
+    async fn replace(&self, key: BatchId, expected: u64, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.batches.replace(key, expected, row, nonce).await
+    }
+    async fn list(&self, batch: BatchId) -> Result<Vec<(BatchId, Versioned<BatchRow>)>, StoreError> {
+        self.batches.list(batch).await
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_row_keeps_no_report_from_its_recipient_but_its_own() {
+    let mut bed = Bed::new();
+    let worn = Arc::new(Damaged { receipts: bed.stores.receipts.clone(), batches: bed.stores.batches.clone() });
+    (bed.stores.receipts, bed.stores.batches) = (worn.clone(), worn);
+    let (intake, _) = bed.intake();
+    bed.answered(1, &[("77", 1, part(1, 0, 0))]).await;
+    let about_damaged = Report { reference: Some(format!("{DAMAGED_BATCH}-0-0-0")), ..report("", 9, "damaged") };
+    assert!(take_in(&intake, vec![about_damaged, report("77", 1, "good")]).await, "all of them are taken in");
+    assert_eq!(bed.stores.parked.counts().await, Ok((1, 0)));
+    let kept = bed.stores.receipts.list(part(1, 0, 0).recipient.lane, 0, 1).await.expect("listed");
+    assert_eq!(kept.len(), 1);
+
+    let now = intake.world.clock.now();
+    let parked = |number| ParkedReport { looks: 9, due: Some(now), ..first_parked("main", &report("F1", number, ""), now) };
+    bed.stores.parked.park(vec![parked(2), parked(3)]).await.expect("parked");
+    let uncertain = |number: u64, seq| UncertainEntry {
+        account: "main".into(),
+        number: Msisdn(number),
+        part: part(1, seq, 0),
+        declared_at: START,
+    };
+    let entries = vec![uncertain(2, DAMAGED_SEQ), uncertain(3, DAMAGED_SEQ + 1)];
+    bed.stores.receipt_index.put_uncertain(entries).await.expect("stored");
+    look_again(&intake).await.expect("looked over");
+    let kept = bed.stores.receipts.list(part(1, 0, 0).recipient.lane, DAMAGED_SEQ + 1, 1).await.expect("listed");
+    assert_eq!(kept.len(), 1);
+    assert_eq!(bed.stores.parked.counts().await, Ok((1, 0)), "only the one of the damaged batch waits");
 }
