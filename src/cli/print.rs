@@ -23,7 +23,7 @@ pub fn out(bytes: &[u8]) -> Result<(), Fault> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Fault::new(Code::InputInvalid, format!("the output cannot be written: {error}"))),
+        Err(error) => Err(Fault::new(Code::OutputFailed, error.to_string())),
         Ok(()) => Ok(()),
     }
 }
