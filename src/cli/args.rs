@@ -471,9 +471,12 @@ mod tests {
             &["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--priority", "10"],
             &["smsfleet", "recipients", "abcd", "--format", "xml"],
             &["smsfleet", "recover"],
+            &["smsfleet", "batch", "retry", "3f9a", "--unsent", "--number", "+8613800138000"],
+            &["smsfleet", "batch", "retry", "3f9a", "--unsent", "--code", "SF-5001"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
         }
+        Cli::try_parse_from(["smsfleet", "batch", "retry", "3f9a", "--unsent"]).expect("it is valid");
         let explain = Cli::try_parse_from(["smsfleet", "explain", "3f9a", "+8613800138000"]).expect("it is valid");
         assert!(matches!(explain.command, Command::Explain { number: Some(_), .. }));
     }
