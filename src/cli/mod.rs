@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod drill;
 pub mod exit;
 pub mod keep;
+pub mod naming;
 pub mod people;
 pub mod print;
 pub mod query;

@@ -3,12 +3,13 @@
 //! The order makes it safe to stop anywhere and begin again: the recipients are written down first, without the number; then
 //! their packs are emptied; then, from what was written down, everything that hangs on them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::account::Account;
 use crate::model::batch::BatchRow;
 use crate::model::click::scope_of;
 use crate::model::code::{Code, Fault};
@@ -91,13 +92,19 @@ pub struct Eraser {
     stores: Stores,
     world: World,
     copies: Vec<Arc<dyn ListCopies>>,
+    accounts: Arc<BTreeMap<String, Account>>,
     in_fleet: bool,
 }
 
 impl Eraser {
-    /// Erases from this store, and from these copies of lists.
-    pub fn new(stores: Stores, world: World, copies: Vec<Arc<dyn ListCopies>>) -> Eraser {
-        Eraser { stores, world, copies, in_fleet: false }
+    /// Erases from this store, and from these copies of lists. The accounts tell who a sender is that one of them passed on.
+    pub fn new(
+        stores: Stores,
+        world: World,
+        copies: Vec<Arc<dyn ListCopies>>,
+        accounts: Arc<BTreeMap<String, Account>>,
+    ) -> Eraser {
+        Eraser { stores, world, copies, accounts, in_fleet: false }
     }
 
     /// Whether other machines make copies of lists of their own, which this one does not reach.
@@ -151,7 +158,7 @@ impl Eraser {
             report.reports += stores.erasure.erase_reports(*recipient).await?;
         }
         (report.uncertain, report.parked) = stores.erasure.erase_of_number(number).await?;
-        let person = Person::new(number, codes);
+        let person = Person::new(number, codes).through(self.accounts.clone());
         report.inbound = self.journal(Stream::Inbox, &person, false).await?;
         for stream in [Stream::Outbox, Stream::Dead] {
             report.webhook_events += self.journal(stream, &person, true).await?;

@@ -86,7 +86,7 @@ pub async fn number_history(
         ..NumberHistory::default()
     };
     if behind.is_none() {
-        page.inbound = inbound(stores, number).await?;
+        page.inbound = inbound(stores, accounts, number).await?;
     }
     let (batches, next) = stores.batch_index.list(behind, most.clamp(1, 200)).await?;
     page.next = next;
@@ -162,8 +162,8 @@ fn as_stored(body: &str) -> Value {
     serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()))
 }
 
-async fn inbound(stores: &Stores, number: Msisdn) -> Result<Vec<Value>, StoreError> {
-    let person = Person::new(number, vec![]);
+async fn inbound(stores: &Stores, accounts: &Arc<BTreeMap<String, Account>>, number: Msisdn) -> Result<Vec<Value>, StoreError> {
+    let person = Person::new(number, vec![]).through(accounts.clone());
     let (mut found, mut looked, mut behind) = (vec![], 0, None::<Place>);
     while looked < INBOX_LOOKED {
         let page = stores.journal.list(Stream::Inbox, "", behind.as_ref(), ENTRIES_AT_ONCE, Direction::Backward).await?;
@@ -312,7 +312,7 @@ impl NumberExport {
         behind: Option<Place>,
         piece: &mut Vec<Value>,
     ) -> Result<Option<Place>, StoreError> {
-        let person = Person::new(self.number, self.codes.clone());
+        let person = Person::new(self.number, self.codes.clone()).through(self.accounts.clone());
         let page = self.stores.journal.list(stream, "", behind.as_ref(), ENTRIES_AT_ONCE, Direction::Forward).await?;
         for entry in page.iter().filter(|entry| person.is_in(&entry.body)) {
             piece.push(json!({ "kind": kind, "at": entry.place.at.to_string(), "entry": as_stored(&entry.body) }));
