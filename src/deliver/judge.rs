@@ -25,6 +25,9 @@ const UNMATCHED_MOST: usize = 20_000;
 /// How long after it was first seen a foreign window may be judged: its declarer may hand over until its send-by limit, and
 /// an answer may take the account's time. Counted on the judge's own clock.
 pub fn ripe_after(ctx: &Delivery, window: &OpenWindow) -> Duration {
+    if mutation::is_on(Bug::JudgeEarly) {
+        return Duration::from_secs(1);
+    }
     let answer = ctx.routes.get(&window.account).map_or(Duration::from_secs(60), |route| route.account.answer_timeout);
     SEND_BY + answer + Duration::from_millis(500)
 }

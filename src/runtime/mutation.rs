@@ -88,6 +88,10 @@ bugs! {
     StretchWindows,
     /// Receipts that say that a message did not arrive are acknowledged and thrown away.
     ForgetUndelivered,
+    /// Answers that come while their batch is paused are thrown away.
+    DropAnswersWhenPaused,
+    /// Windows of others are judged a second after they were first seen.
+    JudgeEarly,
 }
 
 thread_local! {

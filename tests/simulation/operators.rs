@@ -25,8 +25,18 @@ pub struct Operators {
     paused: BTreeMap<String, (Timestamp, u64, BTreeSet<String>)>,
     /// By batch: from the answer to each pause or cancel on, until it went on again.
     still: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>)>>,
-    /// By batch: changes of provider, from when, and since when for certain.
-    changes: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>, String)>>,
+    /// By batch: what may have become of its provider, and when.
+    changes: BTreeMap<BatchId, Vec<(Timestamp, Change)>>,
+}
+
+/// What is known of a batch's provider type from an instant on.
+enum Change {
+    /// It may have been changed.
+    Perhaps(String),
+    /// It is changed, and all lanes know.
+    Surely(String),
+    /// The store is as it was at a backup.
+    Restored,
 }
 
 impl Operators {
@@ -73,9 +83,7 @@ impl Operators {
     pub fn forget(&mut self, now: Timestamp) {
         self.paused.clear();
         self.still.values_mut().for_each(|times| end(times, now));
-        for changes in self.changes.values_mut() {
-            changes.iter_mut().for_each(|(_, since, _)| *since = None);
-        }
+        self.changes.values_mut().for_each(|changes| changes.push((now, Change::Restored)));
     }
 
     /// From before an order on that lets it go on.
@@ -95,14 +103,26 @@ impl Operators {
         self.changes.contains_key(&batch)
     }
 
+    /// A change of provider is carried out in all lanes.
+    pub fn carried(&mut self, batch: BatchId, to: String, now: Timestamp) {
+        self.changes.entry(batch).or_default().push((now, Change::Surely(to)));
+    }
+
     /// Provider types that a window may have been declared for at this instant.
     pub fn types_at(&self, batch: BatchId, at: Timestamp) -> BTreeSet<String> {
         let mut allowed = BTreeSet::from(["sim".to_owned()]);
-        for (from, since, to) in self.changes.get(&batch).into_iter().flatten() {
-            if since.is_some_and(|since| at > since) {
-                allowed = BTreeSet::from([to.clone()]);
-            } else if at >= *from {
-                allowed.insert(to.clone());
+        let mut all = allowed.clone();
+        let mut changes: Vec<_> = self.changes.get(&batch).into_iter().flatten().collect();
+        changes.sort_by_key(|(when, _)| *when);
+        for (when, change) in changes {
+            match change {
+                Change::Perhaps(to) if *when <= at => {
+                    allowed.insert(to.clone());
+                    all.insert(to.clone());
+                }
+                Change::Surely(to) if *when < at => allowed = BTreeSet::from([to.clone()]),
+                Change::Restored if *when < at => allowed.clone_from(&all),
+                Change::Perhaps(_) | Change::Surely(_) | Change::Restored => {}
             }
         }
         allowed
@@ -153,8 +173,9 @@ impl Run {
                     && self.service.change_provider(id, to, &plan.plan_hash, &offers, &order).await.is_ok()
             }
         };
-        let since = done.then(|| self.shared.clock.now());
-        self.shared.network.known().operators.changes.entry(id).or_default().push((from, since, to.to_owned()));
+        let since = done.then(|| (self.shared.clock.now(), Change::Surely(to.to_owned())));
+        let changes = [Some((from, Change::Perhaps(to.to_owned()))), since].into_iter().flatten();
+        self.shared.network.known().operators.changes.entry(id).or_default().extend(changes);
         if done {
             self.fire("change of provider");
         }
