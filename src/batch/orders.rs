@@ -115,7 +115,11 @@ impl SmsBatchService {
             if current.version != read.version {
                 return Err(InLane::Again);
             }
-            current.row.append(u32::from(round), order.task_number, pack, now).map_err(|_| InLane::Again)
+            let mut row = current.row.append(u32::from(round), order.task_number, pack, now).map_err(|_| InLane::Again)?;
+            if mutation::is_on(Bug::DropOrderedLeg) {
+                row.legs.retain(|leg| pack.is_none_or(|(name, _)| leg.id != name));
+            }
+            Ok(row)
         });
         match appended.await {
             Ok(Ok(_)) => Ok(InLane::Done),

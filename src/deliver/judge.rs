@@ -63,7 +63,9 @@ pub async fn judge(
                 uncertain.push(UncertainEntry { account, number: message.number, part, declared_at });
             }
         }
-        store(forever(ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
+        if !mutation::is_on(Bug::ForgetDoubted) {
+            store(forever(ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
+        }
         revive(ctx, &uncertain).await?;
         let judgement = Judgement { window: window.clone(), judged_at: ctx.world.clock.now(), unanswered };
         store(forever(ctx), || ctx.stores.windows.put_judgement(key, &judgement)).await?;

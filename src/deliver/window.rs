@@ -110,7 +110,7 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     row.complete = true;
     let index = index_entries(&window.account, key, &recipients, &row.answers[indexed.min(row.answers.len())..]);
     let uncertain = uncertain_entries(&window, key, &recipients, &row.answers);
-    if !uncertain.is_empty() {
+    if !uncertain.is_empty() && !mutation::is_on(Bug::ForgetDoubted) {
         store(forever(&ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
     }
     if !(mutation::is_on(Bug::ConditionalAnswers) && was_replaced(&ctx, &window, key).await?) {

@@ -92,6 +92,12 @@ bugs! {
     DropAnswersWhenPaused,
     /// Windows of others are judged a second after they were first seen.
     JudgeEarly,
+    /// Who is in doubt is not written down for receipts to find.
+    ForgetDoubted,
+    /// Of retry packs that are put together only the newest is sent.
+    DropMergedLeg,
+    /// An order to send again counts whom it names, and they are not in the lane.
+    DropOrderedLeg,
 }
 
 thread_local! {

@@ -64,6 +64,8 @@ pub struct Known {
     /// What receipts said: all of them, and those that were acknowledged.
     pub said: Said,
     pub acknowledged: Said,
+    /// When the first receipt about somebody was acknowledged.
+    pub first_acknowledged: BTreeMap<String, Timestamp>,
     /// Who was refused, and how.
     pub refused: BTreeMap<String, Refusals>,
     /// Recipients with a message whose id another message has too, or reads like another of theirs in another form: which of them

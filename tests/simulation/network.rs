@@ -228,6 +228,7 @@ impl Network {
                 }
                 let mut known = network.known();
                 known.follow(network.clock.boot().as_micros() as u64 ^ number.0);
+                known.first_acknowledged.entry(recipient.clone()).or_insert(network.clock.now());
                 note(&mut known.acknowledged, &recipient, part, rung);
             });
         }

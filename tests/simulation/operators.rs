@@ -8,8 +8,11 @@ use smsfleet::model::batch::Command;
 use smsfleet::model::code::Code;
 use smsfleet::model::id::{BatchId, Msisdn};
 use smsfleet::model::order::{RetryFilter, RetryWhat};
+use smsfleet::model::outcome::Outcome as Ends;
 use smsfleet::model::time::Timestamp;
+use smsfleet::statistics::RecipientLine;
 
+use super::oracle::{digits, key_of, lines};
 use super::process::offers;
 use super::run::Run;
 use super::source::VERSIONS;
@@ -27,6 +30,8 @@ pub struct Operators {
     still: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>)>>,
     /// By batch: what may have become of its provider, and when.
     changes: BTreeMap<BatchId, Vec<(Timestamp, Change)>>,
+    /// By batch: orders to send the refused again that nothing is in the way of.
+    in_peace: BTreeMap<String, Peace>,
 }
 
 /// What is known of a batch's provider type from an instant on.
@@ -39,11 +44,26 @@ enum Change {
     Restored,
 }
 
+/// An order to send the refused again, with nothing in the way.
+struct Peace {
+    /// Whoever the list said has failed.
+    failed: BTreeSet<String>,
+    /// How many of them the order named.
+    recipients: u64,
+    /// Of those, whoever must not get anything any more.
+    suppressed: BTreeSet<String>,
+    /// Who was sent to since.
+    arrived: BTreeSet<String>,
+}
+
 impl Operators {
     /// A part arrives at an account; `refused` when the account refuses it for good.
     pub fn arrives(&mut self, recipient: &str, part: u8, refused: bool, now: Timestamp) -> Result<(), &'static str> {
         let (batch, number) = recipient.split_once("/+").expect("a batch and a number");
         let orders = self.orders.get(batch).map(Vec::as_slice).unwrap_or_default();
+        if let Some(peace) = self.in_peace.get_mut(batch) {
+            peace.arrived.insert(recipient.to_owned());
+        }
         let key = (recipient.to_owned(), part);
         if let Some(before) = self.refused.get(&key) {
             let number: u64 = number.parse().expect("digits");
@@ -126,6 +146,20 @@ impl Operators {
             }
         }
         allowed
+    }
+
+    /// Whoever was refused and is sent again in peace got it, and nobody else did.
+    pub fn check_peace(&self, batch: BatchId) -> Result<(), String> {
+        let Some(peace) = self.in_peace.get(&batch.to_string()) else { return Ok(()) };
+        if let Some(stranger) = peace.arrived.difference(&peace.failed).next() {
+            return Err(format!("sent again, though it had not failed: {stranger}"));
+        }
+        let (got, named) = (peace.arrived.len() as u64, peace.recipients);
+        let kept_back = peace.suppressed.difference(&peace.arrived).count() as u64;
+        if got > named || got + kept_back < named {
+            return Err(format!("batch {batch}: {named} were to be sent again in peace, and {got} were: {:?}", peace.failed));
+        }
+        Ok(())
     }
 }
 
@@ -243,10 +277,26 @@ impl Run {
         if plan.recipients == 0 {
             return Ok(false);
         }
+        let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
+        let lines = lines(&self.shared, &row).await?;
         let order = self.order_id();
         let now = self.shared.clock.now();
-        self.shared.network.known().operators.retried(id, None, now);
-        let request = RetryRequest { what: RetryWhat::Failed, not_after: None };
+        {
+            let mut known = self.shared.network.known();
+            let failed: Vec<_> = lines.iter().filter(|line| line.outcome == Ends::Failed).collect();
+            let is_suppressed = |line: &RecipientLine| digits(line).is_some_and(|number| known.ever_suppressed.contains(&number));
+            let peace = Peace {
+                failed: failed.iter().map(|line| key_of(id, line)).collect(),
+                recipients: plan.recipients,
+                suppressed: failed.iter().filter(|line| is_suppressed(line)).map(|line| key_of(id, line)).collect(),
+                arrived: BTreeSet::new(),
+            };
+            known.operators.retried(id, None, now);
+            known.operators.in_peace.insert(id.to_string(), peace);
+        }
+        // Where the batch's own limit has passed, nobody would be sent.
+        let not_after = row.batch.not_after.map(|_| now.plus(Duration::from_secs(3_600)));
+        let request = RetryRequest { what: RetryWhat::Failed, not_after };
         let given = self.service.retry(id, &request, Some(&plan.plan_hash), &order).await.map_err(|fault| fault.to_string())?;
         if given.ordered != Some(plan.recipients) {
             return Err(format!("{plan:?} came to {given:?}"));

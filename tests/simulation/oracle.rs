@@ -18,7 +18,7 @@ use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recou
 use super::doubts;
 use super::known::{Away, Said};
 use super::lanes::{Lane, story};
-use super::process::{Shared, accounts};
+use super::process::{RECEIPTS_WAIT, Shared, accounts};
 use super::run::Outcome;
 use super::source::{VERSIONS, records};
 
@@ -104,6 +104,7 @@ pub async fn check(
             return Err(format!("{wrong}\n{}", story(shared, row, &line.number).await));
         }
     }
+    shared.network.known().operators.check_peace(id)?;
     check_strangers(shared, id, &all)?;
     let delivered = lines.iter().filter(|line| line.delivery == Some(Delivery::Delivered)).count() as u64;
     if settlement.delivery_num != delivered {
@@ -134,7 +135,7 @@ pub fn digits(line: &RecipientLine) -> Option<Msisdn> {
 }
 
 /// Under which name the network knows a record's number.
-fn key_of(id: BatchId, line: &RecipientLine) -> String {
+pub fn key_of(id: BatchId, line: &RecipientLine) -> String {
     format!("{id}/{}", line.number)
 }
 
@@ -213,7 +214,23 @@ fn check_strangers(shared: &Shared, id: BatchId, all: &[(String, String)]) -> Re
 fn check_receipts(shared: &Shared, id: BatchId, line: &RecipientLine) -> Result<(), String> {
     let known = shared.network.known();
     let key = key_of(id, line);
-    let (Some(got), Ends::Accepted) = (known.got.get(&key), line.outcome) else { return Ok(()) };
+    let Some(got) = known.got.get(&key) else { return Ok(()) };
+    if line.outcome == Ends::Uncertain {
+        // Of a message in one part, whoever is in doubt is the only one whom its receipt fits, if it came while one was waited for.
+        // One that was acknowledged just now may not have been looked for yet.
+        let since = known.first_acknowledged.get(&key).copied().filter(|since| {
+            *since <= got.last_at.plus(RECEIPTS_WAIT) && since.plus(Duration::from_secs(1)) <= shared.clock.now()
+        });
+        let is_settled = got.of == 1 && since.is_some() && known.restored.is_none() && !known.collided.contains(&key);
+        return if is_settled {
+            Err(format!("in doubt, though a receipt was acknowledged at {since:?}: {line:?}"))
+        } else {
+            Ok(())
+        };
+    }
+    if line.outcome != Ends::Accepted {
+        return Ok(());
+    }
     let means = |said: &Said| {
         let rungs: Vec<Rung> = (0..got.of).filter_map(|part| said.get(&key)?.get(&part).copied()).collect();
         let is_bad = rungs.iter().any(|rung| matches!(rung, Rung::Ended(_)));
