@@ -118,7 +118,11 @@ impl SmsBatchService {
             if current.version != read.version {
                 return Err(InLane::Again);
             }
-            current.row.append(u32::from(round), order.task_number, &legs).map_err(|_| InLane::Again)
+            let mut row = current.row.append(u32::from(round), order.task_number, &legs).map_err(|_| InLane::Again)?;
+            if mutation::is_on(Bug::DropOrderedLeg) {
+                row.legs.retain(|leg| legs.iter().all(|new| new.id != leg.id));
+            }
+            Ok(row)
         });
         match appended.await {
             Ok(Ok(_)) => Ok(InLane::Done),

@@ -70,7 +70,7 @@ pub async fn plan(
     let mut legs: Vec<People> =
         again.into_iter().map(|((delay, account), entries)| People { due: now.plus(delay), account, entries }).collect();
     let mut merged = Vec::new();
-    if after.legs.len() + legs.len() > LEGS_MAX {
+    if after.legs.len() + legs.len() > LEGS_MAX || mutation::is_on(Bug::DropMergedLeg) {
         legs = merge(&after, loader, legs, now, &mut merged).await?;
     }
     let mut retries = Vec::new();
@@ -157,6 +157,7 @@ async fn merge(
             for one in waits.by_ref().take(group.len()) {
                 match one {
                     Waits::New(people) => entries.extend(people),
+                    Waits::Leg(leg, _) if mutation::is_on(Bug::DropMergedLeg) => merged.push(leg),
                     Waits::Leg(..) if alone => {}
                     Waits::Leg(leg, foreign) => {
                         let pack = loader.retry(leg).await?;

@@ -214,6 +214,28 @@ async fn answers_of_a_replaced_owner_count_and_nobody_of_them_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whom_the_account_was_silent_of_is_findable_though_the_worker_died_before_its_window_ended() {
+    let bed = Bed::new(WINDOW).await;
+    // The first is never answered, and that is known at once; the others' answers are still on their way when the worker dies.
+    bed.answers(|submit| match submit.number.0 == number(0) {
+        true => (Duration::from_millis(20), Answer::NoAnswer),
+        false => (Duration::from_secs(3_600), taken(submit)),
+    });
+    let first = bed.worker(1).await;
+    bed.until("a window is open", |ledger| ledger.open.len() == 1).await;
+    tokio::time::sleep(MOMENT).await;
+    first.kill();
+    let second = bed.worker(2).await;
+    bed.until_done().await;
+    assert_eq!(bed.judged().await, WINDOW as usize - 1);
+    for seq in 0..WINDOW {
+        let found = bed.stores.receipt_index.uncertain("main", Msisdn(number(seq))).await.expect("read");
+        assert_eq!(found.len(), 1, "{seq}");
+    }
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_workers_window_is_judged_only_when_nothing_of_it_can_go_out_or_be_answered_any_more() {
     for on_uncertain in [OnUncertain::Hold, OnUncertain::Resend] {
         let bed = Bed::with(&[3 * WINDOW], |batch, _| batch.on_uncertain = on_uncertain).await;

@@ -19,6 +19,7 @@ use crate::model::idform::canonical;
 use crate::model::ledger::OpenWindow;
 use crate::model::limits::ANSWER_FLUSH;
 use crate::model::schedule::SendingHours;
+use crate::model::state::StepState;
 use crate::model::time::Timestamp;
 use crate::model::window::{Answered, Next, RetryEntry, WindowRow, all_parts, gave_up, next_try};
 use crate::ports::StoreError;
@@ -103,11 +104,12 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
 
     let given = row.answers.len();
     fill_silence(&entries, &recipients, &mut row.answers);
+    drop_answers(&ctx, key, &mut row.answers).await?;
     counts::answers(&window.account, &row.answers[given..]);
     row.complete = true;
     let index = index_entries(&window.account, key, &recipients, &row.answers[indexed.min(row.answers.len())..]);
     let uncertain = uncertain_entries(&window, key, &recipients, &row.answers);
-    if !uncertain.is_empty() {
+    if !uncertain.is_empty() && !mutation::is_on(Bug::ForgetDoubted) {
         store(forever(&ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
     }
     if !(mutation::is_on(Bug::ConditionalAnswers) && was_replaced(&ctx, &window, key).await?) {
@@ -117,6 +119,19 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     followed.end(&row.answers);
     let handed = handed.filter(|_| is_touched(&row.answers));
     Ok(Ended { window, entries, answers: row.answers, handed })
+}
+
+/// What [`Bug::DropAnswersWhenPaused`] does.
+async fn drop_answers(ctx: &Delivery, key: WindowKey, answers: &mut [Answered]) -> Result<(), StoreError> {
+    if !mutation::is_on(Bug::DropAnswersWhenPaused) {
+        return Ok(());
+    }
+    let row = ctx.stores.batches.load(key.lane.batch).await?;
+    if row.is_some_and(|row| row.row.step().state == StepState::Paused) {
+        let taken = answers.iter_mut().filter(|answered| matches!(answered.answer, Answer::Accepted { .. }));
+        taken.for_each(|answered| answered.answer = Answer::NoAnswer);
+    }
+    Ok(())
 }
 
 /// What [`Bug::ConditionalAnswers`] asks for.

@@ -88,6 +88,16 @@ bugs! {
     StretchWindows,
     /// Receipts that say that a message did not arrive are acknowledged and thrown away.
     ForgetUndelivered,
+    /// Answers that come while their batch is paused are thrown away.
+    DropAnswersWhenPaused,
+    /// Windows of others are judged a second after they were first seen.
+    JudgeEarly,
+    /// Who is in doubt is not written down for receipts to find.
+    ForgetDoubted,
+    /// Of retry packs that are put together only the newest is sent.
+    DropMergedLeg,
+    /// An order to send again counts whom it names, and they are not in the lane.
+    DropOrderedLeg,
 }
 
 thread_local! {

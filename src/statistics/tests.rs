@@ -245,6 +245,17 @@ async fn a_judgement_makes_uncertain_unless_the_declarer_answered_after_all() {
 }
 
 #[tokio::test]
+async fn of_somebody_who_had_a_part_before_the_declarers_late_answers_about_the_rest_are_all_there_is() {
+    let mut hand = Hand::new(1, 0, 0, vec![]);
+    let later = Answer::NotNow { kind: NotNow::Throttled, detail: "".into() };
+    hand.answers(vec![(0, 0, 2, ok()), (0, 1, 2, later)]);
+    // The second part alone was declared again, the window was judged, and its declarer said later that it was not handed over.
+    hand.window_of("a", vec![(0, 1, 2, Answer::NotSent)], Some(vec![0]));
+    let settlement = hand.count(NOW).await;
+    assert_eq!((settlement.of(Outcome::Failed), settlement.of(Outcome::Uncertain)), (1, 0), "{settlement:?}");
+}
+
+#[tokio::test]
 async fn whoever_is_in_flight_when_a_batch_is_canceled_is_not_canceled_yet() {
     let mut hand = Hand::new(4, 0, 0, vec![]);
     hand.row.delivery.state = StepState::Canceled;

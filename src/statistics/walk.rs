@@ -302,9 +302,11 @@ impl Lane {
             }
         }
         for &seq in &judgement.unanswered {
-            let late = answered.get(&seq).filter(|(bits, parts, _)| bits & all_parts(*parts) == all_parts(*parts));
-            let whole = late.is_some();
             let Some(person) = self.people.get_mut(seq as usize) else { continue };
+            // What was taken before was not asked for again.
+            let taken = person.fold.accepted_parts();
+            let late = answered.get(&seq).filter(|(bits, parts, _)| (bits | taken) & all_parts(*parts) == all_parts(*parts));
+            let whole = late.is_some();
             if whole {
                 // The window was judged and closed, so what its declarer found out too late is not tried again.
                 if let Some(code) = late.and_then(|(_, _, unsent)| *unsent) {

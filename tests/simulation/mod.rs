@@ -4,7 +4,8 @@
 //! crashes, freezes, stops, lost queues, lost leases and operators at bad moments, over a store that is unavailable, times out,
 //! times out but applies, and applies late, and a provider that throttles, refuses, answers late or not at all and sends
 //! receipts early, late, twice. Then everything heals, the batches are driven to their end, and an oracle that only watched the
-//! provider compares.
+//! provider, and what kept each worker waiting (`books`), compares. Nobody is in doubt, or left unsent, by what befell a worker before
+//! or after it mattered (`doubts`).
 //!
 //! What must hold all the time is looked at all the time: every change of a control row at its write (`laws`), every committed
 //! token at its commit (`queues`), every message as it arrives (`network`), panics where they happen (`panics`). The run ends with
@@ -17,8 +18,11 @@
 //! slots; links, erasure, messages from people, webhooks' calls and old data that is let go, which have
 //! nothing to do here. Conformance, end-to-end tests and those of `tests/processes` own those.
 
+mod books;
+mod doubts;
 mod faults;
 mod known;
+mod lanes;
 mod laws;
 #[cfg(debug_assertions)]
 mod mutations;

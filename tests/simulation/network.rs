@@ -1,5 +1,6 @@
 //! The provider and the handsets: takes messages, answers or not, sends receipts; and remembers, as the oracle's witness.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -7,18 +8,20 @@ use smsfleet::adapters::system::SeededChance;
 use smsfleet::model::account::Account;
 use smsfleet::model::answer::{Answer, NotNow};
 use smsfleet::model::code::Code;
-use smsfleet::model::id::Msisdn;
+use smsfleet::model::id::{LaneKey, Msisdn};
 use smsfleet::model::limits::SEND_BY;
 use smsfleet::model::receipt::{Ending, Report, Rung};
 use smsfleet::model::text::split;
+use smsfleet::model::time::Timestamp;
 use smsfleet::model::window::Answered;
 use smsfleet::ports::clock::{Chance, Clock};
 use smsfleet::ports::provider::{Chunk, Health, Provider, ReportSink, Reports, Submit};
 use smsfleet::runtime::task::Tasks;
 use tokio::sync::oneshot;
 
+use super::books::{Books, Place, Waiting};
 use super::faults::{Fired, Trouble};
-use super::known::{Known, note};
+use super::known::{Known, Told, note};
 use super::process::RECEIPTS_WAIT;
 
 /// The provider. Shared by all processes.
@@ -57,6 +60,11 @@ impl Network {
 
     pub fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("not poisoned")
+    }
+
+    /// What time it is by the calendar.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Where receipts may go from now on; sinks of dead processes are noticed by their answer.
@@ -126,6 +134,7 @@ impl Network {
         known.next_id = id;
         known.last_taken.clone_from(&recipient);
         known.arrivals += 1;
+        known.arrived.entry(recipient.clone()).or_default().push(self.clock.now());
         known.last.clone_from(&recipient);
         let refused = matches!(&fate, Fate::Refused(Answer::Failed { .. }));
         if let Fate::Refused(answer) = &fate {
@@ -152,9 +161,6 @@ impl Network {
             }
             known.ids.entry(recipient.clone()).or_default().insert(id);
             let got = known.got.entry(recipient.clone()).or_default();
-            if got.parts.is_empty() {
-                got.first_at = self.clock.now();
-            }
             *got.parts.entry(part).or_default() += 1;
             got.of = of;
             got.last = now;
@@ -222,6 +228,7 @@ impl Network {
                 }
                 let mut known = network.known();
                 known.follow(network.clock.boot().as_micros() as u64 ^ number.0);
+                known.first_acknowledged.entry(recipient.clone()).or_insert(network.clock.now());
                 note(&mut known.acknowledged, &recipient, part, rung);
             });
         }
@@ -272,8 +279,16 @@ fn recipient_of(submit: &Submit) -> String {
     format!("{batch}/+{}", submit.number.digits())
 }
 
+/// The lane of a message.
+fn lane_of(submit: &Submit) -> LaneKey {
+    let mut words = submit.key.split('-');
+    let mut next = || words.next().unwrap_or_default();
+    LaneKey { batch: next().parse().expect("a batch"), lane: next().parse().expect("a lane") }
+}
+
 /// A process's sessions at the provider.
 pub struct Sessions {
+    pub books: Arc<Books>,
     pub network: Arc<Network>,
     pub trouble: Trouble,
     pub tasks: Tasks,
@@ -283,6 +298,7 @@ pub struct Sessions {
 #[async_trait::async_trait]
 impl Provider for Sessions {
     async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
+        let handing_over = chunk.messages.first().map(|first| self.books.wait(Place::HandOver(lane_of(first))));
         self.trouble.wait().await;
         let mut answers: Vec<(Answered, Duration)> = Vec::new();
         // Where in the chunk the session is lost, if it is: what was written before is not answered, the rest is not written.
@@ -336,6 +352,8 @@ impl Provider for Sessions {
             }
         }
         let sender = chunk.answers;
+        let network = self.network.clone();
+        let recipients: BTreeMap<u32, String> = chunk.messages.iter().map(|submit| (submit.seq, recipient_of(submit))).collect();
         self.tasks.spawn("answers", async move {
             answers.sort_by_key(|(_, latency)| *latency);
             let mut passed = Duration::ZERO;
@@ -344,9 +362,14 @@ impl Provider for Sessions {
                     tokio::time::sleep(latency - passed).await;
                     passed = latency;
                 }
+                if let Some(recipient) = recipients.get(&answered.seq) {
+                    let told = Told { at: network.clock.now(), part: answered.part, answer: answered.answer.clone() };
+                    network.known().told.entry(recipient.clone()).or_default().push(told);
+                }
                 let _ = sender.send(vec![answered]);
             }
         });
+        handing_over.into_iter().for_each(Waiting::end_well);
         Ok(())
     }
 
