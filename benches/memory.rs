@@ -1,5 +1,8 @@
 //! Resident memory of a process that holds the fleet alone, for two sizes of batch: it must not grow with the batch. The
 //! simulator runs in a process of its own.
+//!
+//! The figures are only printed, unless `SMSFLEET_BENCH_GROWTH_PERCENT=25` makes more growth than that an error, as
+//! `tests/campaign --memory` does.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,8 +13,14 @@ use smsfleet::simulator::{Simulator, SimulatorConfig};
 use crate::delivery::deliver;
 use crate::support::{Bed, peak_mb, runtime};
 
+/// Growth above which it is an error, in percent.
+const LIMIT: &str = "SMSFLEET_BENCH_GROWTH_PERCENT";
+
 /// Prints the peak for a tenth of `recipients` and for all.
 pub fn grow(recipients: u64) {
+    // A limit that cannot be read is no reason to go without one, and is said before minutes have passed.
+    let limit = std::env::var(LIMIT).ok();
+    let limit = limit.map(|most| most.parse::<f64>().unwrap_or_else(|_| panic!("{LIMIT} is a number of percent, not {most}")));
     let mut peaks = Vec::new();
     for size in [recipients / 10, recipients] {
         let (mut simulator, address) = simulator();
@@ -26,8 +35,15 @@ pub fn grow(recipients: u64) {
         }
         peaks.extend(peak);
     }
-    if let [small, large] = peaks[..] {
-        println!("  {:+.1} % from the one to the other", (large as f64 / small as f64 - 1.0) * 100.0);
+    let growth = match peaks[..] {
+        [small, large] => Some((large as f64 / small as f64 - 1.0) * 100.0),
+        _ => None,
+    };
+    if let Some(growth) = growth {
+        println!("  {growth:+.1} % from the one to the other");
+    }
+    if let Some(most) = limit {
+        assert!(growth.is_some_and(|growth| growth <= most), "{growth:?} % of growth, and {most} % are allowed ({LIMIT})");
     }
 }
 

@@ -38,6 +38,11 @@ impl Ticket {
         boot <= self.send_by
     }
 
+    /// How long its messages may still be handed over.
+    pub fn left(&self, boot: Duration) -> Duration {
+        self.send_by.saturating_sub(boot)
+    }
+
     /// Hands answers back. Nobody listening is no error: a window may have been given up.
     pub fn answer(&self, answers: Vec<Answered>) {
         if !answers.is_empty() {

@@ -14,7 +14,7 @@ use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
 use crate::model::code::Code;
 use crate::model::id::{BatchId, LaneKey, Msisdn};
 use crate::model::ledger::{Ledger, Leg};
-use crate::model::order::RetryWhat;
+use crate::model::order::{Named, RetryWhat};
 use crate::model::pack::{LinkSpot, Manifest, ManifestPack, Message, PackKey, SmsDeliveryPack};
 use crate::model::schedule::SendingHours;
 use crate::model::state::StepState;
@@ -32,7 +32,7 @@ struct Nobody;
 
 #[async_trait::async_trait]
 impl Select for Nobody {
-    async fn select(&self, _: &BatchRow, _: LaneKey, _: &RetryWhat, _: u8) -> Result<Vec<RetryEntry>, StoreError> {
+    async fn select(&self, _: &BatchRow, _: LaneKey, _: &RetryWhat, _: u8) -> Result<Vec<Named>, StoreError> {
         Ok(vec![])
     }
 }

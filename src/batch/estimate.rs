@@ -170,6 +170,8 @@ impl Bill {
         match outgoing(batch, &self.can, message, parts) {
             Ok(made) => self.segments += u64::from(made.segments),
             Err((Code::RowLinkForbidden, _)) => self.against.links += 1,
+            // The rest of a message that another account has begun is told apart from what is left whole.
+            Err((Code::PartiallySent, _)) => {}
             // A long ext_code is said once for all.
             Err(_) if batch.ext_code.len() > usize::from(self.can.ext_code_max) => {}
             Err(_) => self.against.parts += 1,

@@ -14,11 +14,10 @@ use crate::model::batch::{BatchRow, Command, SealedPlan, SmsBatch};
 use crate::model::code::Code;
 use crate::model::id::{BatchId, LaneKey, WorkerId};
 use crate::model::ledger::{Ledger, LedgerRefusal, OpenWindow};
-use crate::model::order::RetryWhat;
+use crate::model::order::{Named, RetryWhat};
 use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
-use crate::model::window::RetryEntry;
 use crate::ports::batches::{BatchRows, Ledgers};
 use crate::ports::control::{Cas, ControlRows, Versioned};
 use crate::ports::{StoreError, Stores, World};
@@ -56,7 +55,7 @@ struct Nobody;
 
 #[async_trait::async_trait]
 impl Select for Nobody {
-    async fn select(&self, _: &BatchRow, _: LaneKey, _: &RetryWhat, _: u8) -> Result<Vec<RetryEntry>, StoreError> {
+    async fn select(&self, _: &BatchRow, _: LaneKey, _: &RetryWhat, _: u8) -> Result<Vec<Named>, StoreError> {
         Ok(vec![])
     }
 }

@@ -4,15 +4,16 @@
 //! the order was carried out there, by the same compare-and-set that does it. So a command may die at any point: the leader
 //! finishes what is pending, and two who do it at once do it once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::service::SmsBatchService;
 use crate::model::batch::BatchRow;
 use crate::model::id::{BatchId, LaneKey};
 use crate::model::lane::lane_of;
-use crate::model::ledger::LedgerRefusal;
+use crate::model::ledger::{LedgerRefusal, Leg};
 use crate::model::order::{Order, RetryWhat, Work};
-use crate::model::window::RetryPack;
+use crate::model::window::{RetryEntry, RetryPack};
 use crate::ports::StoreError;
 use crate::runtime::control::{change, load_row};
 use crate::runtime::fence::fence;
@@ -94,28 +95,34 @@ impl SmsBatchService {
     ) -> Result<InLane, StoreError> {
         let Some(read) = load_row(&*self.stores.ledgers, key, &*self.world.chance).await? else { return Ok(InLane::Done) };
         let now = self.world.clock.now();
-        match read.row.append(u32::from(round), order.task_number, None, now) {
+        match read.row.append(u32::from(round), order.task_number, &[]) {
             Err(LedgerRefusal::OutOfDate) => return Ok(InLane::Ended),
             Err(_) => return Ok(InLane::Done),
             Ok(_) => {}
         }
-        let entries = self.select.select(row, key, what, round).await?;
-        let pack = if entries.is_empty() {
-            None
-        } else {
-            let (name, len) = (self.world.chance.next().max(1), entries.len() as u32);
-            let pack = RetryPack { entries };
+        // Rests of messages are apart, by the account that took the other parts.
+        let mut packs: BTreeMap<Option<String>, Vec<RetryEntry>> = BTreeMap::new();
+        for named in self.select.select(row, key, what, round).await? {
+            packs.entry(named.account).or_default().push(named.entry);
+        }
+        let mut legs = Vec::with_capacity(packs.len());
+        for (account, entries) in packs {
+            let (name, pack) = (self.world.chance.next().max(1), RetryPack { entries });
             let patiently =
                 Schedule::new(Duration::from_millis(20), Duration::from_secs(1), self.world.chance.next()).up_to(TRIES);
             store(patiently, || self.stores.windows.put_retry(key, name, &pack)).await?;
-            Some((name, len))
-        };
+            legs.push(Leg { account, ..Leg::new(name, pack.entries.len() as u32, now) });
+        }
         let appended = change(&*self.stores.ledgers, key, &*self.world.chance, |current| {
             // Who is named was read of this version, and of no other.
             if current.version != read.version {
                 return Err(InLane::Again);
             }
-            current.row.append(u32::from(round), order.task_number, pack, now).map_err(|_| InLane::Again)
+            let mut row = current.row.append(u32::from(round), order.task_number, &legs).map_err(|_| InLane::Again)?;
+            if mutation::is_on(Bug::DropOrderedLeg) {
+                row.legs.retain(|leg| legs.iter().all(|new| new.id != leg.id));
+            }
+            Ok(row)
         });
         match appended.await {
             Ok(Ok(_)) => Ok(InLane::Done),

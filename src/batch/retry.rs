@@ -159,7 +159,8 @@ impl SmsBatchService {
     }
 
     async fn name(&self, row: &BatchRow, key: LaneKey, what: &RetryWhat) -> Result<Vec<RetryEntry>, StoreError> {
-        self.select.select(row, key, what, row.orders.retries.saturating_add(1)).await
+        let named = self.select.select(row, key, what, row.orders.retries.saturating_add(1)).await?;
+        Ok(named.into_iter().map(|named| named.entry).collect())
     }
 }
 

@@ -214,8 +214,9 @@ Examples:
   smsfleet --config cluster.toml drill";
 
 const SEND_HELP: &str =
-    "A batch is named by an idempotency key. Without --key the key is made from the list's path and all options, so
-the same command, run again, goes on with the same batch or prints its report; it never sends twice.
+    "A batch is named by an idempotency key. Without --key the key is made from the list's path, the text and all options as
+they are typed, so the same command, run again, goes on with the same batch or prints its report; it never sends twice. The
+batch goes on as it was made, also when the configuration has changed since.
 
 Examples:
   smsfleet send --recipients list.csv --template 'Hello {{name}}' --account main
@@ -423,7 +424,7 @@ impl From<LateStartWord> for LateStart {
 pub enum OnUncertainWord {
     /// List them; a late receipt may settle them
     Hold,
-    /// Send again, knowing that some get it twice
+    /// Send again, up to three times, knowing that some get it more than once
     Resend,
     /// Ask the provider where the protocol can
     Query,
@@ -470,9 +471,12 @@ mod tests {
             &["smsfleet", "send", "--recipients", "l.csv", "--template", "x", "--priority", "10"],
             &["smsfleet", "recipients", "abcd", "--format", "xml"],
             &["smsfleet", "recover"],
+            &["smsfleet", "batch", "retry", "3f9a", "--unsent", "--number", "+8613800138000"],
+            &["smsfleet", "batch", "retry", "3f9a", "--unsent", "--code", "SF-5001"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
         }
+        Cli::try_parse_from(["smsfleet", "batch", "retry", "3f9a", "--unsent"]).expect("it is valid");
         let explain = Cli::try_parse_from(["smsfleet", "explain", "3f9a", "+8613800138000"]).expect("it is valid");
         assert!(matches!(explain.command, Command::Explain { number: Some(_), .. }));
     }

@@ -68,16 +68,18 @@ pub async fn list(global: &Global, config: &Config, args: &ListArgs) -> Result<u
     let filters: String =
         filters.iter().filter_map(|(name, value)| Some(format!("&{name}={}", encoded(value.as_deref()?)))).collect();
     let (mut cursor, mut left): (Option<String>, _) = (None, args.limit.unwrap_or(usize::MAX));
+    let mut list = print::Pages::new(global);
     while left > 0 {
         let behind = cursor.as_deref().map_or(String::new(), |place| format!("&cursor={}", encoded(place)));
         let page: BatchPage = access.client.get(&format!("/v1/batches?limit={}{filters}{behind}", left.min(200))).await?;
         left -= page.batches.len().min(left);
-        print::result(global, &page.batches, || render::batches(&page))?;
+        list.page(&page.batches, || render::batches(&page))?;
         cursor = page.cursor;
         if cursor.is_none() {
             break;
         }
     }
+    list.end(if filters.is_empty() { "There is no batch yet.\n" } else { "No batch fits.\n" })?;
     access.close();
     Ok(exit::SETTLED)
 }

@@ -110,16 +110,21 @@ fn text(drill: &Drill) -> String {
     for outcome in OUTCOMES {
         let count = drill.findings.outcomes.get(outcome.name()).copied().unwrap_or(0);
         if count > 0 {
-            let most = format!("the strikes may leave {} in doubt at most", grouped(drill.uncertain_most));
+            let most = format!("{} were in open windows of who was killed or frozen", grouped(drill.uncertain_most));
             row(outcome.name(), grouped(count), if outcome == Outcome::Uncertain { &most } else { "" });
         }
     }
     row("lost", grouped(drill.findings.lost), "no outcome, or called accepted and never seen by the simulator");
     row("duplicated", grouped(drill.findings.duplicated + drill.repeated_parts), "got the message, or a part of it, twice");
     row("contradicted", grouped(drill.findings.contradicted), "got the message, and the store says otherwise");
-    // Nothing that is expected to be seen: a line of its own only when there are some.
+    // Nothing that is expected to be seen: lines of their own only when there are some.
+    if drill.findings.unsent > 0 {
+        let most = grouped(drill.unsent_most);
+        let note = format!("failed, and `smsfleet batch retry` sends them; {most} were in open windows of who was frozen");
+        row("left unsent", grouped(drill.findings.unsent), &note);
+    }
     if drill.findings.wrongly_ended > 0 {
-        let note = "failed and never refused by the simulator, or ended as the list does not imply";
+        let note = "failed and not refused for good or often enough, or ended as the list does not imply";
         row("wrongly ended", grouped(drill.findings.wrongly_ended), note);
     }
     let fired: Vec<String> = drill.fired.iter().map(|(name, times)| format!("{name} {times}")).collect();
@@ -138,9 +143,11 @@ fn text(drill: &Drill) -> String {
             drill.findings.wrongly_ended
         ),
         (.., true) => format!(
-            "FAILED: {} are uncertain, and the strikes account for {}",
+            "FAILED: {} are uncertain and {} left unsent, and the strikes account for {}, of whom {} may be unsent",
             grouped(drill.uncertain()),
-            grouped(drill.uncertain_most)
+            grouped(drill.findings.unsent),
+            grouped(drill.uncertain_most),
+            grouped(drill.unsent_most)
         ),
         _ => "FAILED: the batch did not come to its end".to_owned(),
     };
@@ -171,6 +178,7 @@ mod tests {
             records: 20_000,
             findings: drill::verdict::Findings { outcomes: [("accepted".to_owned(), 20_000)].into(), ..Default::default() },
             uncertain_most: 400,
+            unsent_most: 30,
             repeated_parts: 0,
             planned: 2,
             fired: [("killed", 1), ("frozen", 1)].into(),
@@ -184,17 +192,25 @@ mod tests {
         for line in ["records", "20,000", "lost", "2 of 2  frozen 1, killed 1", "12.3 s", "PASSED"] {
             assert!(said.contains(line), "{line} is missing in\n{said}");
         }
-        assert!(!said.contains("wrongly"), "nothing is said of what does not happen:\n{said}");
+        assert!(!said.contains("wrongly") && !said.contains("unsent"), "nothing is said of what does not happen:\n{said}");
+        let mut frozen = passed.clone();
+        frozen.findings.unsent = 30;
+        let said = text(&frozen);
+        assert!(
+            frozen.is_clean() && said.contains("left unsent") && said.contains("batch retry") && said.contains("PASSED"),
+            "{said}"
+        );
         type Change = fn(&mut Drill);
-        let wrong: [(Change, &str); 7] = [
+        let wrong: [(Change, &str); 8] = [
             (|drill| drill.findings.lost = 3, "FAILED: 3 lost, 0 duplicated, 0 contradicted"),
             (|drill| drill.findings.wrongly_ended = 4, "FAILED: 0 lost, 0 duplicated, 0 contradicted, 4 wrongly ended"),
             (|drill| drill.findings.duplicated = 1, "FAILED: 0 lost, 1 duplicated"),
             (|drill| drill.repeated_parts = 2, "FAILED: 0 lost, 2 duplicated"),
             (
                 |drill| drill.findings.outcomes = [("uncertain".to_owned(), 20_000)].into(),
-                "FAILED: 20,000 are uncertain, and the strikes account for 400",
+                "FAILED: 20,000 are uncertain and 0 left unsent, and the strikes account for 400, of whom 30 may be unsent",
             ),
+            (|drill| drill.findings.unsent = 31, "FAILED: 0 are uncertain and 31 left unsent"),
             (|drill| drill.fired = [("killed", 1)].into(), "NOT PROVEN: only 1 of 2 faults fired"),
             (|drill| (drill.ended, drill.findings.lost) = (false, 9), "FAILED: the batch did not come to its end"),
         ];

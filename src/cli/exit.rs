@@ -14,7 +14,8 @@ pub const COULD_NOT_RUN: u8 = 3;
 /// The exit code of a fault: whose input must change, and whose machine.
 pub fn of(fault: &Fault) -> u8 {
     match fault.code {
-        Code::FolderInUse
+        Code::SourceUnavailable
+        | Code::FolderInUse
         | Code::StoreFull
         | Code::StoreFormat
         | Code::StoreCorrupt
@@ -31,6 +32,9 @@ pub fn of(fault: &Fault) -> u8 {
         | Code::ServerTls
         | Code::ServerSchema
         | Code::ServerDown
+        | Code::Standstill
+        | Code::CommandRunning
+        | Code::OutputFailed
         | Code::TooManyRequests
         | Code::TooSlow
         | Code::Internal => COULD_NOT_RUN,
@@ -61,4 +65,19 @@ pub fn json(fault: &Fault) -> serde_json::Value {
         "code": fault.code, "detail": fault.context, "meaning": fault.code.meaning(), "advice": fault.code.advice(),
         "retryable": fault.code.retryable(),
     } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::code::CODES;
+
+    #[test]
+    fn whatever_another_try_may_mend_is_no_refusal_of_the_input() {
+        for code in CODES.iter().filter(|code| code.retryable() || code.http_status() == 503) {
+            assert_ne!(of(&Fault::new(*code, "")), REFUSED, "{code}");
+        }
+        assert_eq!(of(&Fault::new(Code::OutputFailed, "")), COULD_NOT_RUN, "all may have been sent by then");
+        assert_eq!(of(&Fault::new(Code::InputInvalid, "")), REFUSED);
+    }
 }

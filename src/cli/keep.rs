@@ -135,11 +135,13 @@ pub async fn key(global: &Global, config: &Config, command: KeyCommand) -> Resul
 pub async fn audit(global: &Global, config: &Config, batch: Option<&str>) -> Result<u8, Fault> {
     let access = Access::to(global, config).await?;
     let about = batch.map_or(String::new(), |batch| format!("&batch={}", encoded(batch)));
+    let mut list = print::Pages::new(global);
     let show = |page: AuditPage| {
-        print::result(global, &page.entries, || render_service::audit(&page))?;
+        list.page(&page.entries, || render_service::audit(&page))?;
         Ok(page.cursor)
     };
     access.pages(&format!("/v1/audit?limit=200{about}"), show).await?;
+    list.end("")?;
     access.close();
     Ok(exit::SETTLED)
 }

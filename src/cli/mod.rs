@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod drill;
 pub mod exit;
 pub mod keep;
+pub mod naming;
 pub mod people;
 pub mod print;
 pub mod query;
@@ -28,6 +29,7 @@ use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::secure;
+use crate::drill::guard;
 use crate::model::code::{Code, Fault};
 use crate::model::fleet::FleetRole;
 use crate::model::limits::DELIVERY_PARTITIONS;
@@ -86,6 +88,7 @@ fn run(cli: Cli) -> Result<u8, Fault> {
         Command::Quickstart(_) | Command::SimulateProvider(_) => Config::default(),
         _ => load(global)?,
     };
+    guard::worker(&config, std::env::var_os(guard::VARIABLE).as_deref())?;
     let color = !global.no_color && std::io::IsTerminal::is_terminal(&std::io::stderr());
     logging::start(&config.log, global.verbose, global.quiet, color).map_err(|text| Fault::new(Code::ConfigInvalid, text))?;
     if config.trace.endpoint.is_some() {

@@ -48,11 +48,13 @@ pub async fn webhook(global: &Global, config: &Config, command: WebhookCommand) 
         }
         WebhookCommand::Dead { id } => {
             let one = id.map_or(String::new(), |id| format!("&webhook={}", encoded(&id)));
+            let mut list = print::Pages::new(global);
             let show = |page: DeadPage| {
-                print::result(global, &page.events, || render_service::dead(&page))?;
+                list.page(&page.events, || render_service::dead(&page))?;
                 Ok(page.cursor)
             };
             access.pages(&format!("/v1/dead-events?limit=200{one}"), show).await?;
+            list.end("")?;
         }
         WebhookCommand::Replay { id, batch } => {
             let wish = ReplayWish { batch, place: None };
@@ -109,11 +111,13 @@ pub async fn number(global: &Global, config: &Config, command: NumberCommand) ->
 pub async fn inbox(global: &Global, config: &Config, batch: Option<&str>) -> Result<u8, Fault> {
     let access = Access::to(global, config).await?;
     let about = batch.map_or(String::new(), |batch| format!("&batch={}", encoded(batch)));
+    let mut list = print::Pages::new(global);
     let show = |page: InboxList| {
-        print::result(global, &page.messages, || render_service::inbox(&page))?;
+        list.page(&page.messages, || render_service::inbox(&page))?;
         Ok(page.cursor)
     };
     access.pages(&format!("/v1/inbox?limit=200{about}"), show).await?;
+    list.end("")?;
     access.close();
     Ok(exit::SETTLED)
 }

@@ -48,7 +48,7 @@ pub async fn recipients(global: &Global, config: &Config, args: &RecipientsArgs)
         return Ok(exit::SETTLED);
     }
     streamed?;
-    flushed.map_err(|error| Fault::new(Code::InputInvalid, format!("the output cannot be written: {error}")))?;
+    flushed.map_err(|error| Fault::new(Code::OutputFailed, error.to_string()))?;
     Ok(exit::SETTLED)
 }
 

@@ -9,7 +9,7 @@ use super::args::{BatchArgs, QuickstartArgs, SendArgs};
 use super::request::{absolute, request};
 use super::sample::{TEMPLATE, sample};
 use super::screen::Screen;
-use super::send::{Ended, Wanted, follow, show};
+use super::send::{Ended, Subject, Wanted, follow, show};
 use super::{Global, exit};
 use crate::model::code::{Code, Fault};
 use crate::roles::config::{AccountConfig, Config};
@@ -53,7 +53,7 @@ pub async fn quickstart(global: &Global, args: &QuickstartArgs, stop: Cancellati
         let send = SendArgs { batch, ..SendArgs::default() };
         let asked = request(&send, &config, &list, holding.surface.world.clock.now())?;
         let wanted = Wanted { wait_receipts: Duration::from_secs(20), ..Wanted::default() };
-        follow(&holding, asked, wanted, &mut screen, &stop).await
+        follow(&holding, Subject::Asked(Box::new(asked)), wanted, &mut screen, &stop).await
     };
     let ended = ended.await;
     screen.finish();

@@ -23,7 +23,7 @@ pub fn grouped(n: u64) -> String {
 
 /// One line of a table: a word and its number.
 fn row(text: &mut String, indent: usize, name: &str, n: u64, note: &str) {
-    let line = format!("{:indent$}{name:<width$}{:>14}  {note}", "", grouped(n), width = 26 - indent);
+    let line = format!("{:indent$}{:<width$}{:>14}  {note}", "", printable(name), grouped(n), width = 26 - indent);
     let _ = writeln!(text, "{}", line.trim_end());
 }
 
@@ -53,11 +53,11 @@ fn seconds(seconds: f64) -> String {
 pub fn report(report: &BatchReport) -> String {
     let (batch, settlement) = (&report.batch, &report.settlement);
     let mut text = String::new();
-    let name = if batch.campaign_name.is_empty() { String::new() } else { format!(" ({})", batch.campaign_name) };
+    let name = if batch.campaign_name.is_empty() { String::new() } else { format!(" ({})", printable(&batch.campaign_name)) };
     let _ = writeln!(text, "Batch {}{name}", batch.batch_id);
     let _ = writeln!(text, "  preparation {}, delivery {}", batch.preparation.state, batch.delivery.state);
     for reason in [&batch.preparation.reason, &batch.delivery.reason].into_iter().flatten() {
-        let _ = writeln!(text, "  because: {reason}");
+        let _ = writeln!(text, "  because: {}", printable(reason));
     }
     let _ = writeln!(text);
     row(&mut text, 0, "Records", settlement.records, "");
@@ -188,7 +188,7 @@ pub fn explained(explained: &BatchExplained) -> String {
     let facts = &explained.facts;
     let mut text = format!("{}\n\nWhat limits it\n", facts.standing);
     for limit in &explained.limits {
-        let _ = writeln!(text, "  - {limit}");
+        let _ = writeln!(text, "  - {}", printable(limit));
     }
     let _ = writeln!(text, "\nFacts");
     row(&mut text, 2, "lanes done", u64::from(facts.lanes_done), &format!("of {}", facts.lanes));
@@ -240,9 +240,6 @@ pub fn records(records: &[RecipientLine]) -> String {
 
 /// A list of batches.
 pub fn batches(page: &BatchPage) -> String {
-    if page.batches.is_empty() {
-        return "There is no batch yet.\n".into();
-    }
     let mut text = String::new();
     for batch in &page.batches {
         let step = if batch.current_step == "DELIVERY" { &batch.delivery } else { &batch.preparation };

@@ -136,6 +136,17 @@ Plan hash 5d2c
 }
 
 #[test]
+fn a_report_shows_names_and_reasons_without_control_characters() {
+    let mut counted = counted();
+    counted.batch.campaign_name = "spring\u{1b}[2J".into();
+    counted.batch.delivery.reason = Some("SF-3003 \u{1b}]0;x\u{7}".into());
+    counted.settlement.failed = BTreeMap::from([("SF-5001 \u{1b}[31mred".into(), 500)]);
+    let text = report(&counted);
+    assert!(text.contains("SF-5001 \u{fffd}[31mred") && text.contains("refused the message for good"), "{text}");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+}
+
+#[test]
 fn numbers_are_grouped() {
     let cases = [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345_678, "12,345,678")];
     for (n, text) in cases {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{BatchArgs, SendArgs};
+use super::naming::{made_key, older_key};
 use crate::adapters::source::is_remote;
 use crate::model::batch::SmsBatch;
 use crate::model::code::{Code, Fault};
@@ -12,7 +13,6 @@ use crate::model::limits::TEMPLATE_BYTES_MAX;
 use crate::model::schedule::SendingHours;
 use crate::model::time::Timestamp;
 use crate::roles::config::Config;
-use crate::runtime::digest::{digest, hex};
 use crate::runtime::moment::moment;
 
 /// A batch to be created, and its name.
@@ -22,8 +22,8 @@ pub struct Request {
     pub batch: SmsBatch,
     /// The idempotency key.
     pub key: String,
-    /// Whether the key was made here, and not given.
-    pub key_is_made: bool,
+    /// When the key was made here, and not given: the one that older builds made for the same command.
+    pub older_key: Option<String>,
     /// Whether `not_after` comes from the configuration and is counted from the batch's creation.
     pub not_after_is_relative: bool,
 }
@@ -82,13 +82,16 @@ pub fn request(args: &SendArgs, config: &Config, list: &Path, now: Timestamp) ->
         link_parameters: vec![],
         hours: args.batch.hours.as_deref().map(hours).transpose()?,
     };
-    // The key is made before what depends on the clock is filled in: the same command later is the same batch.
-    let key = args.batch.key.clone().map_or_else(|| made_key(&batch), Ok)?;
+    // The older key is made before what depends on the clock is filled in: the same command later is the same batch.
+    let (key, older_key) = match &args.batch.key {
+        Some(key) => (key.clone(), None),
+        None => (made_key(&args.batch, &batch.table_name)?, Some(older_key(&batch)?)),
+    };
     if let Some(seconds) = relative {
         let from = schedule_time.unwrap_or(now);
         batch.not_after = Some(from.plus(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)));
     }
-    Ok(Request { batch, key, key_is_made: args.batch.key.is_none(), not_after_is_relative: relative.is_some() })
+    Ok(Request { batch, key, older_key, not_after_is_relative: relative.is_some() })
 }
 
 impl Request {
@@ -98,13 +101,6 @@ impl Request {
             self.batch.not_after = made_before.not_after;
         }
     }
-}
-
-/// The key of a request without one: a digest over the list's place and every option, so that it never depends on the
-/// content or the clock.
-fn made_key(batch: &SmsBatch) -> Result<String, Fault> {
-    let request = serde_json::to_vec(batch).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
-    Ok(format!("cli-{}", &hex(&digest([request.as_slice()]))[..32]))
 }
 
 /// Sending hours as they are typed: `08:00-22:00 Asia/Shanghai`. The zone is checked when the batch is created.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::args::SendArgs;
+use super::naming::{differs, name};
 use super::request::{Request, absolute, request};
 use super::screen::Screen;
 use super::{Global, exit, print, render};
@@ -32,8 +33,6 @@ use crate::statistics::progress;
 
 /// How often progress is read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Batches that failed in preparation under one made key before the person is asked for a key.
-const FAILED_BEFORE_MAX: u32 = 1_000;
 
 /// What is wanted of a batch.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +43,14 @@ pub struct Wanted {
     pub approve: Option<String>,
     /// Stop waiting for receipts after this long without a new one.
     pub wait_receipts: Duration,
+}
+
+/// The batch that a run is about.
+pub enum Subject {
+    /// One that is there.
+    Found(BatchId),
+    /// The one that this request makes, or has made.
+    Asked(Box<Request>),
 }
 
 /// How a run ended.
@@ -118,7 +125,7 @@ async fn run(
         }
     };
     let asked = request(args, config, &list, holding.surface.world.clock.now())?;
-    let (asked, row) = name(&holding.embedded.service, asked).await?;
+    let (asked, row) = name(&holding.embedded.service, &*holding.surface.stores.batch_index, asked).await?;
     let wanted =
         Wanted { dry_run: args.dry_run, approve: args.approve.clone(), wait_receipts: Duration::from_secs(args.wait_receipts) };
     if let Some(row) = &row
@@ -133,30 +140,17 @@ async fn run(
     if row.as_ref().is_some_and(BatchRow::is_over) && !args.dry_run {
         screen.say("this batch was sent before; here is its report. To send the same again, name a new batch with --key NAME");
     }
-    follow(holding, asked, wanted, screen, stop).await
-}
-
-/// Settles which batch a request means. A made key whose batch failed before anything could be sent gives way to the next,
-/// so that a corrected list is simply run again.
-async fn name(service: &SmsBatchService, mut asked: Request) -> Result<(Request, Option<BatchRow>), Fault> {
-    let first = asked.key.clone();
-    for attempt in 2..FAILED_BEFORE_MAX {
-        let id = SmsBatchService::id_of(&asked.batch.tenant, &asked.key);
-        let row = match service.load(id).await {
-            Ok(stored) => stored.row,
-            Err(fault) if fault.code == Code::BatchNotFound => return Ok((asked, None)),
-            Err(fault) => return Err(fault),
-        };
-        // After a recovery nobody knows what was sent: only a person may name a new batch.
-        let stale = row.preparation.reason.as_ref().is_some_and(|(code, _)| *code == Code::StoreStale);
-        if asked.key_is_made && row.preparation.state == StepState::CompletedFailed && !stale {
-            asked.key = format!("{first}-{attempt}");
-            continue;
+    // One whose key was made goes on as it was made. One that was named has to be asked for in the same way again.
+    let subject = match row {
+        Some(row) if asked.older_key.is_some() => {
+            if differs(&row, &asked.batch)? && !row.is_over() {
+                screen.say("the configuration has changed since this batch was made: it goes on as it was made");
+            }
+            Subject::Found(row.batch.batch_id)
         }
-        asked.agree_with(&row.batch);
-        return Ok((asked, Some(row)));
-    }
-    Err(Fault::new(Code::InputInvalid, "too many batches of this command failed: name one with --key"))
+        _ => Subject::Asked(Box::new(asked)),
+    };
+    follow(holding, subject, wanted, screen, stop).await
 }
 
 /// Refuses to begin a plan whose list has changed since: what a person saw is what is sent.
@@ -207,19 +201,23 @@ async fn service_row(surface: &Surface, batch: BatchId) -> Option<BatchRow> {
 /// Creates the batch if it is not there, and follows it as far as it goes.
 pub async fn follow(
     holding: &Holding,
-    asked: Request,
+    subject: Subject,
     wanted: Wanted,
     screen: &mut Screen,
     stop: &CancellationToken,
 ) -> Result<Ended, Fault> {
     let service = &holding.embedded.service;
     let surface = &holding.surface;
-    let created = noted(surface, "batch.create", SmsBatchService::id_of(&asked.batch.tenant, &asked.key), async {
-        service.create(&asked.key, asked.batch).await
-    });
-    let created = created.await?;
-    let id = created.batch;
-    screen.say(&format!("batch {} {}", short(id), if created.existed { "goes on" } else { "created" }));
+    let (id, existed) = match subject {
+        Subject::Found(id) => (id, true),
+        Subject::Asked(asked) => {
+            let Request { batch, key, .. } = *asked;
+            let id = SmsBatchService::id_of(&batch.tenant, &key);
+            let created = noted(surface, "batch.create", id, async { service.create(&key, batch).await }).await?;
+            (created.batch, created.existed)
+        }
+    };
+    screen.say(&format!("batch {} {}", short(id), if existed { "goes on" } else { "created" }));
     let tallies = holding.surface.live.as_ref().map(|live| live.tallies());
     let (mut receipts, mut quiet_since) = (0, Instant::now());
     loop {

@@ -159,7 +159,7 @@ pub struct RetryArgs {
     #[arg(long, required_unless_present_any = ["unsent", "code", "failed_by", "detail", "number"])]
     pub failed: bool,
     /// Who was never taken, and not refused
-    #[arg(long, conflicts_with = "failed")]
+    #[arg(long, conflicts_with_all = ["failed", "code", "failed_by", "detail", "number"])]
     pub unsent: bool,
     /// Of those who were refused, those with this code
     #[arg(long, value_name = "SF-CODE")]

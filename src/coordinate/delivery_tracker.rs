@@ -1,7 +1,7 @@
 //! Following delivery: sends again what does not move, completes fences, and closes the step.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::backlog::Backlog;
 use crate::model::batch::BatchRow;
@@ -27,6 +27,9 @@ type Lanes = Vec<(LaneKey, Versioned<Ledger>)>;
 #[derive(Default)]
 struct Term {
     lanes: BTreeMap<LaneKey, Standing>,
+    /// Batches that have ended with all lanes done and closed: under which dispatch, and what their lanes come to. They wait for
+    /// receipts, for days, and until they are dispatched anew none of their ledgers changes.
+    ended: BTreeMap<BatchId, (u64, Backlog)>,
     /// Whether the first round of the term is over: what was running before it began gets a token at once.
     began: bool,
 }
@@ -49,6 +52,10 @@ impl DeliveryStatusTracker {
 
     /// Follows one batch, and adds its lanes to the backlog. Returns whether its row changed.
     async fn track(&self, row: &BatchRow, first_round: bool, backlog: &mut Backlog) -> Result<bool, StoreError> {
+        if let Some(lanes) = self.ended(row) {
+            backlog.merge(&lanes);
+            return Ok(false);
+        }
         let ledgers = self.stores.ledgers.list(row.batch.batch_id).await?;
         let now = self.world.clock.now();
         let sent = row.delivery.state == StepState::Running
@@ -73,12 +80,27 @@ impl DeliveryStatusTracker {
                 let ledgers = self.close(row, ledgers).await?;
                 // Open windows are still answered, and judged, by whoever has the lane.
                 self.send_again(row, &ledgers, first_round).await;
+                if ledgers.iter().all(|(_, ledger)| ledger.row.is_done()) {
+                    let mut lanes = Backlog::default();
+                    ledgers.iter().for_each(|(_, ledger)| lanes.add(&ledger.row, None));
+                    self.term().ended.insert(row.batch.batch_id, (row.task_number, lanes));
+                }
                 Ok(false)
             }
             // A paused lane's last window may be done, and the pause outlives everything there was to send.
             StepState::Paused if ledgers.iter().all(|(_, ledger)| ledger.row.is_done()) => self.finish(row, ledgers).await,
             StepState::Initial | StepState::Ready | StepState::Paused => Ok(false),
         }
+    }
+
+    fn term(&self) -> MutexGuard<'_, Term> {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the lanes of a batch come to that was seen to have ended under its newest dispatch.
+    fn ended(&self, row: &BatchRow) -> Option<Backlog> {
+        let (number, lanes) = self.term().ended.get(&row.batch.batch_id).copied()?;
+        (number == row.task_number && row.delivery.state.is_final()).then_some(lanes)
     }
 
     /// Fences every lane, then closes the step: nothing can be declared behind its back.
@@ -103,13 +125,13 @@ impl DeliveryStatusTracker {
     }
 
     async fn send_again(&self, row: &BatchRow, ledgers: &[(LaneKey, Versioned<Ledger>)], first_round: bool) {
-        let now = self.world.clock.now();
+        let now = self.world.clock.boot();
         if mutation::is_on(Bug::LostWakeUp) {
             return;
         }
         let mut tokens = Vec::new();
         {
-            let mut term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut term = self.term();
             for (key, ledger) in ledgers {
                 if ledger.row.is_done() {
                     term.lanes.remove(key);
@@ -152,7 +174,7 @@ impl Job for DeliveryStatusTracker {
     }
 
     async fn run_once(&self) -> Result<bool, StoreError> {
-        let first_round = !self.term.lock().unwrap_or_else(PoisonError::into_inner).began;
+        let first_round = !self.term().began;
         let (mut changed, mut backlog) = (false, Backlog::default());
         let mut active: Vec<BatchId> = self.stores.batch_index.active().await?;
         active.sort_unstable();
@@ -164,13 +186,14 @@ impl Job for DeliveryStatusTracker {
             }
         }
         show(&backlog);
-        let mut term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut term = self.term();
         term.began = true;
         term.lanes.retain(|key, _| active.binary_search(&key.batch).is_ok());
+        term.ended.retain(|batch, _| active.binary_search(batch).is_ok());
         Ok(changed)
     }
 
     fn new_term(&self) {
-        *self.term.lock().unwrap_or_else(PoisonError::into_inner) = Term::default();
+        *self.term() = Term::default();
     }
 }

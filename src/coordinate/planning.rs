@@ -1,11 +1,13 @@
 //! Planning: splits the source of a batch into ranges and stores the plan once.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use crate::model::batch::{BatchRow, SmsBatch};
@@ -33,16 +35,21 @@ const PLAN_AGAIN_MOST: Duration = Duration::from_secs(15);
 /// Then the batch fails with what was wrong.
 const PLAN_AGAIN_TIMES: u32 = 6;
 
+/// Lists looked at at once. Each holds some pieces of its list in memory, and the first minute of a day may ask for many.
+const LOOKS_AT_ONCE: usize = 4;
+
 /// Checks a batch against the columns of its source, before anything is prepared.
 pub type Check = Arc<dyn Fn(&SmsBatch, &[String]) -> Result<(), Fault> + Send + Sync>;
 
-/// The job that plans. A large source takes seconds to look at, so each plan is a task of its own, which ends with the term.
+/// The job that plans. A large source takes seconds to look at, so each plan is a task of its own, which ends with the term, and
+/// with the batch's wish to be planned. Few look at once: the rest stays READY, and the most urgent is next.
 pub struct Planning {
     stores: Stores,
     world: World,
     source: Arc<dyn Source>,
     check: Check,
     range_records: u32,
+    looks: Arc<Semaphore>,
     /// The plans of this term.
     plans: Mutex<BTreeMap<BatchId, AbortHandle>>,
     unreadable: Unreadable,
@@ -66,10 +73,33 @@ impl Planning {
             source,
             check,
             range_records,
+            looks: Arc::new(Semaphore::new(LOOKS_AT_ONCE)),
             plans: Mutex::default(),
             unreadable: Unreadable::default(),
             tasks,
         }
+    }
+
+    fn begin(&self, batch: BatchId, row: BatchRow, look: Option<OwnedSemaphorePermit>) {
+        let (stores, world, source, check) = (self.stores.clone(), self.world.clone(), self.source.clone(), self.check.clone());
+        let (range_records, looks) = (self.range_records, Turn { looks: self.looks.clone(), mine: look });
+        let planning = self.tasks.spawn("plan", async move {
+            let work = plan(&stores, &world, &*source, &check, range_records, row, looks);
+            let planned = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(planned) => planned,
+                // A list or a template that makes a library panic must end its batch with a code, and not wait for ever.
+                Err(_) => {
+                    tracing::error!(%batch, code = %Code::Internal, "planning panicked");
+                    let fault = Fault::new(Code::Internal, "planning the batch failed inside");
+                    let mut span = Span::begin(Piece::Plan(batch), trace::place(Piece::Create(batch)));
+                    fail(&stores, &world, batch, fault, &mut span).await
+                }
+            };
+            if let Err(error) = planned {
+                tracing::warn!(%batch, code = %error.code(), "a plan could not be stored; it is made again");
+            }
+        });
+        self.plans().insert(batch, planning.abort_handle());
     }
 
     fn plans(&self) -> MutexGuard<'_, BTreeMap<BatchId, AbortHandle>> {
@@ -85,34 +115,31 @@ impl Job for Planning {
 
     async fn run_once(&self) -> Result<bool, StoreError> {
         self.plans().retain(|_, plan| !plan.is_finished());
+        let mut ready = BTreeMap::new();
         for batch in self.stores.batch_index.active().await? {
             let Some(row) = self.unreadable.row(self.name(), &self.stores, batch).await? else { continue };
-            if row.current_step != CurrentStep::Preparation || row.preparation.state != StepState::Ready {
-                continue;
+            if row.current_step == CurrentStep::Preparation && row.preparation.state == StepState::Ready {
+                ready.insert(batch, row);
             }
-            if self.plans().contains_key(&batch) {
-                continue;
+        }
+        // The list of a batch that was paused or canceled meanwhile is not looked at to its end.
+        self.plans().retain(|batch, plan| {
+            let wanted = ready.remove(batch).is_some();
+            if !wanted {
+                plan.abort();
             }
-            let (stores, world, source, check) =
-                (self.stores.clone(), self.world.clone(), self.source.clone(), self.check.clone());
-            let range_records = self.range_records;
-            let planning = self.tasks.spawn("plan", async move {
-                let work = plan(&stores, &world, &*source, &check, range_records, row);
-                let planned = match AssertUnwindSafe(work).catch_unwind().await {
-                    Ok(planned) => planned,
-                    // A list or a template that makes a library panic must end its batch with a code, and not wait for ever.
-                    Err(_) => {
-                        tracing::error!(%batch, code = %Code::Internal, "planning panicked");
-                        let fault = Fault::new(Code::Internal, "planning the batch failed inside");
-                        let mut span = Span::begin(Piece::Plan(batch), trace::place(Piece::Create(batch)));
-                        fail(&stores, &world, batch, fault, &mut span).await
-                    }
-                };
-                if let Err(error) = planned {
-                    tracing::warn!(%batch, code = %error.code(), "a plan could not be stored; it is made again");
-                }
-            });
-            self.plans().insert(batch, planning.abort_handle());
+            wanted
+        });
+        let mut ready: Vec<(BatchId, BatchRow)> = ready.into_iter().collect();
+        ready.sort_by_key(|(batch, row)| (Reverse(row.batch.priority), row.created, *batch));
+        for (batch, row) in ready {
+            // What was planned before is only started again: nothing is looked at.
+            let look = match self.looks.clone().try_acquire_owned() {
+                Ok(look) => Some(look),
+                Err(_) if row.fingerprint.is_some() => None,
+                Err(_) => continue,
+            };
+            self.begin(batch, row, look);
         }
         Ok(false)
     }
@@ -124,6 +151,22 @@ impl Job for Planning {
     }
 }
 
+/// Turns to look at a list, and the one that is had.
+struct Turn {
+    looks: Arc<Semaphore>,
+    mine: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// Lets others look for so long, and waits for the next turn.
+    async fn pass(&mut self, delay: Duration) {
+        self.mine = None;
+        tokio::time::sleep(delay).await;
+        // Nobody closes it.
+        self.mine = self.looks.clone().acquire_owned().await.ok();
+    }
+}
+
 /// Plans one batch, or only starts it again when it was planned before.
 async fn plan(
     stores: &Stores,
@@ -132,6 +175,7 @@ async fn plan(
     check: &Check,
     range_records: u32,
     row: BatchRow,
+    mut turn: Turn,
 ) -> Result<(), StoreError> {
     let (batch, now) = (row.batch.batch_id, world.clock.now());
     if row.fingerprint.is_some() && !mutation::is_on(Bug::PlanAgain) {
@@ -152,7 +196,7 @@ async fn plan(
                 });
                 let Some(delay) = schedule.next_delay() else { break Err(fault) };
                 tracing::warn!(%batch, %fault, "the list cannot be looked at now; it is tried again");
-                tokio::time::sleep(delay).await;
+                turn.pass(delay).await;
                 // A batch that was paused or canceled meanwhile is not planned.
                 if stores.batches.load(batch).await?.is_none_or(|now| now.row.preparation.state != StepState::Ready) {
                     return Ok(());
@@ -161,6 +205,7 @@ async fn plan(
             found => break found,
         }
     };
+    drop(turn);
     let planned = match found {
         Ok(plan) => check(&row.batch, &plan.columns).map(|()| plan),
         Err(fault) => Err(fault),

@@ -1,6 +1,7 @@
 //! Planning, and what follows it: two leaders that plan one batch, terms that end, and batches that cannot be read.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -236,4 +237,89 @@ async fn a_leader_that_plans_late_starts_no_delivery_before_its_time() {
         let (row, _) = outcome(&stores).await;
         assert_eq!((row.current_step, row.delivery.state), (CurrentStep::Delivery, StepState::Ready), "{knows_plan}");
     }
+}
+
+/// Lists that take a second each, and how many of them are looked at: in order, now, and the most at once.
+#[derive(Default)]
+struct Slow {
+    order: Mutex<Vec<String>>,
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// One of [`Slow`]'s lists that is looked at.
+struct Looked<'a>(&'a Slow);
+
+impl Drop for Looked<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for Slow {
+    async fn plan(&self, spec: &SourceSpec, _: u32) -> Result<SourcePlan, Fault> {
+        self.order.lock().expect("not poisoned").push(spec.table_name.clone());
+        self.most.fetch_max(self.now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let _looked = Looked(self);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if spec.table_name == "away" {
+            return Err(Fault::new(Code::SourceUnavailable, "it is away"));
+        }
+        Ok(list(5))
+    }
+
+    async fn open(&self, _: &SourceSpec, _: &SourcePlan, _: &RangePlan) -> Result<Box<dyn RangeReader>, Fault> {
+        Err(Fault::new(Code::Internal, "nobody reads here"))
+    }
+}
+
+/// Many batches that are to be prepared, the first of them for lists that cannot be looked at now, and one that is urgent.
+async fn many() -> (Stores, Arc<Slow>, Planning) {
+    let (stores, world) = ready().await;
+    for n in 0..20 {
+        let (table_name, priority) = match n {
+            0..5 => ("away", 5),
+            19 => ("urgent", 9),
+            _ => ("list", 5),
+        };
+        let asked = SmsBatch { batch_id: BatchId(100 + n), priority, ..SmsBatch::new(table_name, "Hello", "main") };
+        let row = BatchRow::created(asked, String::new(), START).command(Command::EntryProcess, START).expect("ready");
+        stores.batches.insert(BatchId(100 + n), &row, 1).await.expect("inserted");
+    }
+    let slow = Arc::new(Slow::default());
+    let planning = Planning::new(stores.clone(), world, slow.clone(), Arc::new(|_, _| Ok(())), 10, Tasks::default());
+    (stores, slow, planning)
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_lists_are_looked_at_at_once_and_the_urgent_one_first() {
+    let (stores, slow, planning) = many().await;
+    for _ in 0..300 {
+        planning.run_once().await.expect("a round");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(slow.order.lock().expect("not poisoned")[0], "urgent");
+    assert_eq!(slow.most.load(Ordering::Relaxed), 4);
+    // Those that wait for a list that is away keep none of the others waiting.
+    for n in 5..20 {
+        let row = stores.batches.load(BatchId(100 + n)).await.expect("read").expect("there").row;
+        assert_eq!(row.preparation.state, StepState::Running, "{n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_list_of_a_batch_that_was_canceled_is_looked_at_no_further() {
+    let (stores, slow, planning) = many().await;
+    planning.run_once().await.expect("a round");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(slow.now.load(Ordering::Relaxed), 4);
+    let chance = SeededChance::from_seed(3);
+    for n in 0..20 {
+        let canceled = change(&*stores.batches, BatchId(100 + n), &chance, |row| row.row.command(Command::Cancel, START));
+        canceled.await.expect("stored").expect("canceled");
+    }
+    planning.run_once().await.expect("a round");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(slow.now.load(Ordering::Relaxed), 1, "the one that was not canceled goes on");
 }

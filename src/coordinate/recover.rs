@@ -199,7 +199,8 @@ async fn undeclared(stores: &Stores, key: LaneKey, ledger: &Ledger, records: u64
     Ok(people)
 }
 
-/// Makes people findable by number, at each account that may have taken them.
+/// Makes people findable by number, at each of these accounts. Only those that may have taken them, for all the backup says, are
+/// named: at others a receipt of another campaign, which is lost itself, would settle somebody who got nothing.
 async fn index(stores: &Stores, accounts: &[&str], key: LaneKey, people: &[u32], since: Timestamp) -> Result<(), Fault> {
     let Some(manifest) = stores.manifests.get(key).await? else { return Ok(()) };
     for pack in &manifest.packs {

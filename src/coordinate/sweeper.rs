@@ -276,7 +276,9 @@ mod tests {
     use crate::adapters::memory::clock::SimClock;
     use crate::adapters::memory::store::MemoryStore;
     use crate::adapters::system::SeededChance;
+    use crate::model::id::{LaneKey, Msisdn, RecipientKey};
     use crate::ports::journal::{Direction, Entry, Place, STREAMS};
+    use crate::ports::receipts::{PartKey, UncertainEntry};
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -299,7 +301,13 @@ mod tests {
         stores.documents.put(Shelf::Erased, &erased, "{}").await.expect("it is stored");
         stores.documents.put(Shelf::WebhookStream, &format!("told/{:032x}", 5), "{}").await.expect("it is stored");
         stores.documents.put(Shelf::WebhookStream, "wh_1/x", "{}").await.expect("it is stored");
-        let keep = Keep { audit: 5 * DAY, inbox: 4 * DAY, clicks: 3 * DAY, dead: 2 * DAY, answers: DAY, ..Keep::all(90 * DAY) };
+        // In doubt, and found by the number.
+        let lane = LaneKey { batch: BatchId(5), lane: 0 };
+        let part = PartKey { recipient: RecipientKey { lane, seq: 0 }, part: 0 };
+        let doubted = UncertainEntry { account: "main".into(), number: Msisdn(1), part, declared_at: start };
+        stores.receipt_index.put_uncertain(vec![doubted]).await.expect("it is stored");
+        let own = Keep { audit: 5 * DAY, inbox: 4 * DAY, clicks: 3 * DAY, dead: 2 * DAY, answers: DAY, ..Keep::all(90 * DAY) };
+        let keep = Keep { index: 6 * DAY, ..own };
         let sweeper = Sweeper::new(stores.clone(), world, keep);
         let left = async || {
             sweeper.run_once().await.expect("it sweeps");
@@ -321,5 +329,10 @@ mod tests {
             tokio::time::sleep(DAY).await;
             assert_eq!(left().await, expected);
         }
+        let in_doubt = async || stores.receipt_index.uncertain("main", Msisdn(1)).await.expect("they are read").len();
+        assert_eq!(in_doubt().await, 1);
+        tokio::time::sleep(DAY).await;
+        left().await;
+        assert_eq!(in_doubt().await, 0);
     }
 }

@@ -20,14 +20,14 @@ use crate::model::code::Code;
 use crate::model::id::{BatchId, LaneKey, Msisdn, WindowKey, WorkerId};
 use crate::model::ledger::{Ledger, OpenWindow};
 use crate::model::let_go::{Going, LetGo};
-use crate::model::order::RetryWhat;
+use crate::model::order::{Named, RetryWhat};
 use crate::model::outcome::Outcome;
 use crate::model::pack::{Manifest, ManifestPack, Message, PackKey, SmsDeliveryPack};
 use crate::model::report::Settlement;
 use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
-use crate::model::window::{Answered, RetryEntry, WindowRow};
+use crate::model::window::{Answered, WindowRow};
 use crate::ports::documents::Shelf;
 use crate::ports::journal::{Direction, Entry, Journal, Place, STREAMS, Stream};
 use crate::ports::retention::{Kind, Retention};
@@ -40,11 +40,11 @@ const START: Timestamp = Timestamp(1_800_000_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Names whom a retry sends as the fleet does.
-struct Named(Stores, BTreeMap<String, Account>);
+struct Selection(Stores, BTreeMap<String, Account>);
 
 #[async_trait::async_trait]
-impl Select for Named {
-    async fn select(&self, row: &BatchRow, key: LaneKey, what: &RetryWhat, round: u8) -> Result<Vec<RetryEntry>, StoreError> {
+impl Select for Selection {
+    async fn select(&self, row: &BatchRow, key: LaneKey, what: &RetryWhat, round: u8) -> Result<Vec<Named>, StoreError> {
         crate::statistics::select(&self.0, &self.1, &row.batch.provider_type, key, what, round).await
     }
 }
@@ -89,7 +89,7 @@ impl Bed {
         let stores = Stores { retention: asked.clone(), ..stores };
         let world = World { clock: Arc::new(SimClock::new(START)), chance: Arc::new(SeededChance::from_seed(2)) };
         let account = crate::roles::config::AccountConfig::default().account("main");
-        let named = Named(stores.clone(), BTreeMap::from([("main".to_owned(), account)]));
+        let named = Selection(stores.clone(), BTreeMap::from([("main".to_owned(), account)]));
         let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), Arc::new(named));
         Bed { store, stores, world, asked, service }
     }
@@ -227,6 +227,30 @@ async fn a_batch_that_is_retried_while_old_data_is_swept_keeps_all_of_it() {
     }
     assert_eq!((bed.asked.times(), bed.row(BATCH).await.let_go), (vec![], LetGo::default()));
     assert!(bed.stores.manifests.get(LANE).await.expect("read").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_and_texts_go_first_then_what_happened_then_the_batch() {
+    let bed = Bed::new();
+    bed.settled(BATCH).await;
+    let keep = Keep { texts: DAY, history: 2 * DAY, batch: 3 * DAY, ..Keep::all(90 * DAY) };
+    let sweeper = bed.sweeper(keep);
+    let pack = PackKey { lane: LANE, range: 0, attempt: 1, n: 0 };
+    let left = async || {
+        sweeper.run_once().await.expect("swept");
+        let stores = &bed.stores;
+        let texts = stores.packs.get(pack).await.expect("read").is_some();
+        let history = !stores.windows.list(LANE, 0, 9).await.expect("read").is_empty();
+        (texts, history, stores.batches.load(BATCH).await.expect("read").is_some())
+    };
+    let almost = DAY - Duration::from_secs(120);
+    let days = [((true, true, true), (false, true, true)), ((false, true, true), (false, false, true))];
+    for (before, after) in days.into_iter().chain([((false, false, true), (false, false, false))]) {
+        tokio::time::sleep(almost).await;
+        assert_eq!(left().await, before);
+        tokio::time::sleep(DAY - almost).await;
+        assert_eq!(left().await, after);
+    }
 }
 
 #[tokio::test(start_paused = true)]

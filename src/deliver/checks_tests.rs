@@ -1,14 +1,17 @@
 //! What is looked at when a window is declared: the law, the suppression list, the account's session, damaged packs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::fakes::{BATCH, Bed, START, WINDOW, not_now, number, taken};
+use super::fakes::{BATCH, Bed, LANE, START, WINDOW, not_now, number, taken};
+use super::lane::LOOK_AT_HOURS;
 use crate::model::answer::NotNow;
 use crate::model::batch::SmsBatch;
 use crate::model::id::{BatchId, LaneKey, Msisdn, TaskCode};
 use crate::model::ledger::Ledger;
+use crate::model::outcome::Outcome;
 use crate::model::schedule::{LateStart, SendingHours};
 use crate::model::task::tokens_of;
 
@@ -71,6 +74,63 @@ async fn who_was_not_declared_in_time_gets_nothing_unless_the_batch_says_so() {
         bed.once_each(0..sent);
         worker.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_expired_is_told_so_though_no_account_could_send_it() {
+    let limit = Duration::from_secs(60);
+    let night = SendingHours { from: 22 * 60, to: 23 * 60, zone: "UTC".into() };
+    for hours in [Some(night), None] {
+        let mut bed = Bed::with(&[3_000], |batch, _| {
+            (batch.not_after, batch.late_start) = (Some(START.plus(limit)), LateStart::Hold);
+            batch.hours = hours;
+        })
+        .await;
+        bed.is_up(false);
+        let worker = bed.worker(1).await;
+        tokio::time::sleep(limit - Duration::from_secs(1)).await;
+        let ledger = bed.ledger().await;
+        assert_eq!((ledger.first_pass(), ledger.open.len()), (0, 0), "it is not over yet");
+        tokio::time::sleep(LOOK_AT_HOURS + Duration::from_secs(10)).await;
+        let ledger = bed.ledger().await;
+        assert!(ledger.is_done() && ledger.totals.expired == 3_000, "{ledger:?}");
+        assert_eq!(bed.got().len(), 0);
+        let settlement = bed.recount().await;
+        assert_eq!((settlement.of(Outcome::Expired), settlement.unaccounted()), (3_000, 0), "{settlement:?}");
+        assert_eq!(worker.ctx.turns.open("main"), 0, "it left no account less room");
+        worker.stop().await;
+        // As where its account is not configured any more.
+        let mut routes = (*bed.routes).clone();
+        routes.remove("main");
+        bed.routes = Arc::new(routes);
+        let other = LaneKey { batch: BatchId(8), lane: 0 };
+        let mut asked = SmsBatch { batch_id: other.batch, ..SmsBatch::new("list", "Hello", "main") };
+        asked.not_after = Some(START);
+        bed.batch(asked, &[WINDOW]).await;
+        let worker = bed.idle(2);
+        for (partition, token) in tokens_of(TaskCode { batch: other.batch, number: 1 }, other, &Ledger::sealed(WINDOW)) {
+            worker.give(partition, token);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let ledger = bed.stores.ledgers.load(other).await.expect("read").expect("there").row;
+        assert!(ledger.is_done() && ledger.totals.expired == u64::from(WINDOW), "{ledger:?}");
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_outside_its_hours_is_not_claimed_and_goes_on_when_they_begin() {
+    let hours = SendingHours { from: 8 * 60 + 10, to: 22 * 60, zone: "UTC".into() };
+    let bed = Bed::with(&[WINDOW], |batch, _| batch.hours = Some(hours)).await;
+    let version = async || bed.stores.ledgers.load(LANE).await.expect("read").expect("there").version;
+    let before = version().await;
+    let worker = bed.worker(1).await;
+    tokio::time::sleep(Duration::from_secs(9 * 60)).await;
+    assert_eq!((version().await, bed.got().len()), (before, 0));
+    bed.until_done().await;
+    bed.once_each(0..WINDOW);
+    assert!(bed.got().iter().all(|got| got.at >= Duration::from_secs(600)));
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

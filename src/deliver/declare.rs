@@ -15,7 +15,7 @@ use crate::model::batch::SmsBatch;
 use crate::model::code::Code;
 use crate::model::id::WindowKey;
 use crate::model::lane::mix;
-use crate::model::ledger::OpenWindow;
+use crate::model::ledger::{Leg, OpenWindow};
 use crate::model::limits::SEND_BY;
 use crate::model::outgoing::outgoing;
 use crate::model::pack::Message;
@@ -49,14 +49,21 @@ pub(super) async fn declare(lane: &mut Lane, reading: Reading, turn: Turn) -> Re
     let Some(route) = ctx.routes.get(&turn.account).cloned() else {
         return Err(StoreError::Corrupt(format!("account {} is not configured", turn.account)));
     };
-    if !within_hours(&*ctx.world.clock, &reading.row.batch, declared_at) {
+    let batch = &reading.row.batch;
+    let late = is_too_late(batch, declared_at);
+    // A turn that was taken to say that it is too late hands nobody over, should the clock have been set back since.
+    if !late && (turn.is_to_expire || !within_hours(&*ctx.world.clock, batch, declared_at)) {
         return Ok(Declared::Nothing);
     }
-    let Ok(leg) = lane.held.row.next_leg(declared_at).cloned() else { return Ok(Declared::Nothing) };
+    let goes_here = |leg: &Leg| late || ctx.turns.only(&batch.provider_type, leg).is_none_or(|only| only == turn.account);
+    let Ok(leg) = lane.held.row.next_leg_of(declared_at, goes_here).cloned() else { return Ok(Declared::Nothing) };
     let (from, to) = (leg.declared, leg.len.min(leg.declared.saturating_add(turn.size)));
     let loading = async {
         let entries = lane.loader.entries(leg.id, from, to).await?;
-        let prepared = prepare(lane, &reading.row.batch, &route.account, &entries, leg.foreign).await?;
+        let prepared = match late {
+            true => Prepared::expired(&entries),
+            false => prepare(lane, &reading.row.batch, &route.account, &entries, &leg).await?,
+        };
         Ok((entries, prepared))
     };
     let (entries, mut prepared) = match loading.await {
@@ -157,28 +164,32 @@ pub(super) struct Prepared {
     pub(super) local: Vec<Answered>,
 }
 
+impl Prepared {
+    /// Of a window whose time is over: its batch's validity has ended.
+    fn expired(entries: &[RetryEntry]) -> Prepared {
+        let local = entries.iter().map(|entry| local(entry, Answer::Expired)).collect();
+        Prepared { local, ..Prepared::default() }
+    }
+}
+
 async fn prepare(
     lane: &mut Lane,
     batch: &SmsBatch,
     account: &Account,
     entries: &[RetryEntry],
-    foreign: bool,
+    leg: &Leg,
 ) -> Result<Prepared, StoreError> {
     let mut prepared = Prepared { submits: Vec::with_capacity(entries.len()), local: Vec::new() };
-    let too_late = batch.late_start != LateStart::Send && batch.not_after.is_some_and(|limit| lane.ctx.world.clock.now() > limit);
-    if too_late {
-        prepared.local = entries.iter().map(|entry| local(entry, Answer::Expired)).collect();
-        return Ok(prepared);
-    }
     let mut messages = Vec::with_capacity(entries.len());
     // Asked for after the batch was read: whatever is declared later after an erasure than both readings may be old knows of it.
     let erasures = lane.ctx.erasures.get(&lane.ctx.stores).await?;
     lane.loader.believe(erasures);
+    let is_elsewhere = leg.foreign || leg.account.as_ref().is_some_and(|taker| *taker != account.name);
     for entry in entries {
-        if foreign && entry.parts != 0 {
-            // The handset could not put the parts of two providers together.
+        if is_elsewhere && entry.parts != 0 {
+            // Another account splits the text otherwise, and a handset could not put the parts of two together.
             let code = Code::PartiallySent;
-            let detail = "the other parts went through another provider".into();
+            let detail = "the other parts went through another account".into();
             prepared.local.push(local(entry, Answer::Failed { code, detail }));
             continue;
         }
@@ -205,6 +216,11 @@ async fn prepare(
         }
     }
     Ok(prepared)
+}
+
+/// Whether whoever is declared at `at` has expired.
+pub(super) fn is_too_late(batch: &SmsBatch, at: Timestamp) -> bool {
+    batch.late_start != LateStart::Send && batch.not_after.is_some_and(|limit| at > limit)
 }
 
 /// Whether the batch's own hours allow sending at `at`. A zone that nobody knows allows nothing.

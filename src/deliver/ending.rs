@@ -8,7 +8,7 @@ use super::loader::Loader;
 use super::window::{Ended, forever};
 use crate::model::answer::Answer;
 use crate::model::id::{LaneKey, WorkerId};
-use crate::model::ledger::{Closing, Ledger, LedgerRefusal};
+use crate::model::ledger::{Closing, Ledger, LedgerRefusal, Leg};
 use crate::model::limits::LEGS_MAX;
 use crate::model::schedule::groups;
 use crate::model::time::Timestamp;
@@ -34,7 +34,7 @@ pub async fn plan(
     ended.sort_by_key(|end| std::cmp::Reverse((end.window.leg, end.window.from)));
     let mut after = ledger.clone();
     let mut plan = Plan::new();
-    let mut again: BTreeMap<Duration, Vec<RetryEntry>> = BTreeMap::new();
+    let mut again: BTreeMap<(Duration, Option<String>), Vec<RetryEntry>> = BTreeMap::new();
     for end in ended {
         if !after.open.iter().any(|open| open.window == end.window.window) {
             continue;
@@ -56,7 +56,9 @@ pub async fn plan(
             rest.clear();
         }
         for (entry, delay) in rest {
-            again.entry(delay).or_default().push(entry);
+            // The account that took some parts gets the rest, and no other does.
+            let account = (entry.parts != 0).then(|| end.window.account.clone());
+            again.entry((delay, account)).or_default().push(entry);
         }
         after = close(&after, ctx.worker, end.window.window, &closing);
         plan.push((end.window.window, closing));
@@ -65,18 +67,18 @@ pub async fn plan(
         return Ok(plan);
     }
     let now = ctx.world.clock.now();
-    let mut legs: Vec<(Timestamp, Vec<RetryEntry>)> =
-        again.into_iter().map(|(delay, entries)| (now.plus(delay), entries)).collect();
+    let mut legs: Vec<People> =
+        again.into_iter().map(|((delay, account), entries)| People { due: now.plus(delay), account, entries }).collect();
     let mut merged = Vec::new();
-    if after.legs.len() + legs.len() > LEGS_MAX {
+    if after.legs.len() + legs.len() > LEGS_MAX || mutation::is_on(Bug::DropMergedLeg) {
         legs = merge(&after, loader, legs, now, &mut merged).await?;
     }
     let mut retries = Vec::new();
-    for (due, mut entries) in legs {
+    for People { due, account, mut entries } in legs {
         entries.sort_by_key(|entry| entry.seq);
         let (name, pack) = (ctx.world.chance.next().max(1), RetryPack { entries });
         store(forever(ctx), || ctx.stores.windows.put_retry(lane, name, &pack)).await?;
-        retries.push((name, pack.entries.len() as u32, due));
+        retries.push(Leg { account, ..Leg::new(name, pack.entries.len() as u32, due) });
     }
     if let Some((_, closing)) = plan.last_mut() {
         closing.retries = retries;
@@ -110,6 +112,14 @@ fn untouched_tail(end: &Ended) -> Option<(u32, u32)> {
     Some((place, first))
 }
 
+/// People who are tried again together.
+struct People {
+    due: Timestamp,
+    /// Where alone they may be sent: see [`Leg::account`].
+    account: Option<String>,
+    entries: Vec<RetryEntry>,
+}
+
 /// What waits for its time: a leg that the ledger has, or people who just got there.
 enum Waits {
     Leg(u64, bool),
@@ -117,37 +127,48 @@ enum Waits {
 }
 
 /// Puts waiting retry packs and new ones together until the ledger has few enough legs. Each is due when the last of those
-/// in it is; what lies far from the others stays as it is.
+/// in it is; what lies far from the others stays as it is. Rests of messages stay with those of the same account.
 async fn merge(
     ledger: &Ledger,
     loader: &mut Loader,
-    new: Vec<(Timestamp, Vec<RetryEntry>)>,
+    new: Vec<People>,
     now: Timestamp,
     merged: &mut Vec<u64>,
-) -> Result<Vec<(Timestamp, Vec<RetryEntry>)>, StoreError> {
-    let mut waits: Vec<(Timestamp, Waits)> = new.into_iter().map(|(due, entries)| (due, Waits::New(entries))).collect();
-    let waiting = ledger.legs.iter().filter(|leg| leg.id != 0 && leg.declared == 0);
-    waits.extend(waiting.clone().map(|leg| (leg.due, Waits::Leg(leg.id, leg.foreign))));
-    waits.sort_by_key(|(due, _)| *due);
-    let dues: Vec<Timestamp> = waits.iter().map(|(due, _)| *due).collect();
-    let most = (LEGS_MAX + waiting.count()).saturating_sub(ledger.legs.len());
-    let (mut waits, mut legs) = (waits.into_iter().map(|(_, waits)| waits), Vec::new());
-    for group in groups(&dues, now, most) {
-        let mut entries = Vec::new();
-        let alone = group.len() == 1;
-        for one in waits.by_ref().take(group.len()) {
-            match one {
-                Waits::New(people) => entries.extend(people),
-                Waits::Leg(..) if alone => {}
-                Waits::Leg(leg, foreign) => {
-                    let pack = loader.retry(leg).await?;
-                    entries.extend(pack.entries.iter().filter(|entry| !foreign || entry.parts == 0).copied());
-                    merged.push(leg);
+) -> Result<Vec<People>, StoreError> {
+    let mut places: BTreeMap<Option<String>, Vec<(Timestamp, Waits)>> = BTreeMap::new();
+    for People { due, account, entries } in new {
+        places.entry(account).or_default().push((due, Waits::New(entries)));
+    }
+    let waiting: Vec<&Leg> = ledger.legs.iter().filter(|leg| leg.id != 0 && leg.declared == 0).collect();
+    for leg in &waiting {
+        // Of those made for another provider type only whole messages go on.
+        let account = leg.account.clone().filter(|_| !leg.foreign);
+        places.entry(account).or_default().push((leg.due, Waits::Leg(leg.id, leg.foreign)));
+    }
+    let most = (LEGS_MAX + waiting.len()).saturating_sub(ledger.legs.len()) / places.len().max(1);
+    let mut legs = Vec::new();
+    for (account, mut waits) in places {
+        waits.sort_by_key(|(due, _)| *due);
+        let dues: Vec<Timestamp> = waits.iter().map(|(due, _)| *due).collect();
+        let mut waits = waits.into_iter().map(|(_, waits)| waits);
+        for group in groups(&dues, now, most) {
+            let mut entries = Vec::new();
+            let alone = group.len() == 1;
+            for one in waits.by_ref().take(group.len()) {
+                match one {
+                    Waits::New(people) => entries.extend(people),
+                    Waits::Leg(leg, _) if mutation::is_on(Bug::DropMergedLeg) => merged.push(leg),
+                    Waits::Leg(..) if alone => {}
+                    Waits::Leg(leg, foreign) => {
+                        let pack = loader.retry(leg).await?;
+                        entries.extend(pack.entries.iter().filter(|entry| !foreign || entry.parts == 0).copied());
+                        merged.push(leg);
+                    }
                 }
             }
-        }
-        if !entries.is_empty() {
-            legs.push((dues[group.end - 1], entries));
+            if !entries.is_empty() {
+                legs.push(People { due: dues[group.end - 1], account: account.clone(), entries });
+            }
         }
     }
     Ok(legs)

@@ -8,13 +8,20 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::waiting::asked;
+use crate::model::account::LongMessage;
 use crate::model::answer::{Answer, NotNow};
+use crate::model::batch::BatchRow;
 use crate::model::id::{BatchId, LaneKey, WorkerId};
 use crate::model::ledger::Ledger;
 use crate::model::pack::{PackHead, PackKey, SmsDeliveryPack};
+use crate::model::text::encode;
 use crate::model::window::Answered;
 use crate::ports::StoreError;
-use crate::ports::batches::Ledgers;
+use crate::ports::batches::{BatchRows, Ledgers};
 use crate::ports::clock::Clock;
 use crate::ports::control::{Cas, ControlRows, Versioned};
 use crate::ports::documents::{Document, Documents, Shelf};
@@ -94,6 +101,37 @@ impl ControlRows<LaneKey, Ledger> for Declares {
     }
 
     async fn list(&self, batch: BatchId) -> Result<Vec<(LaneKey, Versioned<Ledger>)>, StoreError> {
+        self.inner.list(batch).await
+    }
+}
+
+/// Batches that count how often they are read, and do not answer while a test says so.
+pub struct Rows {
+    pub inner: Arc<dyn BatchRows>,
+    pub times: AtomicU32,
+    pub is_away: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl ControlRows<BatchId, BatchRow> for Rows {
+    async fn load(&self, key: BatchId) -> Result<Option<Versioned<BatchRow>>, StoreError> {
+        self.times.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(STORE_TAKES).await;
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("on purpose".into()));
+        }
+        self.inner.load(key).await
+    }
+
+    async fn insert(&self, key: BatchId, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.inner.insert(key, row, nonce).await
+    }
+
+    async fn replace(&self, key: BatchId, expected: u64, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.inner.replace(key, expected, row, nonce).await
+    }
+
+    async fn list(&self, batch: BatchId) -> Result<Vec<(BatchId, Versioned<BatchRow>)>, StoreError> {
         self.inner.list(batch).await
     }
 }
@@ -179,7 +217,8 @@ pub struct Got {
 
 /// An account: takes what comes in time, and answers in the manner that a test gave it.
 pub struct Desk {
-    pub name: &'static str,
+    pub name: String,
+    pub long: LongMessage,
     pub clock: Arc<dyn Clock>,
     pub up: AtomicBool,
     pub manner: Mutex<Manner>,
@@ -196,26 +235,42 @@ pub fn not_now(kind: NotNow) -> Answer {
     Answer::NotNow { kind, detail: "".into() }
 }
 
+impl Desk {
+    /// A part of a message of several is noted as what it would be if it had been asked for alone.
+    fn take_part(
+        &self,
+        message: &Submit,
+        (part, parts): (u8, u8),
+        stop: &CancellationToken,
+        answers: mpsc::UnboundedSender<Vec<Answered>>,
+    ) {
+        let seq = message.seq;
+        // It does not look at the chunk's limit: that nothing comes late is for whoever hands over to see to.
+        let (after, answer) = if stop.is_cancelled() {
+            (Duration::ZERO, Answer::NotSent)
+        } else {
+            let batch = message.key.split('-').next().and_then(|batch| batch.parse().ok()).expect("our own key");
+            let submit = Submit { parts: if parts == 1 { 0 } else { 1 << part }, ..message.clone() };
+            let answer = (self.manner.lock().unwrap())(&submit);
+            self.got.lock().unwrap().push(Got { account: self.name.clone(), submit, batch, at: self.clock.boot() });
+            answer
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            // Whoever handed it over may be dead.
+            let _ = answers.send(vec![Answered { seq, part, parts, answer }]);
+        });
+    }
+}
+
 #[async_trait::async_trait]
 impl Provider for Desk {
     async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
         for message in chunk.messages {
-            let (seq, parts) = (message.seq, 1);
-            // It does not look at the chunk's limit: that nothing comes late is for whoever hands over to see to.
-            let (after, answer) = if chunk.stop.is_cancelled() {
-                (Duration::ZERO, Answer::NotSent)
-            } else {
-                let batch = message.key.split('-').next().and_then(|batch| batch.parse().ok()).expect("our own key");
-                let got = Got { account: self.name.into(), submit: message.clone(), batch, at: self.clock.boot() };
-                self.got.lock().unwrap().push(got);
-                (self.manner.lock().unwrap())(&message)
-            };
-            let answers = chunk.answers.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(after).await;
-                // Whoever handed it over may be dead.
-                let _ = answers.send(vec![Answered { seq, part: 0, parts, answer }]);
-            });
+            let parts = encode(&message.text, self.long).parts.len() as u8;
+            for part in asked(&message, parts) {
+                self.take_part(&message, (part, parts), &chunk.stop, chunk.answers.clone());
+            }
         }
         Ok(())
     }
@@ -232,19 +287,24 @@ impl Provider for Desk {
 }
 
 /// A governor that allows 500 a second, and hands out what a test lets it.
-pub struct Pace(pub AtomicU32);
+#[derive(Default)]
+pub struct Pace {
+    pub left: AtomicU32,
+    /// How long it takes an answer to need.
+    pub answer_time: Mutex<Duration>,
+}
 
 impl Rates for Pace {
     fn take(&self, _: &str, want: u32, _: Duration) -> Grant {
         let some = |left: u32| (left > 0).then(|| left - left.min(want));
-        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, some) {
+        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, some) {
             Ok(left) => Grant::Take(left.min(want)),
             Err(_) => Grant::Wait(Duration::from_millis(50)),
         }
     }
 
     fn give_back(&self, _: &str, segments: u32) {
-        self.0.fetch_add(segments, Ordering::Relaxed);
+        self.left.fetch_add(segments, Ordering::Relaxed);
     }
 
     fn answered(&self, _: &str, _: u32, _: u32, _: Duration) {}
@@ -252,6 +312,7 @@ impl Rates for Pace {
     fn set_ceiling(&self, _: &str, _: Option<u32>, _: Duration) {}
 
     fn view(&self, _: &str) -> RateView {
-        RateView { rate: 500.0, answer_time: Duration::ZERO, ceiling: None, throttled: 0, sharers: 1 }
+        let answer_time = *self.answer_time.lock().unwrap();
+        RateView { rate: 500.0, answer_time, ceiling: None, throttled: 0, sharers: 1 }
     }
 }

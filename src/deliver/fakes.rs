@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
-use super::fake_ports::{Asked, Declares, Desk, Manner, Pace, SlowPacks};
+use super::fake_ports::{Asked, Declares, Desk, Manner, Pace, Rows, SlowPacks};
 pub use super::fake_ports::{Fate, Got, not_now, taken};
 use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::queue::filled::FilledQueue;
@@ -26,14 +26,14 @@ use crate::model::answer::Answer;
 use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
 use crate::model::id::{BatchId, LaneKey, Msisdn, WorkerId};
 use crate::model::ledger::Ledger;
-use crate::model::order::RetryWhat;
+use crate::model::order::{Named, RetryWhat};
 use crate::model::pack::{Manifest, ManifestPack, Message, PackKey, SmsDeliveryPack};
 use crate::model::report::Settlement;
 use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::model::task::{SmsBatchPartitionTask, tokens_of};
 use crate::model::time::Timestamp;
-use crate::model::window::{RetryEntry, WindowRow};
+use crate::model::window::WindowRow;
 use crate::ports::clock::Clock;
 use crate::ports::provider::{Provider, Route, Routes, Submit};
 use crate::ports::queue::QueueEvent;
@@ -89,12 +89,13 @@ impl Worker {
     }
 }
 
-struct NobodyNamed;
+/// Names whom a retry sends as the fleet does.
+struct Selection(Stores, BTreeMap<String, Account>);
 
 #[async_trait::async_trait]
-impl Select for NobodyNamed {
-    async fn select(&self, _: &BatchRow, _: LaneKey, _: &RetryWhat, _: u8) -> Result<Vec<RetryEntry>, StoreError> {
-        Ok(vec![])
+impl Select for Selection {
+    async fn select(&self, row: &BatchRow, key: LaneKey, what: &RetryWhat, round: u8) -> Result<Vec<Named>, StoreError> {
+        crate::statistics::select(&self.0, &self.1, &row.batch.provider_type, key, what, round).await
     }
 }
 
@@ -103,9 +104,12 @@ pub struct Bed {
     pub store: MemoryStore,
     pub stores: Stores,
     pub world: World,
+    /// The clock of all processes, to be set.
+    pub clock: Arc<SimClock>,
     pub declares: Arc<Declares>,
     pub packs: Arc<SlowPacks>,
     pub documents: Arc<Asked>,
+    pub batches: Arc<Rows>,
     pub pace: Arc<Pace>,
     pub service: SmsBatchService,
     desks: [Arc<Desk>; 2],
@@ -122,14 +126,27 @@ impl Bed {
     /// A batch with lanes of so many people; `change` may change what was asked for, and the account that it goes through. There
     /// is another account, of another provider type.
     pub async fn with(lanes: &[u32], change: impl FnOnce(&mut SmsBatch, &mut Account)) -> Bed {
-        let clock: Arc<dyn Clock> = Arc::new(SimClock::new(START));
+        Bed::with_both(lanes, |batch, main, _| change(batch, main)).await
+    }
+
+    /// [`with`](Bed::with), where `change` may change the other account too.
+    pub async fn with_both(lanes: &[u32], change: impl FnOnce(&mut SmsBatch, &mut Account, &mut Account)) -> Bed {
+        let set = Arc::new(SimClock::new(START));
+        let clock: Arc<dyn Clock> = set.clone();
         let store = MemoryStore::new(Arc::new(SeededChance::from_seed(1)));
         let stores = store.stores();
         let declares = Arc::new(Declares { inner: stores.ledgers.clone(), fates: Mutex::default(), late: Arc::default() });
         let packs = Arc::new(SlowPacks { inner: stores.packs.clone(), time: Mutex::default(), damaged: Mutex::default() });
         let documents =
             Arc::new(Asked { inner: stores.documents.clone(), times: AtomicU32::new(0), is_away: AtomicBool::new(false) });
-        let stores = Stores { ledgers: declares.clone(), packs: packs.clone(), documents: documents.clone(), ..stores };
+        let batches = Arc::new(Rows { inner: stores.batches.clone(), times: AtomicU32::new(0), is_away: AtomicBool::new(false) });
+        let stores = Stores {
+            batches: batches.clone(),
+            ledgers: declares.clone(),
+            packs: packs.clone(),
+            documents: documents.clone(),
+            ..stores
+        };
         let world = World { clock: clock.clone(), chance: Arc::new(SeededChance::from_seed(2)) };
         let mut asked = SmsBatch { batch_id: BATCH, ..SmsBatch::new("list", "Hello", "main") };
         let account = |name: &str| {
@@ -137,29 +154,33 @@ impl Bed {
             (account.provider_type, account.answer_timeout) = (name.into(), ANSWER_TIMEOUT);
             account
         };
-        let (mut main, other) = (account("main"), account("other"));
-        change(&mut asked, &mut main);
+        let (mut main, mut other) = (account("main"), account("other"));
+        change(&mut asked, &mut main, &mut other);
         let got: Arc<Mutex<Vec<Got>>> = Arc::default();
-        let desk = |name| {
+        let desk = |account: &Account| {
             let manner: Mutex<Manner> = Mutex::new(Box::new(|submit| (Duration::from_millis(20), taken(submit))));
-            Arc::new(Desk { name, clock: clock.clone(), up: AtomicBool::new(true), manner, got: got.clone() })
+            let (name, long) = (account.name.clone(), account.capabilities.long_message);
+            Arc::new(Desk { name, long, clock: clock.clone(), up: AtomicBool::new(true), manner, got: got.clone() })
         };
-        let desks = [desk("main"), desk("other")];
+        let desks = [desk(&main), desk(&other)];
         let routes = [main, other].into_iter().zip(&desks).map(|(account, desk)| {
             let provider: Arc<dyn Provider> = desk.clone();
             (account.name.clone(), Route { account, provider })
         });
         let routes: Routes = Arc::new(routes.collect());
-        let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), Arc::new(NobodyNamed));
-        let pace = Arc::new(Pace(AtomicU32::new(u32::MAX / 2)));
-        let bed = Bed { store, stores, world, declares, packs, documents, pace, service, desks, routes, got };
+        let accounts = routes.iter().map(|(name, route)| (name.clone(), route.account.clone())).collect();
+        let select = Arc::new(Selection(stores.clone(), accounts));
+        let service = SmsBatchService::new(stores.clone(), world.clone(), Arc::new(Notify::new()), select);
+        let pace = Arc::new(Pace { left: AtomicU32::new(u32::MAX / 2), ..Pace::default() });
+        let bed =
+            Bed { clock: set, store, stores, world, declares, packs, documents, batches, pace, service, desks, routes, got };
         bed.batch(asked, lanes).await;
         bed
     }
 
     /// One more batch that is being delivered.
     pub async fn batch(&self, asked: SmsBatch, lanes: &[u32]) {
-        let batch = asked.batch_id;
+        let (batch, text) = (asked.batch_id, asked.content.clone());
         let mut row = BatchRow::created(asked, String::new(), START);
         (row.current_step, row.delivery.state, row.task_number) = (CurrentStep::Delivery, StepState::Running, 1);
         // The last of them hold nobody.
@@ -172,7 +193,7 @@ impl Bed {
                 number: Msisdn(number(seq)),
                 record: u64::from(seq),
                 line: u64::from(seq) + 2,
-                body: "Hello".into(),
+                body: text.clone(),
                 link: None,
                 segments: 1,
                 ucs2: false,
@@ -249,7 +270,7 @@ impl Bed {
 
     /// Only so many segments more are allowed.
     pub fn allows(&self, segments: u32) {
-        self.pace.0.store(segments, Ordering::Relaxed);
+        self.pace.left.store(segments, Ordering::Relaxed);
     }
 
     /// What the accounts took so far.

@@ -50,11 +50,11 @@ pub async fn judge(
     let entries = loader.entries(window.leg, window.from, window.to).await?;
     let answers = row.map(|row| row.answers).unwrap_or_default();
     if !complete {
-        let unanswered = unanswered(&entries, &answers);
+        let (unanswered, doubted) = unanswered(&entries, &answers);
         tracing::warn!(%lane, window = window.window, recipients = unanswered.len(), "a window was left without answers");
         metrics::count(&metrics::DELIVER_WINDOWS, &["judged"], 1);
         let mut uncertain = Vec::new();
-        for seq in &unanswered {
+        for seq in &doubted {
             if let Ok(message) = loader.message(*seq).await?
                 && !message.number.is_erased()
             {
@@ -63,7 +63,9 @@ pub async fn judge(
                 uncertain.push(UncertainEntry { account, number: message.number, part, declared_at });
             }
         }
-        store(forever(ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
+        if !mutation::is_on(Bug::ForgetDoubted) {
+            store(forever(ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
+        }
         revive(ctx, &uncertain).await?;
         let judgement = Judgement { window: window.clone(), judged_at: ctx.world.clock.now(), unanswered };
         store(forever(ctx), || ctx.stores.windows.put_judgement(key, &judgement)).await?;
@@ -92,21 +94,32 @@ async fn revive(ctx: &Delivery, uncertain: &[UncertainEntry]) -> Result<(), Stor
     Ok(())
 }
 
-/// Recipients of whom some part that was asked for has no answer.
-fn unanswered(entries: &[RetryEntry], answers: &[Answered]) -> Vec<u32> {
+/// Recipients of whom some part that was asked for has no answer; and all of whom some part may have been sent, which a receipt may
+/// prove: also whom the account was silent of, or refused a part and left another without an answer. Their declarer would have
+/// made them findable when its window ended.
+fn unanswered(entries: &[RetryEntry], answers: &[Answered]) -> (Vec<u32>, Vec<u32>) {
     let mut sorted: Vec<&Answered> = answers.iter().collect();
     sorted.sort_by_key(|answered| answered.seq);
-    let open = |entry: &&RetryEntry| {
+    let (mut unanswered, mut doubted) = (Vec::new(), Vec::new());
+    for entry in entries {
         let start = sorted.partition_point(|answered| answered.seq < entry.seq);
         let mine = sorted[start..].iter().take_while(|answered| answered.seq == entry.seq);
-        let (mut parts, mut seen, mut ended) = (0, 0u32, false);
+        let (mut parts, mut seen, mut silent, mut failed, mut kept_back) = (0, 0u32, false, false, false);
         for answered in mine {
             parts = answered.parts;
             seen |= 1 << answered.part;
-            ended |= matches!(answered.answer, Answer::Suppressed | Answer::Expired | Answer::Failed { .. });
+            silent |= answered.answer == Answer::NoAnswer;
+            failed |= matches!(answered.answer, Answer::Failed { .. });
+            kept_back |= matches!(answered.answer, Answer::Suppressed | Answer::Expired);
         }
         let asked = if entry.parts == 0 { all_parts(parts) } else { entry.parts };
-        parts == 0 || (asked & !seen != 0 && !ended)
-    };
-    entries.iter().filter(open).map(|entry| entry.seq).collect()
+        let open = parts == 0 || asked & !seen != 0 && !kept_back;
+        if open && !failed {
+            unanswered.push(entry.seq);
+        }
+        if open || silent {
+            doubted.push(entry.seq);
+        }
+    }
+    (unanswered, doubted)
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Delivery;
-use super::declare::{Declared, within_hours};
+use super::declare::{Declared, is_too_late, within_hours};
 use super::declaring::Changing;
 use super::ending::{self, Plan};
 use super::judge::{judge, ripe_after};
@@ -20,21 +20,20 @@ use super::readings::Reading;
 use super::turns::{Seat, Turn};
 use super::window::Ended;
 use crate::model::id::{LaneKey, TaskCode};
-use crate::model::ledger::{Ledger, LedgerRefusal};
+use crate::model::ledger::{Ledger, LedgerRefusal, Leg};
 use crate::model::limits::LANE_WINDOWS_MAX;
-use crate::model::time::Timestamp;
 use crate::model::trace::TraceParent;
 use crate::model::turn::Claim;
 use crate::model::window::OnUncertain;
 use crate::ports::StoreError;
 use crate::ports::control::Versioned;
-use crate::runtime::control::{change, change_from};
+use crate::runtime::control::{change, change_from, load_row};
 use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 use crate::runtime::trace::{self, Piece};
 
 /// How long a lane outside the batch's hours is left alone: the zone's clock may be set meanwhile.
-const LOOK_AT_HOURS: Duration = Duration::from_secs(20);
+pub(super) const LOOK_AT_HOURS: Duration = Duration::from_secs(20);
 
 /// How serving a lane ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +42,8 @@ pub enum LaneEnd {
     Done,
     /// The dispatch is not the batch's newest any more, or the batch does not run.
     OutOfDate,
-    /// What is left has to wait until then.
-    Later(Timestamp),
+    /// What is left has to wait so long.
+    Later(Duration),
     /// Somebody else owns it, or nobody can tell: claim it again if a token says so.
     Lost,
     /// The worker was told to stop serving it.
@@ -82,6 +81,8 @@ pub(super) struct Lane {
     pub(super) task: TaskCode,
     pub(super) held: Versioned<Ledger>,
     pub(super) loader: Loader,
+    /// Whether the batch wants those sent again who are not answered.
+    resend: bool,
     /// The dispatch's place in the batch's trace.
     pub(super) trace: Option<TraceParent>,
     pub(super) view: Arc<Mutex<LaneView>>,
@@ -105,8 +106,9 @@ pub async fn serve(
     match begin(&ctx, key, task).await {
         Ok(Ok((held, loader, reading))) => {
             let (ended, mut ends) = mpsc::unbounded_channel();
-            let mut lane =
-                Lane { ctx, key, task, held, loader, trace, view, mine: BTreeSet::new(), ended, halt: CancellationToken::new() };
+            let resend = reading.row.batch.on_uncertain == OnUncertain::Resend || mutation::is_on(Bug::ResendUnasked);
+            let (mine, halt) = (BTreeSet::new(), CancellationToken::new());
+            let mut lane = Lane { ctx, key, task, held, loader, resend, trace, view, mine, ended, halt };
             lane.show();
             // Also when this is dropped: what is being declared then is not handed over.
             let _halt = lane.halt.clone().drop_guard();
@@ -141,6 +143,9 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
         }
         _ => return Ok(Err(LaneEnd::OutOfDate)),
     };
+    if waits_for_hours(ctx, key, task, &reading).await? {
+        return Ok(Err(LaneEnd::Later(LOOK_AT_HOURS)));
+    }
     let Some(manifest) = ctx.stores.manifests.get(key).await? else {
         return Err(StoreError::Corrupt(format!("lane {} has no manifest", key.lane)));
     };
@@ -167,10 +172,23 @@ async fn begin(ctx: &Arc<Delivery>, key: LaneKey, task: TaskCode) -> Result<Resu
     }
 }
 
+/// Whether nothing of a lane may be sent at this hour, and nothing is left to settle. It is not claimed for a look at the clock:
+/// thousands of lanes may wait for the morning.
+async fn waits_for_hours(ctx: &Delivery, key: LaneKey, task: TaskCode, reading: &Reading) -> Result<bool, StoreError> {
+    let (batch, now) = (&reading.row.batch, ctx.world.clock.now());
+    if !reading.is_running(task.number) || is_too_late(batch, now) || within_hours(&*ctx.world.clock, batch, now) {
+        return Ok(false);
+    }
+    let ledger = load_row(&*ctx.stores.ledgers, key, &*ctx.world.chance).await?;
+    Ok(ledger.is_some_and(|Versioned { row, .. }| row.open.is_empty() && !row.is_done() && row.task_number <= task.number))
+}
+
 /// What a lane does next.
 enum Step {
-    /// Wait for a turn and declare up to this many.
-    Declare(Reading, u32),
+    /// Wait for a turn and declare up to this many, through this account alone if it is named.
+    Declare(Reading, u32, Option<String>),
+    /// Declare up to this many as expired.
+    Expire(Reading, u32),
     /// Wait for windows to end, or until this long has passed.
     Wait(Duration),
     /// Stop handing over; when all windows have ended, leave.
@@ -209,8 +227,17 @@ impl Lane {
                         waited = self.wait_for_end(ends, &mut pending, most) => waited?,
                     }
                 }
-                Step::Declare(reading, most) => {
-                    if !self.ctx.turns.is_open(&reading.row.batch.provider_type) {
+                Step::Expire(reading, most) => {
+                    let Some(turn) = self.ctx.turns.to_expire(&reading.row.batch.provider_type, most) else {
+                        self.wait_for_end(ends, &mut pending, Duration::from_millis(200)).await?;
+                        continue;
+                    };
+                    if !self.declare(reading, turn).await? {
+                        return Ok(LaneEnd::Lost);
+                    }
+                }
+                Step::Declare(reading, most, only) => {
+                    if !self.ctx.turns.is_open(&reading.row.batch.provider_type, only.as_deref()) {
                         // It waits for an account, and does not stand still by itself.
                         self.lock_view().moved = Some(self.ctx.world.clock.boot());
                     }
@@ -222,7 +249,7 @@ impl Lane {
                             pending.push(end?);
                             None
                         }
-                        turn = seat.turn(most) => Some(turn),
+                        turn = seat.turn(most, only.as_deref()) => Some(turn),
                         () = tokio::time::sleep(crate::model::limits::BATCH_READING_EVERY) => None,
                     };
                     if let Some(turn) = turn
@@ -274,19 +301,31 @@ impl Lane {
             // Only open windows are left to settle.
             return if self.mine.is_empty() { self.wait_or_leave() } else { Step::Wait(Duration::from_millis(200)) };
         }
-        if self.mine.len() >= LANE_WINDOWS_MAX {
+        // Also those that an earlier serving of this worker left open: the ledger counts them too.
+        if ledger.open.iter().filter(|open| open.declarer == self.ctx.worker).count() >= LANE_WINDOWS_MAX {
             return Step::Wait(Duration::from_millis(200));
         }
-        if !within_hours(&*self.ctx.world.clock, &reading.row.batch, self.ctx.world.clock.now()) {
-            let later = self.ctx.world.clock.now().plus(LOOK_AT_HOURS);
+        let now = self.ctx.world.clock.now();
+        if is_too_late(&reading.row.batch, now)
+            && let Ok(leg) = ledger.next_leg(now)
+        {
+            // For that no account need be up, nor any hours allow it.
+            return Step::Expire(reading.clone(), leg.len - leg.declared);
+        }
+        if !within_hours(&*self.ctx.world.clock, &reading.row.batch, now) {
             return if self.mine.is_empty() {
-                Step::Leave(LaneEnd::Later(later))
+                Step::Leave(LaneEnd::Later(LOOK_AT_HOURS))
             } else {
                 Step::Wait(Duration::from_millis(200))
             };
         }
-        match ledger.next_leg(self.ctx.world.clock.now()) {
-            Ok(leg) => Step::Declare(reading, leg.len - leg.declared),
+        let (turns, provider_type) = (&self.ctx.turns, &reading.row.batch.provider_type);
+        let only = |leg: &Leg| turns.only(provider_type, leg).map(str::to_owned);
+        let may_go = |leg: &Leg| turns.only(provider_type, leg).is_none_or(|only| turns.is_open(provider_type, Some(only)));
+        // Rests of messages wait for the account that took the other parts, and hold nobody else up; when they are all there is,
+        // the lane waits with them.
+        match ledger.next_leg_of(now, may_go).or_else(|_| ledger.next_leg(now)) {
+            Ok(leg) => Step::Declare(reading.clone(), leg.len - leg.declared, only(leg)),
             Err(_) if self.mine.is_empty() => self.wait_or_leave(),
             Err(_) => Step::Wait(self.until_due().min(Duration::from_millis(200))),
         }
@@ -298,7 +337,7 @@ impl Lane {
         if wait <= Duration::from_millis(300) {
             return Step::Wait(wait.max(Duration::from_millis(1)));
         }
-        Step::Leave(LaneEnd::Later(self.ctx.world.clock.now().plus(wait)))
+        Step::Leave(LaneEnd::Later(wait))
     }
 
     fn until_due(&self) -> Duration {
@@ -332,10 +371,7 @@ impl Lane {
 
     /// Closes windows by one change of the ledger. False when the lane is somebody else's now.
     async fn close(&mut self, ended: Vec<Ended>) -> Result<bool, StoreError> {
-        let reading = self.ctx.readings.get(self.key.batch).await.ok().flatten();
-        let resend = reading.is_some_and(|reading| reading.row.batch.on_uncertain == OnUncertain::Resend)
-            || mutation::is_on(Bug::ResendUnasked);
-        let plan: Plan = ending::plan(&self.ctx, self.key, &self.held.row, &mut self.loader, ended, resend).await?;
+        let plan: Plan = ending::plan(&self.ctx, self.key, &self.held.row, &mut self.loader, ended, self.resend).await?;
         if plan.is_empty() {
             return Ok(true);
         }

@@ -34,4 +34,6 @@ mod fakes;
 #[cfg(test)]
 mod owners_tests;
 #[cfg(test)]
+mod parts_tests;
+#[cfg(test)]
 mod stops_tests;

@@ -1,13 +1,16 @@
 //! Two owners of a lane, late writes, dead and frozen workers: nobody gets it twice, and what was answered counts.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::fakes::{ANSWER_TIMEOUT, BATCH, Bed, Fate, LANE, START, WINDOW, number, taken};
+use super::fakes::{ANSWER_TIMEOUT, BATCH, Bed, Fate, LANE, START, WINDOW, not_now, number, taken};
 use crate::adapters::embedded::engine::Table;
-use crate::model::answer::Answer;
+use crate::model::answer::{Answer, NotNow};
 use crate::model::id::{Msisdn, TaskCode};
 use crate::model::ledger::Ledger;
-use crate::model::limits::SEND_BY;
+use crate::model::limits::{LANE_WINDOWS_MAX, QUEUE_FULL_TRIES_MAX, SEND_BY};
 use crate::model::outcome::Outcome;
 use crate::model::receipt::{Report, Rung};
 use crate::model::state::StepState;
@@ -22,6 +25,97 @@ const MOMENT: Duration = Duration::from_millis(400);
 
 async fn resending(people: u32) -> Bed {
     Bed::with(&[people], |batch, _| batch.on_uncertain = OnUncertain::Resend).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_takes_all_and_answers_nothing_sends_nobody_without_end() {
+    let bed = resending(2 * WINDOW).await;
+    bed.answers(|_| (Duration::from_millis(20), Answer::NoAnswer));
+    let worker = bed.worker(1).await;
+    let ledger = bed.until_done().await;
+    assert_eq!(ledger.totals.uncertain, u64::from(2 * WINDOW));
+    assert!(bed.times().values().all(|times| *times == 4), "{:?}", bed.times());
+    let first = bed.got().iter().filter(|got| got.submit.number.0 == number(0)).map(|got| got.at).collect::<Vec<_>>();
+    let waited: Vec<u64> = first.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert_eq!(waited, [5, 15, 45]);
+    let settlement = bed.recount().await;
+    assert_eq!((settlement.of(Outcome::Uncertain), settlement.unaccounted()), (u64::from(2 * WINDOW), 0), "{settlement:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_last_try_was_refused_has_failed_though_its_worker_died_before_the_window_ended() {
+    let bed = Bed::new(WINDOW).await;
+    let tries: Arc<Mutex<BTreeMap<u64, u32>>> = Arc::default();
+    bed.answers({
+        let tries = tries.clone();
+        move |submit| {
+            let mut tries = tries.lock().expect("not poisoned");
+            let times = tries.entry(submit.number.0).or_default();
+            *times += 1;
+            let full = submit.seq == 5 || submit.seq == 6;
+            let silent = submit.seq == 6 && *times > u32::from(QUEUE_FULL_TRIES_MAX);
+            let after = if silent { Duration::from_secs(3_600) } else { Duration::from_millis(20) };
+            (after, if full { not_now(NotNow::QueueFull) } else { taken(submit) })
+        }
+    });
+    let first = bed.worker(1).await;
+    while tries.lock().expect("not poisoned").get(&number(6)).is_none_or(|times| *times <= u32::from(QUEUE_FULL_TRIES_MAX)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(MOMENT).await;
+    first.kill();
+    let second = bed.worker(2).await;
+    let ledger = bed.until_done().await;
+    assert_eq!((ledger.totals.failed, ledger.totals.uncertain, bed.judged().await), (1, 1, 1));
+    // As when the step ends: whoever is open then was canceled.
+    let ended = change(&*bed.stores.ledgers, LANE, &*bed.world.chance, |read| read.row.fence_closed(1).ok_or(()));
+    ended.await.expect("stored").expect("not there before");
+    let settlement = bed.recount().await;
+    let of = [Outcome::Failed, Outcome::Uncertain, Outcome::Canceled].map(|outcome| settlement.of(outcome));
+    assert_eq!((of, settlement.unaccounted()), ([1, 1, 0], 0), "{settlement:?}");
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_to_be_sent_again_is_though_the_batch_cannot_be_read_when_the_window_closes() {
+    let bed = resending(WINDOW).await;
+    let mut told = BTreeSet::new();
+    bed.answers(move |submit| {
+        let silent = told.insert(submit.seq);
+        (Duration::from_secs(2), if silent { Answer::NoAnswer } else { taken(submit) })
+    });
+    let worker = bed.worker(1).await;
+    bed.until("a window is open", |ledger| ledger.open.len() == 1).await;
+    tokio::time::sleep(MOMENT).await;
+    bed.batches.is_away.store(true, Ordering::Relaxed);
+    bed.until("it was closed", |ledger| ledger.open.is_empty()).await;
+    bed.batches.is_away.store(false, Ordering::Relaxed);
+    let ledger = bed.until_done().await;
+    assert_eq!((ledger.totals.accepted, ledger.totals.uncertain), (u64::from(WINDOW), 0));
+    assert!(bed.times().values().all(|times| *times == 2));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gets_a_lane_back_with_its_own_windows_open_waits_for_them() {
+    let bed = Bed::new(20 * WINDOW).await;
+    *bed.pace.answer_time.lock().expect("not poisoned") = Duration::from_secs(2);
+    bed.answers_after(Duration::from_secs(15));
+    let worker = bed.worker(1).await;
+    bed.until("as many as may be are open", |ledger| ledger.open.len() == LANE_WINDOWS_MAX).await;
+    tokio::time::sleep(MOMENT).await;
+    worker.queue.push(QueueEvent::Revoked(vec![crate::model::lane::partition_of(BATCH, 0)]));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bed.give_all(&worker).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = bed.batches.times.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let readings = bed.batches.times.load(Ordering::Relaxed) - before;
+    assert!((5..30).contains(&readings), "{readings} in five seconds");
+    bed.until_done().await;
+    bed.once_each(0..20 * WINDOW);
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,6 +210,28 @@ async fn answers_of_a_replaced_owner_count_and_nobody_of_them_is_sent_again() {
     let settlement = bed.recount().await;
     assert_eq!((settlement.of(Outcome::Accepted), settlement.unaccounted()), (u64::from(4 * WINDOW), 0));
     first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_the_account_was_silent_of_is_findable_though_the_worker_died_before_its_window_ended() {
+    let bed = Bed::new(WINDOW).await;
+    // The first is never answered, and that is known at once; the others' answers are still on their way when the worker dies.
+    bed.answers(|submit| match submit.number.0 == number(0) {
+        true => (Duration::from_millis(20), Answer::NoAnswer),
+        false => (Duration::from_secs(3_600), taken(submit)),
+    });
+    let first = bed.worker(1).await;
+    bed.until("a window is open", |ledger| ledger.open.len() == 1).await;
+    tokio::time::sleep(MOMENT).await;
+    first.kill();
+    let second = bed.worker(2).await;
+    bed.until_done().await;
+    assert_eq!(bed.judged().await, WINDOW as usize - 1);
+    for seq in 0..WINDOW {
+        let found = bed.stores.receipt_index.uncertain("main", Msisdn(number(seq))).await.expect("read");
+        assert_eq!(found.len(), 1, "{seq}");
+    }
     second.stop().await;
 }
 

@@ -19,6 +19,7 @@ use crate::model::idform::canonical;
 use crate::model::ledger::OpenWindow;
 use crate::model::limits::ANSWER_FLUSH;
 use crate::model::schedule::SendingHours;
+use crate::model::state::StepState;
 use crate::model::time::Timestamp;
 use crate::model::window::{Answered, Next, RetryEntry, WindowRow, all_parts, gave_up, next_try};
 use crate::ports::StoreError;
@@ -92,7 +93,7 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
         handed::note(key.lane, window.from, window.to, window.declared_at);
     }
     let mut row = WindowRow { window: window.clone(), answers: local, complete: false };
-    let gathering = gather(&ctx, &route, key, &mut row, &recipients, (&followed, &chunks), &mut answers_in);
+    let gathering = gather(&ctx, &route, key, &mut row, (&recipients, &entries), (&followed, &chunks), &mut answers_in);
     let (handed, indexed) = tokio::join!(feeding, gathering);
 
     let took = ctx.world.clock.boot().saturating_sub(declared);
@@ -101,14 +102,14 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     metrics::count(&metrics::DELIVER_WINDOWS, &["closed"], 1);
     metrics::count(&metrics::DELIVER_RECIPIENTS, &[&window.account], u64::from(window.len()));
 
-    end_tries(&entries, &mut row.answers);
     let given = row.answers.len();
     fill_silence(&entries, &recipients, &mut row.answers);
+    drop_answers(&ctx, key, &mut row.answers).await?;
     counts::answers(&window.account, &row.answers[given..]);
     row.complete = true;
     let index = index_entries(&window.account, key, &recipients, &row.answers[indexed.min(row.answers.len())..]);
     let uncertain = uncertain_entries(&window, key, &recipients, &row.answers);
-    if !uncertain.is_empty() {
+    if !uncertain.is_empty() && !mutation::is_on(Bug::ForgetDoubted) {
         store(forever(&ctx), || ctx.stores.receipt_index.put_uncertain(uncertain.clone())).await?;
     }
     if !(mutation::is_on(Bug::ConditionalAnswers) && was_replaced(&ctx, &window, key).await?) {
@@ -118,6 +119,19 @@ pub async fn run(ctx: Arc<Delivery>, route: Route, job: Job) -> Result<Ended, St
     followed.end(&row.answers);
     let handed = handed.filter(|_| is_touched(&row.answers));
     Ok(Ended { window, entries, answers: row.answers, handed })
+}
+
+/// What [`Bug::DropAnswersWhenPaused`] does.
+async fn drop_answers(ctx: &Delivery, key: WindowKey, answers: &mut [Answered]) -> Result<(), StoreError> {
+    if !mutation::is_on(Bug::DropAnswersWhenPaused) {
+        return Ok(());
+    }
+    let row = ctx.stores.batches.load(key.lane.batch).await?;
+    if row.is_some_and(|row| row.row.step().state == StepState::Paused) {
+        let taken = answers.iter_mut().filter(|answered| matches!(answered.answer, Answer::Accepted { .. }));
+        taken.for_each(|answered| answered.answer = Answer::NoAnswer);
+    }
+    Ok(())
 }
 
 /// What [`Bug::ConditionalAnswers`] asks for.
@@ -229,7 +243,7 @@ async fn gather(
     route: &Route,
     key: WindowKey,
     row: &mut WindowRow,
-    recipients: &Recipients,
+    (recipients, entries): (&Recipients, &[RetryEntry]),
     (followed, chunks): (&Followed, &Chunks),
     answers_in: &mut mpsc::UnboundedReceiver<Vec<Answered>>,
 ) -> usize {
@@ -242,7 +256,7 @@ async fn gather(
         tokio::select! {
             biased;
             batch = answers_in.recv() => {
-                let Some(batch) = batch else { return durable };
+                let Some(mut batch) = batch else { return durable };
                 let (mut others, mut throttled) = (0, 0);
                 for answered in &batch {
                     let segments = recipients.get(answered.seq).map_or(1, |(_, segments)| segments / u32::from(answered.parts.max(1))).max(1);
@@ -255,6 +269,8 @@ async fn gather(
                 chunks.answered(account, &batch, ctx.world.clock.boot());
                 ctx.rates.answered(account, others, throttled, ctx.world.clock.boot());
                 followed.answered(&batch);
+                // Before it is stored: should this process die now, nobody follows the last "not now" with another try.
+                end_tries(entries, &mut batch);
                 row.answers.extend(batch);
             }
             _ = flush.tick() => {

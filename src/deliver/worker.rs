@@ -14,7 +14,6 @@ use super::lane::{LaneEnd, LaneView, serve};
 use crate::model::id::{BatchId, LaneKey, TaskCode};
 use crate::model::seat::{Candidate, seats};
 use crate::model::task::{SmsBatchPartitionTask, TaskStatus};
-use crate::model::time::Timestamp;
 use crate::model::trace::TraceParent;
 use crate::ports::queue::{DeliveryQueue, QueueError, QueueEvent};
 use crate::runtime::mutation::{self, Bug};
@@ -34,7 +33,8 @@ struct Slot {
     tokens: BTreeMap<u64, SmsBatchPartitionTask>,
     view: Arc<Mutex<LaneView>>,
     running: Option<Running>,
-    not_before: Timestamp,
+    /// It is not served before this, on the boot clock: the other one may be set back.
+    not_before: Duration,
     /// Where in a trace its newest token came from.
     trace: Option<TraceParent>,
 }
@@ -125,7 +125,7 @@ impl Worker {
                     tokens: BTreeMap::new(),
                     view: Arc::default(),
                     running: None,
-                    not_before: Timestamp(0),
+                    not_before: Duration::ZERO,
                     trace: None,
                 });
                 slot.trace = trace.or(slot.trace);
@@ -150,8 +150,8 @@ impl Worker {
 
     /// Starts lanes, a few at once, and stops some whose time is over when others wait.
     fn start_lanes(&mut self) {
-        let (now, boot) = (self.ctx.world.clock.now(), self.ctx.world.clock.boot());
-        let may_run = |slot: &&Slot| slot.running.is_some() || !slot.tokens.is_empty() && slot.not_before <= now;
+        let boot = self.ctx.world.clock.boot();
+        let may_run = |slot: &&Slot| slot.running.is_some() || !slot.tokens.is_empty() && slot.not_before <= boot;
         let lanes: Vec<Candidate> = self
             .slots
             .iter()
@@ -200,7 +200,7 @@ impl Worker {
 
     /// What the end of a lane means for its tokens, and for when it is looked at again.
     async fn take_end(&mut self, key: LaneKey, end: LaneEnd) {
-        let now = self.ctx.world.clock.now();
+        let now = self.ctx.world.clock.boot();
         self.ctx.note(|holds| {
             holds.lanes.remove(&key);
         });
@@ -212,12 +212,12 @@ impl Worker {
                 let is_current = end == LaneEnd::OutOfDate && self.runs_under(key, served).await;
                 self.end_tokens(key, |token| token.task_code < served || token.task_code == served && !is_current);
             }
-            LaneEnd::Later(until) => slot.not_before = until,
-            LaneEnd::Lost => slot.not_before = now.plus(Duration::from_millis(100)),
+            LaneEnd::Later(wait) => slot.not_before = now + wait,
+            LaneEnd::Lost => slot.not_before = now + Duration::from_millis(100),
             LaneEnd::Stopped => {}
             LaneEnd::Broken(error) => {
                 tracing::error!(lane = %key, code = %error.code(), %error, "a lane cannot be served; it is tried again");
-                slot.not_before = now.plus(Duration::from_secs(5));
+                slot.not_before = now + Duration::from_secs(5);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::deliver::fakes::{BATCH, Bed, LANE, START, WINDOW};
+use crate::deliver::fakes::{BATCH, Bed, LANE, WINDOW};
 use crate::model::batch::{BatchRow, Command, SmsBatch};
 use crate::model::ledger::Ledger;
 use crate::model::seat::SEATS;
@@ -76,9 +76,33 @@ async fn how_a_dispatch_ended_says_nothing_of_a_newer_one_whose_token_came_meanw
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_keeps_no_lane_waiting() {
+    let broken = LaneEnd::Broken(crate::ports::StoreError::Corrupt("on purpose".into()));
+    for end in [LaneEnd::Lost, broken, LaneEnd::Later(Duration::from_secs(20))] {
+        let bed = Bed::new(WINDOW).await;
+        bed.keeps_silent();
+        // It booted an hour ahead of the others.
+        bed.clock.skew(3_600_000);
+        let process = bed.idle(1);
+        let (ended, mut ends) = mpsc::unbounded_channel();
+        let mut worker = Worker::new(process.ctx.clone(), process.queue.clone(), ended);
+        let (partition, task) = tokens_of(TaskCode { batch: BATCH, number: 1 }, LANE, &Ledger::sealed(WINDOW))[0];
+        worker.event(QueueEvent::Task { partition, offset: 0, task, trace: None }, &mut ends).await;
+        worker.take_end(LANE, end.clone()).await;
+        worker.start_lanes();
+        assert!(worker.slots[&LANE].running.is_none(), "it waits: {end:?}");
+        bed.clock.skew(0);
+        tokio::time::sleep(Duration::from_secs(21)).await;
+        worker.start_lanes();
+        assert!(worker.slots[&LANE].running.is_some(), "{end:?}");
+        process.kill();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn lanes_that_end_while_others_are_released_end_as_they_always_do() {
     let other = LaneKey { batch: BatchId(BATCH.0 + 1), lane: 0 };
-    let later = Timestamp(START.0 + 60_000);
+    let later = Duration::from_secs(60);
     for end in [LaneEnd::Done, LaneEnd::Later(later)] {
         let bed = Bed::new(WINDOW).await;
         let process = bed.idle(1);
@@ -97,7 +121,7 @@ async fn lanes_that_end_while_others_are_released_end_as_they_always_do() {
             (0..2).for_each(|offset| offsets.received(offset));
             worker.partitions.insert(partition, offsets);
             let (view, tokens) = (Arc::default(), BTreeMap::from([(0, token(1)), (1, token(2))]));
-            let slot = Slot { partition, tokens, view, running: Some(running), not_before: Timestamp(0), trace: None };
+            let slot = Slot { partition, tokens, view, running: Some(running), not_before: Duration::ZERO, trace: None };
             worker.slots.insert(key, slot);
             worker.ctx.note(|holds| {
                 holds.lanes.insert(key);
@@ -109,7 +133,7 @@ async fn lanes_that_end_while_others_are_released_end_as_they_always_do() {
         assert_eq!(worker.ctx.holds().lanes, BTreeSet::new(), "{end:?}");
         assert_eq!(worker.slots.keys().collect::<Vec<_>>(), [&other], "{end:?}");
         let kept = &worker.slots[&other];
-        let wanted = if end == LaneEnd::Done { (vec![1], Timestamp(0)) } else { (vec![0, 1], later) };
+        let wanted = if end == LaneEnd::Done { (vec![1], Duration::ZERO) } else { (vec![0, 1], later) };
         assert_eq!((kept.tokens.keys().copied().collect::<Vec<u64>>(), kept.not_before), wanted, "{end:?}");
         let committed = process.queue.committed.lock().expect("not poisoned").clone();
         let wanted = if end == LaneEnd::Done { BTreeMap::from([(3, 1), (4, 1)]) } else { BTreeMap::from([(3, 1)]) };

@@ -1,6 +1,6 @@
 //! Dispatch and what follows it, over a store in memory: a leader that dies half-way, two at once, tokens that get lost.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::adapters::memory::store::MemoryStore;
 use crate::adapters::rows::key;
 use crate::adapters::system::SeededChance;
 use crate::coordinate::DeliveryStatusTracker;
-use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
+use crate::model::batch::{BatchRow, Command, SealedPlan, SmsBatch};
 use crate::model::id::{BatchId, LaneKey, WorkerId};
 use crate::model::ledger::Ledger;
 use crate::model::state::StepState;
@@ -19,8 +19,10 @@ use crate::model::step::CurrentStep;
 use crate::model::task::{PrepareTask, SmsBatchPartitionTask};
 use crate::model::time::Timestamp;
 use crate::model::trace::TraceParent;
+use crate::ports::batches::BatchRows;
+use crate::ports::control::{Cas, ControlRows, Versioned};
 use crate::ports::queue::{QueueError, TaskSender};
-use crate::ports::{Stores, World};
+use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
 use crate::runtime::job::Job;
 
@@ -53,6 +55,37 @@ impl TaskSender for Sender {
 
     async fn send_prepare(&self, _: Vec<PrepareTask>, _: Option<TraceParent>) -> Result<(), QueueError> {
         Ok(())
+    }
+}
+
+/// Batches as somebody far away sees them: what is read is answered late, and may have been changed by then.
+struct Late {
+    inner: Arc<dyn BatchRows>,
+    by: Duration,
+    /// Changes that somebody else was faster with.
+    refused: AtomicU32,
+}
+
+#[async_trait::async_trait]
+impl ControlRows<BatchId, BatchRow> for Late {
+    async fn load(&self, key: BatchId) -> Result<Option<Versioned<BatchRow>>, StoreError> {
+        let read = self.inner.load(key).await;
+        tokio::time::sleep(self.by).await;
+        read
+    }
+
+    async fn insert(&self, key: BatchId, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.inner.insert(key, row, nonce).await
+    }
+
+    async fn replace(&self, key: BatchId, expected: u64, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        let replaced = self.inner.replace(key, expected, row, nonce).await;
+        self.refused.fetch_add(u32::from(replaced == Ok(Cas::Refused)), Ordering::Relaxed);
+        replaced
+    }
+
+    async fn list(&self, batch: BatchId) -> Result<Vec<(BatchId, Versioned<BatchRow>)>, StoreError> {
+        self.inner.list(batch).await
     }
 }
 
@@ -95,7 +128,18 @@ impl Bed {
     }
 
     fn leader(&self) -> (DispatchBatch, DeliveryStatusTracker) {
-        let (stores, world, sender) = (self.stores.clone(), self.world.clone(), self.sender.clone());
+        self.leader_over(self.stores.clone())
+    }
+
+    /// A leader that is answered late by so much.
+    fn late_leader(&self, by: Duration) -> (DispatchBatch, DeliveryStatusTracker, Arc<Late>) {
+        let late = Arc::new(Late { inner: self.stores.batches.clone(), by, refused: AtomicU32::default() });
+        let (dispatch, tracker) = self.leader_over(Stores { batches: late.clone(), ..self.stores.clone() });
+        (dispatch, tracker, late)
+    }
+
+    fn leader_over(&self, stores: Stores) -> (DispatchBatch, DeliveryStatusTracker) {
+        let (world, sender) = (self.world.clone(), self.sender.clone());
         (DispatchBatch::new(stores.clone(), world.clone(), sender.clone()), DeliveryStatusTracker::new(stores, world, sender))
     }
 
@@ -150,17 +194,40 @@ async fn tokens_of_a_leader_that_died_behind_the_row_are_sent_by_the_next() {
 #[tokio::test(start_paused = true)]
 async fn two_leaders_at_once_begin_one_dispatch_and_one_end() {
     let bed = Bed::new().await;
-    let ((one, follows), (other, follows_too)) = (bed.leader(), bed.leader());
-    let (a, b) = tokio::join!(one.run_once(), other.run_once());
-    a.and(b).expect("both rounds end");
+    // The second one has read the row before the first one changes it, and changes it, or would, after that.
+    let (one, follows, _) = bed.late_leader(Duration::from_millis(10));
+    let (other, follows_too, late) = bed.late_leader(Duration::from_millis(15));
+    let refused = || late.refused.load(Ordering::Relaxed);
+    assert_eq!(tokio::join!(one.run_once(), other.run_once()), (Ok(true), Ok(false)));
+    assert_eq!(refused(), 1, "both had read READY");
     assert_eq!(bed.row().await.task_number, 1, "a second dispatch would make the first out of date");
-    assert!(bed.sender.take().iter().all(|task| task.task_code.number == 1));
+    let sent = bed.sender.take();
+    assert!(sent.iter().all(|task| task.task_code.number == 1));
+    assert_eq!(sent.len(), usize::from(LANES) * 2, "the tokens of every lane, once: {sent:?}");
     bed.all_done().await;
-    let (a, b) = tokio::join!(follows.run_once(), follows_too.run_once());
-    a.and(b).expect("both rounds end");
+    assert_eq!(tokio::join!(follows.run_once(), follows_too.run_once()), (Ok(true), Ok(false)));
+    assert_eq!(refused(), 2, "both had read RUNNING");
     let row = bed.row().await;
     let ends = row.changes.iter().filter(|change| change.state == StepState::CompletedSucceeded).count();
     assert_eq!((row.delivery.state, ends), (StepState::CompletedSucceeded, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_was_overtaken_takes_no_pause_back() {
+    let bed = Bed::new().await;
+    let (late, _, seen) = bed.late_leader(Duration::from_millis(20));
+    let (next, _) = bed.leader();
+    let meanwhile = async {
+        // The late one decides on what it reads at 20 ms, and hears of it at 40.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(next.run_once().await, Ok(true));
+        let paused = change(&*bed.stores.batches, BATCH, &*bed.world.chance, |read| read.row.command(Command::Pause, START));
+        paused.await.expect("stored").expect("paused");
+        bed.sender.take().len()
+    };
+    assert_eq!(tokio::join!(late.run_once(), meanwhile), (Ok(false), usize::from(LANES) * 2));
+    assert_eq!(seen.refused.load(Ordering::Relaxed), 1, "it had read READY");
+    assert_eq!((bed.row().await.delivery.state, bed.sender.take()), (StepState::Paused, vec![]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Where the drill's fleet runs: over a folder of its own, or over the configured cluster in a namespace of its own.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,8 +8,10 @@ use axum::Router;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::open::{self, Windows};
 use super::worker::Worker;
 use crate::model::code::{Code, Fault};
+use crate::model::id::{BatchId, WorkerId};
 use crate::model::limits::SEND_BY;
 use crate::roles::cluster::{migrate, namespace};
 use crate::roles::config::Config;
@@ -47,6 +50,7 @@ pub struct Ground {
     pub provider_type: String,
     file: Option<PathBuf>,
     keys: Vec<(String, String)>,
+    simulator: SocketAddr,
     namespace: Option<String>,
     opened: Option<(Opened, Router)>,
     workers: Vec<Worker>,
@@ -67,8 +71,10 @@ impl Ground {
     ) -> Result<Ground, Fault> {
         let before = load(given)?;
         let mut keys = common_keys(&folder)?;
+        let nowhere = || Fault::new(Code::Internal, "the simulator has no SMPP address");
+        let address = simulator.smpp_addr().ok_or_else(nowhere)?;
         if before.config.accounts.is_empty() {
-            keys.extend(account_keys(simulator)?);
+            keys.extend(account_keys(simulator, address));
         }
         let is_cluster = before.config.is_cluster();
         if is_cluster {
@@ -85,6 +91,7 @@ impl Ground {
             provider_type,
             file: before.file,
             keys,
+            simulator: address,
             namespace: is_cluster.then(|| name.to_owned()),
             opened: None,
             workers: vec![],
@@ -142,7 +149,7 @@ impl Ground {
             keys.push(("kafka.instance_id".into(), format!("drill-{}", self.started)));
         }
         let log = self.folder.join(format!("{role}-{}.log", self.started));
-        self.workers.push(Worker::start(role, self.file.as_deref(), &keys, log)?);
+        self.workers.push(Worker::start(role, self.file.as_deref(), &keys, self.simulator, log)?);
         Ok(self.workers.len() - 1)
     }
 
@@ -206,6 +213,24 @@ impl Ground {
     /// Takes a worker out: it is no longer one of those that must live.
     pub fn remove(&mut self, at: usize) -> Worker {
         self.workers.remove(at)
+    }
+
+    /// The name by which the process with this id declares. Embedded there is one process, which needs none.
+    pub async fn declarer(&self, pid: u32) -> Option<WorkerId> {
+        let (opened, _) = self.opened.as_ref()?;
+        tokio::time::timeout(ANSWER_WITHIN, open::declarer(&opened.stores, &opened.world, pid)).await.ok()?
+    }
+
+    /// The open windows of a process that stands still or is dead; `None` when a cluster's store does not say so in time.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn open_windows(&self, batch: BatchId, declarer: Option<WorkerId>) -> Result<Option<Windows>, Fault> {
+        match (&self.opened, declarer) {
+            (Some((opened, _)), Some(worker)) => Ok(open::at_rest(&opened.stores, batch, worker).await),
+            (Some(_), None) => Ok(None),
+            (None, _) => open::in_folder(&self.config, &self.folder.join("looked-at"), batch).await.map(Some),
+        }
     }
 
     /// Ends all workers in order.
@@ -274,8 +299,7 @@ fn common_keys(folder: &Path) -> Result<Vec<(String, String)>, Fault> {
 }
 
 /// The account that leads to the simulator.
-fn account_keys(simulator: &Simulator) -> Result<Vec<(String, String)>, Fault> {
-    let address = simulator.smpp_addr().ok_or_else(|| Fault::new(Code::Internal, "the simulator has no SMPP address"))?;
+fn account_keys(simulator: &Simulator, address: SocketAddr) -> Vec<(String, String)> {
     let known = simulator.config();
     let keys = [
         ("answer_timeout", "5".to_owned()),
@@ -288,5 +312,5 @@ fn account_keys(simulator: &Simulator) -> Result<Vec<(String, String)>, Fault> {
         ("smpp.window", "100".to_owned()),
         ("smpp.reconnect_min", "0.1".to_owned()),
     ];
-    Ok(keys.map(|(key, value)| (format!("accounts.{ACCOUNT}.{key}"), value)).into())
+    keys.map(|(key, value)| (format!("accounts.{ACCOUNT}.{key}"), value)).into()
 }

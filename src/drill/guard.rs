@@ -1,5 +1,6 @@
 //! The drill never sends to a provider: an account is the simulator only where the drill itself listens.
 
+use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::code::{Code, Fault};
@@ -24,6 +25,26 @@ pub fn address(config: &Config) -> Result<Option<SocketAddr>, Fault> {
         found = Some((name, address));
     }
     Ok(found.map(|(_, address)| address))
+}
+
+/// The variable that tells a worker of a drill where the drill's simulator is.
+pub const VARIABLE: &str = "SMSFLEET_DRILL";
+
+/// Refuses to run as a worker of a drill when the accounts do not lead to the drill's simulator, whose address is `told`; whoever
+/// was told none is no worker of a drill. Each worker looks at the configuration that it has read itself: the file may have been
+/// changed since the drill looked at it.
+///
+/// # Errors
+/// [`Code::NotTheSimulator`].
+pub fn worker(config: &Config, told: Option<&OsStr>) -> Result<(), Fault> {
+    let Some(told) = told else { return Ok(()) };
+    let simulator = told.to_str().and_then(|told| told.parse::<SocketAddr>().ok());
+    let refused = |why: &str| Err(Fault::new(Code::NotTheSimulator, format!("this is a worker of a drill, and {why}")));
+    match (simulator, address(config)?) {
+        (Some(simulator), Some(address)) if simulator == address => Ok(()),
+        (Some(simulator), _) => refused(&format!("its accounts do not lead to the drill's simulator at {simulator} any more")),
+        (None, _) => refused(&format!("{VARIABLE} names no address")),
+    }
 }
 
 /// The address of an account that cannot lead off this machine. A name could: only addresses are taken.
@@ -112,6 +133,25 @@ mod tests {
         other.smpp.port = 2776;
         two.accounts.insert("other".into(), other);
         assert_eq!(address(&two).map_err(|fault| fault.code), Err(Code::NotTheSimulator));
+    }
+
+    #[test]
+    fn a_worker_of_a_drill_runs_with_nothing_but_accounts_that_lead_to_its_simulator() {
+        let told = |config: &Config, told: Option<&str>| worker(config, told.map(OsStr::new)).map_err(|fault| fault.code);
+        let refused = Err(Code::NotTheSimulator);
+        let simulator = with(|_| {});
+        assert_eq!(told(&simulator, Some("127.0.0.1:2775")), Ok(()));
+        let real = with(|account| account.smpp.host = "smpp.example.com".into());
+        assert_eq!(told(&real, None), Ok(()), "whoever is no worker of a drill sends where it likes");
+        assert_eq!(told(&real, Some("127.0.0.1:2775")), refused);
+        assert_eq!(told(&simulator, Some("127.0.0.1:2776")), refused, "another address of this machine");
+        assert_eq!(told(&Config::default(), Some("127.0.0.1:2775")), refused, "no account at all");
+        let mut more = simulator.clone();
+        more.accounts.insert("real".into(), real.accounts["main"].clone());
+        assert_eq!(told(&more, Some("127.0.0.1:2775")), refused, "one that came meanwhile");
+        for nowhere in ["", "smpp.example.com:2775", "true"] {
+            assert_eq!(told(&simulator, Some(nowhere)), refused, "{nowhere}");
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //!
 //! [`plan`] draws from a seed who is struck when; [`guard`] refuses accounts that are not the drill's own simulator; [`ground`]
 //! is where the fleet runs: over a folder, or over a cluster in a namespace of its own; [`worker`] is one of its processes;
-//! [`run`] lets it all happen; [`verdict`] compares.
+//! [`open`] counts whom a strike may leave in doubt; [`run`] lets it all happen; [`verdict`] compares.
 //!
 //! Architecture invariant: the simulator lives in this process, which nothing strikes, and the verdict takes nothing but what
 //! the list implies, what the simulator saw, and what the store says of each record.
@@ -14,6 +14,7 @@ pub mod plan;
 pub mod ground;
 pub mod worker;
 
+pub mod open;
 pub mod run;
 
 pub mod verdict;

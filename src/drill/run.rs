@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ground::{ANSWER_WITHIN, Ground, within};
+use super::open::Struck;
 use super::plan::{BLOWS, Blow, Strike, plan};
 use super::verdict::{Findings, Implied, Judge, longest_gap_ms};
 use super::{ground, guard};
@@ -92,8 +93,10 @@ pub struct Drill {
     /// What was found.
     #[serde(flatten)]
     pub findings: Findings,
-    /// People whom the strikes may have left in doubt: who can be in the open windows of a sender that is killed or frozen.
+    /// People whom the strikes may have left in doubt or unsent: who was in the open windows of a sender that was killed or frozen.
     pub uncertain_most: u64,
+    /// Of these, people who may be left unsent: who was in the open windows of a frozen sender, which others judged.
+    pub unsent_most: u64,
     /// Parts that the simulator took a second time while their message was incomplete.
     pub repeated_parts: u64,
     /// Strikes that were planned.
@@ -122,10 +125,16 @@ impl Drill {
         self.findings.outcomes.get(Outcome::Uncertain.name()).copied().unwrap_or(0)
     }
 
-    /// Whether nobody was lost or wrongly ended, nobody got anything twice, no more are in doubt than the strikes account for, and
-    /// the batch ended.
+    /// Whether no more are in doubt or unsent than the strikes account for.
+    pub fn is_accounted_for(&self) -> bool {
+        let unsent = self.findings.unsent;
+        unsent <= self.unsent_most && self.uncertain() + unsent <= self.uncertain_most
+    }
+
+    /// Whether nobody was lost or wrongly ended, nobody got anything twice, no more are in doubt or unsent than the strikes
+    /// account for, and the batch ended.
     pub fn is_clean(&self) -> bool {
-        self.ended && self.findings.are_clean() && self.repeated_parts == 0 && self.uncertain() <= self.uncertain_most
+        self.ended && self.findings.are_clean() && self.repeated_parts == 0 && self.is_accounted_for()
     }
 }
 
@@ -174,19 +183,19 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
     let strikes = plan(&SeededChance::from_seed(wish.seed), wish.strikes, wish.records());
     let within_all = wish.sending * 3 + (freeze + STRIKE_COSTS) * wish.strikes + END_COSTS;
     let mut fired: BTreeMap<&'static str, u32> = BLOWS.map(|blow| (blow.name(), 0)).into();
-    let mut uncertain_most = 0;
+    let mut struck = Struck::default();
     let ended = match tokio::time::timeout(within_all, async {
         for strike in &strikes {
             let over = until(ground, simulator, &client, batch_id, Some(strike.after), say).await?;
             if over {
                 return Ok(());
             }
-            let (role, fell) = fall(ground, strike, freeze).await?;
-            *fired.entry(strike.blow.name()).or_default() += u32::from(fell);
-            uncertain_most += if fell { doubted(strike.blow, role, rate(wish)) } else { 0 };
             let messages = simulator.report().complete_messages;
-            let noted = if fell { strike.blow.name() } else { "unmoved" };
-            say(&format!("after {messages} messages: {role} {noted}"));
+            let (role, people) = fall(ground, strike, freeze, batch_id, rate(wish), &mut struck).await?;
+            *fired.entry(strike.blow.name()).or_default() += u32::from(people.is_some());
+            let noted = if people.is_some() { strike.blow.name() } else { "unmoved" };
+            let open = people.filter(|people| *people > 0).map(|people| format!(", {people} people in its open windows"));
+            say(&format!("after {messages} messages: {role} {noted}{}", open.unwrap_or_default()));
         }
         until(ground, simulator, &client, batch_id, None, say).await.map(|_| ())
     })
@@ -213,7 +222,8 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
         ended,
         records: wish.records(),
         findings,
-        uncertain_most,
+        uncertain_most: struck.uncertain_most,
+        unsent_most: struck.unsent_most,
         repeated_parts: counted.repeated_parts,
         planned: wish.strikes,
         fired,
@@ -231,12 +241,12 @@ fn rate(wish: &Wish) -> u32 {
     (wish.records() as f64 / wish.sending.as_secs_f64().max(1.0)).max(RATE_MIN) as u32
 }
 
-/// People whom a strike may leave in doubt. Who does not send, or is told to stop, leaves nobody.
-fn doubted(blow: Blow, role: &str, rate: u32) -> u64 {
+/// Whether a strike may leave people in doubt. Who does not send, or is told to stop, leaves nobody.
+fn leaves_doubt(blow: Blow, role: &str) -> bool {
     let sends = role == ground::SENDER || role == ground::EMBEDDED[0];
     match blow {
-        Blow::Killed | Blow::Frozen if sends => open_most(f64::from(rate)),
-        Blow::Killed | Blow::Frozen | Blow::Stopped => 0,
+        Blow::Killed | Blow::Frozen => sends,
+        Blow::Stopped => false,
     }
 }
 
@@ -309,26 +319,50 @@ async fn until(
     }
 }
 
-/// Lets a strike fall; whom it hit, and whether it did anything.
-async fn fall(ground: &mut Ground, strike: &Strike, freeze: Duration) -> Result<(&'static str, bool), Fault> {
+/// Lets a strike fall; whom it hit, and, when it did anything, how many people were in open windows whom no strike before it
+/// accounts for.
+async fn fall(
+    ground: &mut Ground,
+    strike: &Strike,
+    freeze: Duration,
+    batch: BatchId,
+    rate: u32,
+    struck: &mut Struck,
+) -> Result<(&'static str, Option<u64>), Fault> {
     let at = ground.target(strike.whom);
-    let role = ground.worker(at).role;
-    let fell = match strike.blow {
-        Blow::Killed => ground.remove(at).kill()?,
+    let (role, pid) = (ground.worker(at).role, ground.worker(at).id());
+    let doubts = leaves_doubt(strike.blow, role);
+    // Asked before: a sheet is of one that lives.
+    let declarer = if doubts { ground.declarer(pid).await } else { None };
+    let (fell, begun) = match strike.blow {
+        Blow::Killed => (ground.remove(at).kill()?, Instant::now()),
         Blow::Stopped => {
             let grace = ground.config.limits.drain + STOPS_WITHIN;
-            ground.remove(at).stop(grace).await?
+            (ground.remove(at).stop(grace).await?, Instant::now())
         }
-        Blow::Frozen => {
-            let froze = ground.worker(at).freeze().await?;
-            tokio::time::sleep(freeze).await;
-            ground.worker(at).wake()?;
-            return Ok((role, froze));
-        }
+        Blow::Frozen => (ground.worker(at).freeze().await?, Instant::now()),
     };
-    let at = ground.start(role)?;
-    ground.until_it_works(at).await?;
-    Ok((role, fell))
+    let mut people = 0;
+    if fell && doubts {
+        let are_judged = ground.namespace().is_some();
+        people = match ground.open_windows(batch, declarer).await? {
+            Some(open) => struck.windows(strike.blow, are_judged, &open),
+            // The store does not say: as many as a sender may have.
+            None => {
+                let most = open_most(f64::from(rate));
+                struck.people(strike.blow, are_judged, most);
+                most
+            }
+        };
+    }
+    if strike.blow == Blow::Frozen {
+        tokio::time::sleep_until(begun + freeze).await;
+        ground.worker(at).wake()?;
+    } else {
+        let at = ground.start(role)?;
+        ground.until_it_works(at).await?;
+    }
+    Ok((role, fell.then_some(people)))
 }
 
 /// Reads what the store says of every record.
@@ -363,15 +397,42 @@ mod tests {
 
     #[test]
     fn only_a_sender_that_is_struck_without_a_word_leaves_people_in_doubt() {
-        let at_most = open_most(333.0);
-        for (blow, role, most) in [
-            (Blow::Killed, "all", at_most),
-            (Blow::Frozen, "deliver", at_most),
-            (Blow::Stopped, "deliver", 0),
-            (Blow::Killed, "coordinator", 0),
-            (Blow::Frozen, "gateway", 0),
+        for (blow, role, leaves) in [
+            (Blow::Killed, "all", true),
+            (Blow::Frozen, "deliver", true),
+            (Blow::Stopped, "deliver", false),
+            (Blow::Killed, "coordinator", false),
+            (Blow::Frozen, "gateway", false),
         ] {
-            assert_eq!(doubted(blow, role, 333), most, "{blow:?} {role}");
+            assert_eq!(leaves_doubt(blow, role), leaves, "{blow:?} {role}");
+        }
+    }
+
+    #[test]
+    fn doubts_that_no_strike_accounts_for_are_not_clean() {
+        let drill = |uncertain: u64, unsent: u64| Drill {
+            fleet: "cluster",
+            seed: 1,
+            batch_id: BatchId(1),
+            ended: true,
+            records: 1_000,
+            findings: Findings { outcomes: [("uncertain".to_owned(), uncertain)].into(), unsent, ..Findings::default() },
+            // A sender was killed with 60 people in its open windows, another frozen with 40, and a third told to stop.
+            uncertain_most: 100,
+            unsent_most: 40,
+            repeated_parts: 0,
+            planned: 3,
+            fired: BTreeMap::new(),
+            longest_gap: 0.0,
+            sending: 1.0,
+            seconds: 1.0,
+            passed: false,
+        };
+        for (uncertain, unsent) in [(0, 0), (100, 0), (60, 40), (0, 40)] {
+            assert!(drill(uncertain, unsent).is_clean(), "{uncertain} {unsent}");
+        }
+        for (uncertain, unsent) in [(101, 0), (61, 40), (0, 41)] {
+            assert!(!drill(uncertain, unsent).is_clean(), "{uncertain} {unsent}");
         }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
+use crate::model::code::Code;
+use crate::model::limits::TRANSIENT_TRIES_MAX;
 use crate::model::outcome::Outcome;
 use crate::simulator::NumberRecord;
 use crate::statistics::RecipientLine;
@@ -31,7 +33,7 @@ impl Implied {
     }
 }
 
-/// What was found. All but the outcomes must be 0; of those, only so many may be uncertain as were struck.
+/// What was found. All but the outcomes and those left unsent must be 0; only so many may be uncertain or unsent as were struck.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
     /// Records by outcome.
@@ -42,8 +44,12 @@ pub struct Findings {
     pub duplicated: u64,
     /// Records that are listed twice, and numbers that got a message although the store says that they got none.
     pub contradicted: u64,
-    /// Records called failed that the simulator never refused, and those that ended otherwise, or under another number, than the
-    /// list implies: of a list that everybody knows nobody may expire, be canceled, or be left out for a reason of the fleet's own.
+    /// Records called failed because their windows were judged while their sender stood still, and it said later that it had not
+    /// sent them, or not all of their parts: `batch retry` sends them.
+    pub unsent: u64,
+    /// Records called failed that the simulator never refused for good nor often enough, and those that ended otherwise, or under
+    /// another number, than the list implies: of a list that everybody knows nobody may expire, be canceled, or be left out for a
+    /// reason of the fleet's own.
     pub wrongly_ended: u64,
 }
 
@@ -68,6 +74,25 @@ struct Line {
     /// The number under which it is listed; what was left out stands there as it was written.
     named: Option<u64>,
     outcome: Outcome,
+    code: Option<Code>,
+}
+
+/// Whether the simulator refused a number for good, or said "not now" as often as it takes to give somebody up.
+fn was_refused(record: &NumberRecord) -> bool {
+    record.refused > 0 || record.not_now() > u16::from(TRANSIENT_TRIES_MAX)
+}
+
+/// Whether it can be that a window was judged while its sender stood still, and that the sender said later that this record was
+/// not sent, or not in all its parts: the code must fit what the simulator saw.
+fn was_left(code: Option<Code>, record: Option<&NumberRecord>) -> bool {
+    let (taken, put_off) = record.map_or((0, 0), |record| (record.accepted_parts, record.not_now()));
+    let is_whole = record.is_some_and(|record| record.complete > 0);
+    match code {
+        Some(Code::BatchUnsent) => taken == 0,
+        Some(Code::ProviderTransient) => taken == 0 && put_off > 0,
+        Some(Code::PartiallySent) => taken > 0 && !is_whole,
+        _ => false,
+    }
 }
 
 impl Judge<'_> {
@@ -84,7 +109,7 @@ impl Judge<'_> {
             return;
         };
         let named = line.number.strip_prefix('+').and_then(|digits| digits.parse().ok());
-        self.lines.push(Line { implied, named, outcome: line.outcome });
+        self.lines.push(Line { implied, named, outcome: line.outcome, code: line.code });
     }
 
     /// Compares with what the simulator saw.
@@ -93,10 +118,10 @@ impl Judge<'_> {
         let mut findings = Findings { contradicted: self.twice, ..Findings::default() };
         findings.lost = (self.implied.len() - self.listed.len()) as u64;
         let mut may_have_got: HashSet<u64> = HashSet::new();
-        for Line { implied, named, outcome } in self.lines {
+        for Line { implied, named, outcome, code } in self.lines {
             *findings.outcomes.entry(outcome.name().to_owned()).or_default() += 1;
             let number = implied.number();
-            let record = number.and_then(|number| seen.get(&number));
+            let record = number.and_then(|number| seen.get(&number)).copied();
             if matches!(outcome, Outcome::Accepted | Outcome::Uncertain) {
                 may_have_got.extend(number);
             }
@@ -109,7 +134,11 @@ impl Judge<'_> {
                     findings.lost += 1;
                     continue;
                 }
-                (Implied::Sent(_), Outcome::Failed) => record.is_some_and(|record| record.was_refused()),
+                (Implied::Sent(_), Outcome::Failed) if record.is_some_and(was_refused) => true,
+                (Implied::Sent(_), Outcome::Failed) if was_left(code, record) => {
+                    findings.unsent += 1;
+                    true
+                }
                 (Implied::Sent(_), Outcome::Accepted | Outcome::Uncertain)
                 | (Implied::Rejected, Outcome::Rejected)
                 // Its number got the message as another record's.
@@ -175,6 +204,7 @@ mod tests {
             number,
             submits: accepted_parts,
             accepted_parts,
+            refused: 0,
             complete,
             parts: complete.min(1),
             text_hash: 0,
@@ -184,7 +214,11 @@ mod tests {
     }
 
     fn refused(number: u64) -> NumberRecord {
-        NumberRecord { submits: 1, ..seen(number, 0, 0) }
+        NumberRecord { submits: 1, refused: 1, ..seen(number, 0, 0) }
+    }
+
+    fn put_off(number: u64, times: u16) -> NumberRecord {
+        NumberRecord { submits: times, ..seen(number, 0, 0) }
     }
 
     fn findings(lines: &[RecipientLine], seen: &[NumberRecord]) -> Findings {
@@ -217,7 +251,7 @@ mod tests {
         assert_eq!(told(&good(), &[seen(100, 1, 2), seen(101, 1, 1)]), (0, 1, 0, 0), "a part twice");
         assert_eq!(told(&good(), &[seen(100, 1, 1), seen(101, 2, 2)]), (0, 1, 0, 0), "twice although nobody knows of once");
 
-        let after_refusal = NumberRecord { submits: 2, ..seen(101, 1, 1) };
+        let after_refusal = NumberRecord { submits: 2, refused: 1, ..seen(101, 1, 1) };
         assert_eq!(told(&with(1, Outcome::Failed), &[witness[0], after_refusal]), (0, 0, 1, 0), "failed, and seen");
         assert_eq!(told(&good(), &[seen(100, 1, 1), seen(109, 1, 1)]), (0, 0, 1, 0), "a number that nobody listed");
         let again = [&good()[..], &good()[..1]].concat();
@@ -230,10 +264,45 @@ mod tests {
     fn a_failure_is_believed_when_the_simulator_refused() {
         let failed = with(1, Outcome::Failed);
         assert_eq!(told(&failed, &[seen(100, 1, 1), refused(101)]), (0, 0, 0, 0), "refused for good");
-        let in_part = NumberRecord { submits: 2, ..seen(101, 0, 1) };
+        let in_part = NumberRecord { submits: 2, refused: 1, ..seen(101, 0, 1) };
         assert_eq!(told(&failed, &[seen(100, 1, 1), in_part]), (0, 0, 0, 0), "one part taken, the other refused");
+        let most = u16::from(TRANSIENT_TRIES_MAX);
+        assert_eq!(told(&failed, &[seen(100, 1, 1), put_off(101, most + 1)]), (0, 0, 0, 0), "tried as often as is said");
+        assert_eq!(told(&failed, &[seen(100, 1, 1), put_off(101, most)]), (0, 0, 0, 1), "given up one try too early");
+        assert_eq!(told(&failed, &[seen(100, 1, 1), put_off(101, 1)]), (0, 0, 0, 1), "given up at once");
+        let put_off_in_part = NumberRecord { submits: most + 2, ..seen(101, 0, 1) };
+        assert_eq!(told(&failed, &[seen(100, 1, 1), put_off_in_part]), (0, 0, 0, 0), "one part taken, the other tried often");
         assert_eq!(told(&failed, &[seen(100, 1, 1)]), (0, 0, 0, 1), "never handed over");
         assert_eq!(told(&failed, &[seen(100, 1, 1), seen(101, 0, 1)]), (0, 0, 0, 1), "taken in part, and never refused");
+    }
+
+    #[test]
+    fn whom_a_frozen_sender_did_not_send_is_counted_apart_when_the_simulator_agrees() {
+        let left = |code, record: Option<NumberRecord>| {
+            let mut lines = with(1, Outcome::Failed);
+            lines[1].code = Some(code);
+            let found = findings(&lines, &[&[seen(100, 1, 1)], record.as_slice()].concat());
+            (found.unsent, found.wrongly_ended)
+        };
+        for (code, record) in [
+            (Code::BatchUnsent, None),
+            // It had said "not now" before, and was not tried again.
+            (Code::BatchUnsent, Some(put_off(101, 1))),
+            (Code::ProviderTransient, Some(put_off(101, 1))),
+            (Code::PartiallySent, Some(seen(101, 0, 1))),
+        ] {
+            assert_eq!(left(code, record), (1, 0), "{code:?} {record:?}");
+        }
+        for (code, record) in [
+            (Code::BatchUnsent, Some(seen(101, 0, 1))),
+            (Code::ProviderTransient, None),
+            (Code::PartiallySent, None),
+            (Code::ProviderRefused, None),
+            (Code::ProviderRefused, Some(put_off(101, 1))),
+        ] {
+            assert_eq!(left(code, record), (0, 1), "{code:?} {record:?}");
+        }
+        assert_eq!(left(Code::BatchUnsent, Some(refused(101))), (0, 0), "it was refused in a try before");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One process of the drill's fleet, and what is done to it.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
+use super::guard::VARIABLE;
 use crate::model::code::{Code, Fault};
 
 /// How often an end is looked for.
@@ -23,11 +25,18 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts this program again with a role, untouched by the terminal. `keys` are keys of the configuration.
+    /// Starts this program again with a role, untouched by the terminal. `keys` are keys of the configuration, `simulator` is where
+    /// its accounts must lead to.
     ///
     /// # Errors
     /// What the system says.
-    pub fn start(role: &'static str, config: Option<&Path>, keys: &[(String, String)], log: PathBuf) -> Result<Worker, Fault> {
+    pub fn start(
+        role: &'static str,
+        config: Option<&Path>,
+        keys: &[(String, String)],
+        simulator: SocketAddr,
+        log: PathBuf,
+    ) -> Result<Worker, Fault> {
         let failed = |error: std::io::Error| Fault::new(Code::Internal, format!("a {role} cannot be started: {error}"));
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         if let Some(config) = config {
@@ -37,6 +46,7 @@ impl Worker {
         for (key, value) in keys {
             command.env(variable(key), value);
         }
+        command.env(VARIABLE, simulator.to_string());
         let file = File::create(&log).map_err(failed)?;
         let out = file.try_clone().map_err(failed)?;
         command.stdin(Stdio::null()).stdout(out).stderr(file);

@@ -80,6 +80,20 @@ struct Page {
 /// A batch as it was read, and when.
 type Remembered = (Duration, Option<Arc<Page>>);
 
+/// A reading of the end: one that fails, or whose visitor hangs up meanwhile, was none.
+struct Reading<'a> {
+    of: &'a Mutex<Option<Duration>>,
+    done: bool,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            *self.of.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
+
 /// Finds where codes lead.
 pub struct Redirector {
     stores: Stores,
@@ -89,6 +103,8 @@ pub struct Redirector {
     clicks: ClickLog,
     key: OnceCell<([u8; 16], Permutation)>,
     end: AtomicU64,
+    /// There once `end` was read.
+    end_known: OnceCell<()>,
     end_read: Mutex<Option<Duration>>,
     blocks: RwLock<BTreeMap<u64, LinkBlock>>,
     batches: RwLock<HashMap<BatchId, Remembered>>,
@@ -105,6 +121,7 @@ impl Redirector {
             clicks,
             key: OnceCell::new(),
             end: AtomicU64::new(0),
+            end_known: OnceCell::new(),
             end_read: Mutex::default(),
             blocks: RwLock::default(),
             batches: RwLock::default(),
@@ -167,6 +184,8 @@ impl Redirector {
 
     /// Whether a number lies below the end of what was handed out, which is read at most once a second.
     async fn was_handed_out(&self, link: u64) -> Result<bool, StoreError> {
+        // Before it was read once nobody knows of any link, also of those that handsets have had for weeks: all wait for it.
+        self.end_known.get_or_try_init(|| self.read_end()).await?;
         if link < self.end.load(Ordering::Acquire) {
             return Ok(true);
         }
@@ -176,19 +195,19 @@ impl Redirector {
             if read.is_some_and(|read| now.saturating_sub(read) < END_FRESH) {
                 return Ok(false);
             }
-            // Whoever comes while it is being read is answered by what was known: a new code is seconds away from a handset.
+            // Whoever comes while it is read again is answered by what was known: a new code is seconds away from a handset.
             *read = Some(now);
         }
-        match self.stores.links.end().await {
-            Ok(end) => {
-                self.end.fetch_max(end, Ordering::AcqRel);
-                Ok(link < end)
-            }
-            Err(error) => {
-                *self.end_read.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                Err(error)
-            }
-        }
+        self.read_end().await?;
+        Ok(link < self.end.load(Ordering::Acquire))
+    }
+
+    async fn read_end(&self) -> Result<(), StoreError> {
+        *self.end_read.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.world.clock.boot());
+        let mut reading = Reading { of: &self.end_read, done: false };
+        self.end.fetch_max(self.stores.links.end().await?, Ordering::AcqRel);
+        reading.done = true;
+        Ok(())
     }
 
     async fn batch_of(&self, link: u64) -> Result<Option<BatchId>, StoreError> {

@@ -36,6 +36,8 @@ pub fn batch() -> SmsBatch {
 struct Counted {
     inner: Arc<dyn Links>,
     reads: AtomicU64,
+    /// Milliseconds that the end takes to be read.
+    takes: AtomicU64,
 }
 
 #[async_trait::async_trait]
@@ -45,6 +47,7 @@ impl Links for Counted {
     }
     async fn end(&self) -> Result<u64, StoreError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(self.takes.load(Ordering::Relaxed))).await;
         self.inner.end().await
     }
     async fn block_of(&self, number: u64) -> Result<Option<LinkBlock>, StoreError> {
@@ -70,7 +73,7 @@ impl Bed {
     async fn new(settings: Settings) -> Bed {
         let chance = Arc::new(SeededChance::from_seed(1));
         let mut stores = MemoryStore::new(chance.clone()).stores();
-        let links = Arc::new(Counted { inner: stores.links.clone(), reads: AtomicU64::new(0) });
+        let links = Arc::new(Counted { inner: stores.links.clone(), reads: AtomicU64::new(0), takes: AtomicU64::new(0) });
         stores.links = links.clone();
         let world = World { clock: Arc::new(SimClock::new(Timestamp(1_700_000_000_000))), chance };
         stores.links.reserve(BatchId(1), 100).await.expect("reserved");
@@ -127,6 +130,21 @@ async fn only_stored_links_lead_anywhere_and_guesses_cost_no_read() {
     bed.stores.links.reserve(BatchId(7), 10).await.expect("reserved");
     tokio::time::advance(Duration::from_millis(1_100)).await;
     assert_eq!(bed.open(&bed.code(115)).await, page());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_first_after_a_start_is_led_to_the_page_and_so_are_all_who_come_with_them() {
+    let bed = Bed::new(settings()).await;
+    bed.links.takes.store(200, Ordering::Relaxed);
+    let (one, other) = (bed.code(100), bed.code(101));
+    assert_eq!(tokio::join!(bed.open(&one), bed.open(&other)), (page(), page()));
+    // A new link, whose first visitor hangs up while it is looked for.
+    bed.stores.links.reserve(BatchId(7), 10).await.expect("reserved");
+    tokio::time::advance(Duration::from_millis(1_100)).await;
+    let new = bed.code(115);
+    let hung_up = tokio::time::timeout(Duration::from_millis(100), bed.open(&new)).await;
+    assert!(hung_up.is_err(), "{hung_up:?}");
+    assert_eq!(bed.open(&new).await, page());
 }
 
 #[tokio::test(start_paused = true)]

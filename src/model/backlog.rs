@@ -36,6 +36,17 @@ impl Backlog {
         *lanes += 1;
     }
 
+    /// Takes in what other lanes come to.
+    pub fn merge(&mut self, other: &Backlog) {
+        self.unsent += other.unsent;
+        self.sendable += other.sendable;
+        self.in_flight += other.in_flight;
+        self.totals.add(&other.totals);
+        self.waiting += other.waiting;
+        self.sending += other.sending;
+        self.done += other.done;
+    }
+
     /// Recipients who are not declared and could be now.
     pub fn sendable(&self) -> u64 {
         self.sendable

@@ -86,6 +86,7 @@ codes! {
     NotTheSimulator = "SF-5011", 422, false, "the account is not the drill's own simulator", "run the drill with a configuration that names no provider (--config)";
     ConfigInvalid = "SF-6001", 422, false, "the configuration is not valid", "correct the key named";
     InputInvalid = "SF-6002", 422, false, "the input is not valid", "correct what is named";
+    OutputFailed = "SF-6003", 500, false, "the output cannot be written", "make room, or write it elsewhere; what was done stays done";
     PartiallySent = "SF-5010", 502, false, "only some parts of the message were taken", "ask the provider";
     KeyMissing = "SF-7001", 401, false, "the request carries no API key", "send `Authorization: Bearer KEY`; make a key with `smsfleet key create`";
     KeyInvalid = "SF-7002", 401, false, "the API key is unknown, revoked or expired", "use another key, or make one with `smsfleet key create`";

@@ -41,8 +41,12 @@ pub fn canonical(id: &str) -> String {
     if trimmed.is_empty() { "0".to_owned() } else { trimmed.to_ascii_lowercase() }
 }
 
-/// What a receipt's id is in the index if the account's form is `form`; `None` when it cannot be of that form.
+/// What a receipt's id is in the index if the account's form is `form`; `None` when it cannot be of that form, or is none: of
+/// zeros an id may be.
 pub fn indexed(receipt_id: &str, form: IdForm) -> Option<String> {
+    if receipt_id.trim().is_empty() {
+        return None;
+    }
     let id = canonical(receipt_id);
     match form {
         IdForm::Learn | IdForm::Same => Some(id),
@@ -76,6 +80,9 @@ mod tests {
             assert_eq!(Some(canonical(answer)), indexed(receipt, form), "{answer} and {receipt} as {form:?}");
         }
         assert_eq!(indexed("1a2b", IdForm::HexThenDecimal), None);
+        for form in FORMS {
+            assert_eq!((indexed("", form), indexed(" ", form)), (None, None), "no id is not the id 0");
+        }
         for receipt in ["zz", "+1a2b", "0x+1a2b", "0x"] {
             assert_eq!(indexed(receipt, IdForm::DecimalThenHex), None, "{receipt}");
         }

@@ -28,8 +28,8 @@ pub struct OptOutRules {
     pub words: Vec<String>,
     /// Messages that take that back.
     pub opt_in_words: Vec<String>,
-    /// Digits put before senders that come without them, such as "86" from an account that passes on national numbers; empty
-    /// when numbers come whole.
+    /// Digits put before senders, and numbers in receipts, that come without them, such as "86" from an account that passes on
+    /// national numbers; empty when numbers come whole.
     pub country_code: String,
 }
 
@@ -116,6 +116,13 @@ pub fn number_of(from: &str, rules: &OptOutRules) -> Option<Msisdn> {
     let number = if whole || code.is_empty() || digits.starts_with(code) { bare.to_owned() } else { format!("{code}{bare}") };
     let fits = (5..=15).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
     fits.then(|| number.parse().ok().map(Msisdn)).flatten()
+}
+
+/// What a number may mean that came without a sign of whether it is whole: itself, and with the country code that an account
+/// leaves out.
+pub fn meanings(number: Msisdn, rules: &OptOutRules) -> impl Iterator<Item = Msisdn> + use<> {
+    let completed = number_of(&number.digits(), rules).filter(|completed| *completed != number);
+    std::iter::once(number).chain(completed)
 }
 
 /// What stands in `to` behind the account's own sender number: the `ext_code` of what the message answers. `None` when `to`

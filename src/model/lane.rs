@@ -54,11 +54,11 @@ mod tests {
 
     #[test]
     fn the_hash_is_the_one_that_is_stored() {
-        let golden = [(0, 0xe220_a839_7b1d_cdaf), (1, 0x910a_2dec_8902_5cc1), (8_613_800_138_000, mix(8_613_800_138_000))];
+        let golden = [(0, 0xe220_a839_7b1d_cdaf), (1, 0x910a_2dec_8902_5cc1), (8_613_800_138_000, 0x9f6b_5143_342b_ec56)];
         for (input, output) in golden {
             assert_eq!(mix(input), output, "mix({input})");
         }
-        assert_eq!(lane_of(Msisdn(8_613_800_138_000), 128), lane_of(Msisdn(8_613_800_138_000), 128));
+        assert_eq!(lane_of(Msisdn(8_613_800_138_000), 128), 0x56);
         assert_eq!(lane_of(Msisdn(0), 128), 0x2f);
         assert_eq!(lane_of(Msisdn(1), 128), 0x41);
     }
@@ -85,6 +85,14 @@ mod tests {
         }
         for lanes in [3, 127, 129, 256, 32_768, 65_535] {
             assert_eq!(read(lanes), None, "{lanes}");
+        }
+    }
+
+    #[test]
+    fn two_versions_of_a_fleet_send_a_lane_to_the_same_partition() {
+        let golden = [(0, 0, 47), (42, 127, 20), (0x0123_4567_89ab_cdef_fedc_ba98_7654_3210, 1, 33)];
+        for (batch, lane, partition) in golden {
+            assert_eq!(partition_of(BatchId(batch), lane), partition, "lane {lane} of {batch:x}");
         }
     }
 

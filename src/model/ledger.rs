@@ -27,12 +27,16 @@ pub struct Leg {
     /// get the rest here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub foreign: bool,
+    /// The account that took the other parts of everybody's message in it: only there may the rest go, as another splits the
+    /// text otherwise, or has another sender. `None` when whole messages are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
 }
 
 impl Leg {
     /// A leg of which nothing is declared.
     pub fn new(id: u64, len: u32, due: Timestamp) -> Leg {
-        Leg { id, len, declared: 0, due, foreign: false }
+        Leg { id, len, declared: 0, due, foreign: false, account: None }
     }
 }
 
@@ -216,8 +220,8 @@ pub enum LedgerRefusal {
 pub struct Closing {
     /// What its recipients came to.
     pub totals: LaneTotals,
-    /// Retry packs that hold those who must be tried again: name, length, due time. Their rows are durable already.
-    pub retries: Vec<(u64, u32, Timestamp)>,
+    /// Retry packs that hold those who must be tried again. Their rows are durable already.
+    pub retries: Vec<Leg>,
     /// Legs that a retry pack took over whole.
     pub merged: Vec<u64>,
     /// When nothing from this place of the leg on was handed over: `declared` may be lowered to it.
@@ -285,12 +289,17 @@ impl Ledger {
     /// The leg to declare from next: the first that is due, retry packs before the manifest so that nobody is forgotten at
     /// the end. `Err(NotDue)` when all that is left has to wait.
     pub fn next_leg(&self, now: Timestamp) -> Result<&Leg, LedgerRefusal> {
+        self.next_leg_of(now, |_| true)
+    }
+
+    /// [`next_leg`](Ledger::next_leg) of those that may go now: a leg whose account is down holds no other up.
+    pub fn next_leg_of(&self, now: Timestamp, may_go: impl Fn(&Leg) -> bool) -> Result<&Leg, LedgerRefusal> {
         let mut waiting = self.legs.iter().filter(|leg| leg.declared < leg.len).peekable();
         if waiting.peek().is_none() {
             return Err(LedgerRefusal::Nothing);
         }
         waiting
-            .filter(|leg| leg.due <= now)
+            .filter(|leg| leg.due <= now && may_go(leg))
             .max_by_key(|leg| (leg.id != 0, std::cmp::Reverse(leg.due)))
             .ok_or(LedgerRefusal::NotDue)
     }
@@ -364,7 +373,7 @@ impl Ledger {
         }
         next.legs.retain(|leg| !closing.merged.contains(&leg.id));
         let foreign = self.foreign_until != closing.foreign_until;
-        next.legs.extend(closing.retries.iter().map(|(id, len, due)| Leg { foreign, ..Leg::new(*id, *len, *due) }));
+        next.legs.extend(closing.retries.iter().map(|leg| Leg { foreign, ..leg.clone() }));
         next.sweep();
         Ok(next)
     }
@@ -444,12 +453,23 @@ pub(super) mod tests {
     #[test]
     fn not_now_goes_into_a_further_leg() {
         let ledger = Ledger::sealed(4).claim(A, 1).and_then(|l| l.declare(window(2, 0, 0, 4, A), 1, NOW)).expect("declared");
-        let closing = Closing { retries: vec![(77, 2, Timestamp(2_000))], ..Closing::default() };
+        let closing = Closing { retries: vec![Leg::new(77, 2, Timestamp(2_000))], ..Closing::default() };
         let ledger = ledger.close(A, 2, &closing).expect("closed");
         assert_eq!(ledger.next_leg(NOW), Err(LedgerRefusal::NotDue));
         assert_eq!(ledger.next_leg(Timestamp(2_000)).map(|leg| leg.id), Ok(77));
         assert_eq!((ledger.undeclared(), ledger.is_done()), (2, false));
         assert_eq!(ledger.first_pass(), 4);
+    }
+
+    #[test]
+    fn a_leg_that_may_not_go_holds_no_other_up_and_one_of_an_account_is_as_it_was_stored() {
+        let rest = Leg { account: Some("a".into()), ..Leg::new(77, 2, NOW) };
+        let ledger = Ledger { legs: vec![Leg::new(0, 4, Timestamp(0)), rest], ..Ledger::sealed(4) };
+        assert_eq!(ledger.next_leg(NOW).map(|leg| leg.id), Ok(77));
+        assert_eq!(ledger.next_leg_of(NOW, |leg| leg.account.is_none()).map(|leg| leg.id), Ok(0));
+        let stored = serde_json::to_string(&ledger).expect("written");
+        assert_eq!(serde_json::from_str::<Ledger>(&stored).expect("read"), ledger);
+        assert_eq!(stored.matches("\"account\"").count(), 1, "what has none is stored as before: {stored}");
     }
 
     #[test]

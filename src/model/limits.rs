@@ -12,6 +12,11 @@ pub const LANES_MAX: u16 = 128;
 pub const RANGE_RECORDS: u32 = 131_072;
 /// Recipients in one pack at most.
 pub const PACK_RECIPIENTS_MAX: usize = 1_024;
+/// Bytes of the messages of one pack at which it is full with fewer of them: some hundred of the longest texts.
+pub const PACK_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of the messages that one range's task holds before it writes packs that are not full. A whole range of texts of one part is
+/// about as much; each task of a preparer may hold it, and as much again on its way to the store.
+pub const SHELVES_BYTES_MAX: usize = 32 << 20;
 /// Records that never became a message, written together.
 pub const REJECTS_PER_WRITE: usize = 2_000;
 /// Recipients one queue token stands for.
@@ -47,6 +52,8 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 pub const READ_BYTES_MAX: usize = 8 << 20;
 /// Columns of one source record at most.
 pub const COLUMNS_MAX: usize = 1_024;
+/// Bytes of the names of all columns of a source at most: the batch's row carries them.
+pub const COLUMN_NAMES_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a template at most.
 pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one of a batch's names at most: campaign, programme, task, content, column, and how its list is read. A batch's row is
@@ -92,7 +99,7 @@ pub const ORDERS_KEPT: usize = 64;
 pub const ORDER_NUMBERS_MAX: usize = 1_000;
 /// Codes, accounts or details that one order to send again may name: each recipient is compared with all of them.
 pub const ORDER_WORDS_MAX: usize = 100;
-/// Tries after a transient refusal before a recipient fails.
+/// Tries after a transient refusal before a recipient fails, and, where a batch sends again who was not answered, before one is held.
 pub const TRANSIENT_TRIES_MAX: u8 = 3;
 /// Tries after "queue full" for one handset before a recipient fails.
 pub const QUEUE_FULL_TRIES_MAX: u8 = 3;
@@ -115,6 +122,7 @@ const _: () = assert!(LANES_MAX <= DELIVERY_PARTITIONS);
 const _: () = assert!(WINDOW_RECIPIENTS_MAX < OPEN_RECIPIENTS_MAX);
 const _: () = assert!(PARTS_MAX <= 32, "parts are kept as bits of a u32");
 const _: () = assert!(RECORD_BYTES_MAX < READ_BYTES_MAX);
+const _: () = assert!(PACK_BYTES_MAX < SHELVES_BYTES_MAX);
 const _: () = assert!(ADDRESS_BYTES_MAX < LINK_TARGET_BYTES_MAX);
 const _: () = assert!(SLICE_RECIPIENTS > WINDOW_RECIPIENTS_MAX);
 const _: () = assert!(BATCH_READING_EVERY.as_millis() * 2 < BATCH_READING_MAX.as_millis());

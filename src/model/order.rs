@@ -12,6 +12,7 @@ use super::schedule::LateStart;
 use super::state::{Refusal, StepEvent};
 use super::step::CurrentStep;
 use super::time::Timestamp;
+use super::window::RetryEntry;
 
 /// Whom an operator wants to be sent again. Nobody whom an account took, or may have taken, is ever named by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +74,15 @@ impl RetryWhat {
             RetryWhat::Failed | RetryWhat::Unsent | RetryWhat::Filter(_) => None,
         }
     }
+}
+
+/// A recipient that an order to send again names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Who, and which parts.
+    pub entry: RetryEntry,
+    /// The account that took the other parts, through which alone these may go; `None` when the whole message is sent.
+    pub account: Option<String>,
 }
 
 /// What an order does.

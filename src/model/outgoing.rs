@@ -6,6 +6,7 @@ use super::batch::SmsBatch;
 use super::code::Code;
 use super::pack::Message;
 use super::text::{compose, split};
+use super::window::all_parts;
 
 /// A message in the form of one account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +22,9 @@ pub struct Outgoing {
 /// The message as an account with these capabilities sends it. `parts` are the parts still to send, as bits; 0 for all.
 ///
 /// # Errors
-/// [`Code::RowLinkForbidden`] and [`Code::NotEncodable`], with what stands against it.
+/// [`Code::RowLinkForbidden`] and [`Code::NotEncodable`], with what stands against it; [`Code::PartiallySent`] when only some
+/// parts are asked for and the account does not make such parts: another account took the others, and this one would send
+/// what was taken.
 pub fn outgoing(batch: &SmsBatch, can: &Capabilities, message: &Message, parts: u32) -> Result<Outgoing, (Code, &'static str)> {
     if message.link.is_some() && !can.links {
         return Err((Code::RowLinkForbidden, "no link per recipient"));
@@ -35,9 +38,12 @@ pub fn outgoing(batch: &SmsBatch, can: &Capabilities, message: &Message, parts: 
     if split.parts > can.parts_max {
         return Err((Code::NotEncodable, "too many parts"));
     }
-    let payload = can.long_message == LongMessage::Payload;
-    let segments = if parts == 0 || payload { u32::from(split.parts) } else { parts.count_ones() };
-    Ok(Outgoing { text, parts: if payload { 0 } else { parts }, segments: segments.max(1) })
+    let is_whole = can.long_message == LongMessage::Payload || split.parts < 2;
+    if parts != 0 && (is_whole || parts & !all_parts(split.parts) != 0) {
+        return Err((Code::PartiallySent, "the other parts went through another account"));
+    }
+    let segments = if parts == 0 { u32::from(split.parts) } else { parts.count_ones() };
+    Ok(Outgoing { text, parts, segments: segments.max(1) })
 }
 
 #[cfg(test)]
@@ -60,7 +66,10 @@ mod tests {
             (with(|_| {}), 0, Ok((0, 5))),
             (with(|can| can.add_signature = false), 0, Ok((0, 2))),
             (with(|can| can.add_signature = false), 0b10, Ok((0b10, 1))),
-            (with(|can| can.long_message = LongMessage::Payload), 0b10, Ok((0, 5))),
+            (with(|can| can.long_message = LongMessage::Payload), 0, Ok((0, 5))),
+            // The rest of what another account took in parts: all of it would be sent again, or what it is not.
+            (with(|can| can.long_message = LongMessage::Payload), 0b10, Err(Code::PartiallySent)),
+            (with(|can| can.add_signature = false), 0b100, Err(Code::PartiallySent)),
             (with(|can| can.ext_code_max = 2), 0, Err(Code::NotEncodable)),
             (with(|can| can.parts_max = 4), 0, Err(Code::NotEncodable)),
         ];

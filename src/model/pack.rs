@@ -46,6 +46,13 @@ pub struct Message {
     pub ucs2: bool,
 }
 
+impl Message {
+    /// Bytes it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Message>() + self.body.len() + self.link.as_ref().map_or(0, |link| link.code.len())
+    }
+}
+
 /// Prepared messages of one lane, sorted by number; written once, never overwritten.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SmsDeliveryPack {

@@ -8,7 +8,6 @@ use super::id::{BatchId, LaneKey, TaskCode};
 use super::lane::partition_of;
 use super::ledger::Ledger;
 use super::limits::SLICE_RECIPIENTS;
-use super::time::Timestamp;
 
 /// A token of the delivery queue: about 5,000 recipients of one lane are to be sent under one dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,23 +99,24 @@ const STILL_MOST: Duration = Duration::from_secs(600);
 pub struct Standing {
     version: u64,
     task_number: u64,
-    since: Timestamp,
+    since: Duration,
     wait: Duration,
 }
 
 impl Standing {
-    /// A lane as it is seen for the first time, or just after it moved: its ledger's version, and the batch's dispatch.
-    pub fn new(version: u64, task_number: u64, now: Timestamp) -> Standing {
+    /// A lane as it is seen for the first time, or just after it moved: its ledger's version, and the batch's dispatch. `now` is
+    /// by a clock that is never set.
+    pub fn new(version: u64, task_number: u64, now: Duration) -> Standing {
         Standing { version, task_number, since: now, wait: STILL }
     }
 
     /// What is known after another look, and whether the lane's token is to be sent again. The time between two of them doubles
     /// until the lane moves or is dispatched anew.
-    pub fn look(self, version: u64, task_number: u64, now: Timestamp) -> (Standing, bool) {
+    pub fn look(self, version: u64, task_number: u64, now: Duration) -> (Standing, bool) {
         if (self.version, self.task_number) != (version, task_number) {
             return (Standing::new(version, task_number, now), false);
         }
-        if now.since(self.since) < self.wait {
+        if now.saturating_sub(self.since) < self.wait {
             return (self, false);
         }
         (Standing { since: now, wait: (self.wait * 2).min(STILL_MOST), ..self }, true)
@@ -182,10 +182,10 @@ mod tests {
 
     #[test]
     fn a_lane_that_stands_is_sent_again_at_growing_intervals_until_it_moves() {
-        let mut standing = Standing::new(1, 1, Timestamp(0));
+        let mut standing = Standing::new(1, 1, Duration::ZERO);
         let mut sent = vec![];
-        let mut look = |standing: Standing, version, number, seconds: i64| {
-            let (next, again) = standing.look(version, number, Timestamp(seconds * 1_000));
+        let mut look = |standing: Standing, version, number, seconds: u64| {
+            let (next, again) = standing.look(version, number, Duration::from_secs(seconds));
             if again {
                 sent.push(seconds);
             }

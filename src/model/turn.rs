@@ -46,6 +46,17 @@ impl Served {
         *self.batches.entry(claim.batch).or_default() += u64::from(recipients);
     }
 
+    /// Takes back what was counted for a claim that was not served after all.
+    pub fn take_back(&mut self, claim: &Claim, recipients: u32) {
+        // Who left meanwhile, and came back, is counted afresh.
+        if let Some(served) = self.tenants.get_mut(&claim.tenant) {
+            *served = served.saturating_sub(u64::from(recipients));
+        }
+        if let Some(served) = self.batches.get_mut(&claim.batch) {
+            *served = served.saturating_sub(u64::from(recipients));
+        }
+    }
+
     /// Lets a batch join the competition level with the least served of those that compete now, and forgets the counts of
     /// everybody else.
     pub fn join(&mut self, claim: &Claim, competing: &[Claim]) {

@@ -94,6 +94,12 @@ pub fn next_try(answer: &Answer, tries: u8) -> Next {
     }
 }
 
+/// Whether, when and how often who was not answered is sent again where the batch asks for it: as after a transient refusal. Each
+/// such try may be one more message to a person, so an account that takes everything and never says so must find an end.
+fn next_resend(tries: u8) -> Option<(Duration, u8)> {
+    (tries < TRANSIENT_TRIES_MAX).then(|| (Duration::from_secs(5 * 3u64.pow(u32::from(tries))), tries + 1))
+}
+
 /// The answer that is stored when a recipient was tried often enough.
 pub fn gave_up(answer: &Answer) -> Answer {
     let detail = match answer {
@@ -110,7 +116,7 @@ pub enum OnUncertain {
     /// List them and wait for a receipt that settles them.
     #[default]
     Hold,
-    /// Send again, knowing that some get it twice.
+    /// Send again, knowing that some get it more than once; as often as after transient refusals, then they are held.
     Resend,
     /// Ask the provider where the protocol can (SMPP `query_sm` needs a message id, so only answers that were lost after
     /// they were durable can be asked for); the others are held.
@@ -128,7 +134,7 @@ pub struct Sorted {
 
 /// Sorts a window's recipients by what their parts' answers mean together. `entries` are the window's recipients in order;
 /// `answers` the answers to their parts, in any order, already final where [`Next::GiveUp`] applied. A recipient with no
-/// answer at all, or with some part unanswered, is uncertain; `resend` puts the unanswered parts into `again` instead.
+/// answer at all, or with some part unanswered, is uncertain; `resend` puts the unanswered parts into `again` instead, a few times.
 pub fn sort_out(entries: &[RetryEntry], answers: &[Answered], resend: bool) -> Sorted {
     let mut by_seq: Vec<&Answered> = answers.iter().collect();
     by_seq.sort_by_key(|answered| (answered.seq, answered.part));
@@ -142,11 +148,11 @@ pub fn sort_out(entries: &[RetryEntry], answers: &[Answered], resend: bool) -> S
 }
 
 fn sort_recipient(entry: &RetryEntry, mine: &[&Answered], resend: bool, sorted: &mut Sorted) {
+    let resend = next_resend(entry.tries).filter(|_| resend);
     let Some(first) = mine.first() else {
-        if resend {
-            sorted.again.push((*entry, Duration::ZERO));
-        } else {
-            sorted.totals.uncertain += 1;
+        match resend {
+            Some((delay, tries)) => sorted.again.push((RetryEntry { tries, ..*entry }, delay)),
+            None => sorted.totals.uncertain += 1,
         }
         return;
     };
@@ -180,9 +186,12 @@ fn sort_recipient(entry: &RetryEntry, mine: &[&Answered], resend: bool, sorted: 
         sorted.totals.suppressed += 1;
     } else if expired {
         sorted.totals.expired += 1;
-    } else if uncertain | missing != 0 && !resend {
+    } else if uncertain | missing != 0 && resend.is_none() {
         sorted.totals.uncertain += 1;
     } else if again | uncertain | missing != 0 {
+        if let Some((after, counted)) = resend.filter(|_| uncertain | missing != 0) {
+            (delay, tries) = (delay.max(after), tries.max(counted));
+        }
         // With no part taken the whole message goes again, whatever number of parts the next account makes of it.
         let parts = if accepted == 0 { entry.parts } else { again | uncertain | missing };
         sorted.again.push((RetryEntry { seq: entry.seq, tries, parts, round: entry.round }, delay));
@@ -250,6 +259,28 @@ mod tests {
         assert_eq!(sort_out(&[entry(0)], &answers, false).totals.uncertain, 1);
         let resent = sort_out(&[entry(0), entry(1)], &answers, true);
         assert_eq!(resent.again.iter().map(|(entry, _)| (entry.seq, entry.parts)).collect::<Vec<_>>(), [(0, 0b10), (1, 0)]);
+    }
+
+    #[test]
+    fn who_is_never_answered_is_sent_again_a_few_times_and_not_at_once() {
+        for silent in [vec![], vec![answered(0, 0, 1, Answer::NoAnswer)], vec![answered(0, 0, 2, accepted())]] {
+            let (mut person, mut waited) = (entry(0), vec![]);
+            for _ in 0..20 {
+                let sorted = sort_out(&[person], &silent, true);
+                let Some((next, delay)) = sorted.again.first() else {
+                    assert_eq!(sorted.totals.uncertain, 1);
+                    break;
+                };
+                person = RetryEntry { parts: 0, ..*next };
+                waited.push(delay.as_secs());
+            }
+            assert_eq!(waited, [5, 15, 45], "{silent:?}");
+        }
+        let throttled = [answered(0, 0, 2, Answer::NoAnswer), answered(0, 1, 2, not_now(NotNow::Throttled))];
+        let again = sort_out(&[entry(0)], &throttled, true).again;
+        assert_eq!(again, [(RetryEntry { tries: 1, ..entry(0) }, Duration::from_secs(5))]);
+        let last = RetryEntry { tries: TRANSIENT_TRIES_MAX, ..entry(0) };
+        assert_eq!(sort_out(&[last], &throttled, true).totals.uncertain, 1);
     }
 
     #[test]

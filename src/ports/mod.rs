@@ -76,8 +76,8 @@ impl StoreError {
     ///
     /// # Errors
     /// All others: a store that does not answer has not said that there is nothing.
-    pub fn unless_damaged<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
-        if let Err(StoreError::Corrupt(_)) = read { Ok(None) } else { read }
+    pub fn unless_damaged<T: Default>(read: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Corrupt(_)) = read { Ok(T::default()) } else { read }
     }
 
     /// The system-wide code.

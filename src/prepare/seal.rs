@@ -8,14 +8,16 @@ use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::tools::{End, Tools, is_wanted};
+use crate::model::code::Fault;
 use crate::model::id::{LaneKey, RangeKey, TaskCode};
 use crate::model::ledger::Ledger;
 use crate::model::limits::PACK_RECIPIENTS_MAX;
 use crate::model::pack::{Manifest, ManifestPack, PackHead, PackKey, SealEntry, SealTotals, strikes};
 use crate::model::record::{RangeRow, RangeState};
+use crate::model::state::{Refusal, StepEvent};
 use crate::ports::StoreError;
 use crate::ports::control::{Cas, Versioned};
-use crate::runtime::control::{create, load_row};
+use crate::runtime::control::{change, create, load_row};
 use crate::runtime::metrics;
 use crate::runtime::mutation::{self, Bug};
 
@@ -66,6 +68,26 @@ async fn seal_all(tools: &Tools, task_code: TaskCode, from: u8, to: u8) -> Resul
         seal_lane(tools, LaneKey { batch: task_code.batch, lane }, winners).await?;
     }
     Ok(End::Done)
+}
+
+/// Ends the preparation of a batch of which a lane cannot be sealed, unless it is another dispatch's by now: the same seal would
+/// otherwise be asked for again and again.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when the batch itself cannot be read.
+pub async fn fail_seal(tools: &Tools, task_code: TaskCode, fault: &Fault) -> Result<End, StoreError> {
+    let now = tools.world.clock.now();
+    let failed = change(&*tools.batches, task_code.batch, &*tools.world.chance, |row| {
+        if !is_wanted(&row.row, task_code) {
+            return Err(Refusal::Already);
+        }
+        row.row.after_preparing(StepEvent::Fail, Some((fault.code, fault.context.clone())), now)
+    });
+    if failed.await?.is_err() {
+        return Ok(End::OutOfDate);
+    }
+    tracing::error!(code = %fault.code, batch = %task_code.batch, context = %fault.context, "a batch cannot be sealed");
+    Ok(End::Failed)
 }
 
 /// The attempt that won a range, and its packs in each lane.
@@ -201,6 +223,38 @@ impl Sealing {
 mod tests {
     use super::*;
     use crate::model::id::BatchId;
+
+    /// A lane of a batch of 100 million people.
+    const LARGE: u64 = 781_250;
+    /// A number that is repeated came so many records before.
+    const BEFORE: u64 = 2_010;
+
+    #[test]
+    fn a_lane_of_a_very_large_batch_is_sealed_exactly_and_in_little_memory() {
+        let mut sealing = Sealing::default();
+        let (mut range, mut first) = (0, 0);
+        while first < LARGE {
+            let records: Vec<u64> = (first..LARGE.min(first + PACK_RECIPIENTS_MAX as u64)).collect();
+            // Every hundredth number came before, in a pack of another range; each pack has its numbers in order.
+            let repeats = |record: u64| record % 100 == 99 && record > BEFORE;
+            let numbers = records.iter().map(|&record| if repeats(record) { record - BEFORE } else { record });
+            let mut of_pack: Vec<(u64, u64)> = numbers.zip(records.iter().copied()).collect();
+            of_pack.sort_unstable();
+            let (numbers, records): (Vec<u64>, Vec<u64>) = of_pack.into_iter().unzip();
+            let people = numbers.len();
+            let head = PackHead { numbers, records, segments: vec![1; people], ucs2: vec![false; people] };
+            let key = PackKey { lane: LaneKey { batch: BatchId(1), lane: 0 }, range, attempt: 1, n: 0 };
+            sealing.add(key, &head).expect("it is sealed");
+            (range, first) = (range + 1, first + people as u64);
+        }
+        let of_people =
+            sealing.entries.capacity() * size_of::<SealEntry>() + sealing.segments.capacity() + sealing.ucs2.capacity();
+        let held = of_people + sealing.packs.capacity() * size_of::<ManifestPack>();
+        assert!(held < 32 << 20, "{held} bytes for {LARGE} people");
+        let manifest = sealing.manifest();
+        let (twice, all) = ((LARGE - BEFORE) / 100, u64::from(manifest.len()));
+        assert_eq!((all, manifest.totals.recipients, manifest.totals.duplicates), (LARGE, LARGE - twice, twice));
+    }
 
     #[test]
     fn a_pack_that_no_preparer_wrote_is_sealed_by_nobody() {

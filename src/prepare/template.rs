@@ -19,12 +19,15 @@ use super::flat::NESTING;
 use super::syntax::{self, LINK_MARK, Token};
 use crate::model::batch::SmsBatch;
 use crate::model::code::{Code, Fault};
-use crate::model::limits::TEMPLATE_BYTES_MAX;
+use crate::model::limits::{TEMPLATE_BYTES_MAX, TEXT_CHARS_MAX};
 use crate::model::record::RowFault;
 
 /// What one record may cost: an instruction costs one, as do 64 bytes of text. A thousand times what a message needs, about
 /// a millisecond.
 const FUEL: u64 = 20_000;
+/// A rendered text of more bytes has more than [`TEXT_CHARS_MAX`] characters, of which none has more than four, whatever it has
+/// beside them (the mark of the link).
+const BYTES_MAX: usize = 4 * TEXT_CHARS_MAX + LINK_MARK.len_utf8();
 /// The engine's name of the one template.
 const NAME: &str = "content";
 
@@ -109,7 +112,8 @@ impl Template {
     /// Renders a record into `text` and gives the byte before which its link goes. `fields` come back as they were.
     ///
     /// # Errors
-    /// [`Code::RowValueMissing`] when an empty cell is used, [`Code::RowRenderFailed`] when an expression fails.
+    /// [`Code::RowValueMissing`] when an empty cell is used, [`Code::RowRenderFailed`] when an expression fails,
+    /// [`Code::RowTextTooLong`] for what no message can be; a little above its length the caller has to look.
     pub fn render(&self, fields: &mut Vec<String>, text: &mut String) -> Result<Option<u32>, RowFault> {
         text.clear();
         match &self.plan {
@@ -129,20 +133,30 @@ impl Template {
         Ok(Some(at))
     }
 
+    /// No fuel is spent here: what bounds a record is that no message is longer than [`BYTES_MAX`].
     fn put_together(&self, pieces: &[Piece], fields: &[String], text: &mut String) -> Result<(), RowFault> {
         for piece in pieces {
-            match piece {
-                Piece::Text(piece) => text.push_str(piece),
+            let piece = match piece {
+                Piece::Text(piece) => piece,
                 Piece::Variable(variable) => {
                     let (_, place) = &self.variables[*variable];
-                    match value(fields, *place) {
-                        Some(value) => text.push_str(value),
-                        None => return Err(self.missing(fields)),
-                    }
+                    value(fields, *place).ok_or_else(|| self.missing(fields))?
                 }
+            };
+            if text.len() + piece.len() > BYTES_MAX {
+                return Err(self.too_long(fields));
             }
+            text.push_str(piece);
         }
         Ok(())
+    }
+
+    /// The fault of a text that was given up on its way: an empty cell behind that place is named all the same.
+    fn too_long(&self, fields: &[String]) -> RowFault {
+        if self.variables.iter().any(|(_, place)| value(fields, *place).is_none()) {
+            return self.missing(fields);
+        }
+        RowFault { code: Code::RowTextTooLong, detail: format!("the text has more than {TEXT_CHARS_MAX} characters") }
     }
 
     fn run(&self, engine: &Environment<'static>, fields: &mut Vec<String>) -> Result<String, RowFault> {

@@ -57,6 +57,28 @@ fn templates_render_and_refuse_records() {
     }
 }
 
+#[test]
+fn a_megabyte_named_ten_thousand_times_is_no_gigabyte() {
+    let cell = "x".repeat(1 << 20);
+    for (content, url) in
+        [("{{name}}".repeat(8_000), None), (format!("{{{{url}}}}{}", "{{name}}".repeat(8_000)), Some("https://x.example"))]
+    {
+        let template = Template::compile(&with(&content, url), &columns()).expect("it is a template");
+        let (mut fields, mut text) = (row(["1", &cell, "", "5"]), String::new());
+        let fault = template.render(&mut fields, &mut text).expect_err("no message is so long");
+        assert_eq!(fault.code, Code::RowTextTooLong);
+        assert!(text.capacity() < 100_000, "{}", text.capacity());
+    }
+    // The longest text that a message may have, in the widest letters, is still one; and an empty cell behind one that is too long
+    // is what the operator hears of.
+    let widest = "😀".repeat(crate::model::limits::TEXT_CHARS_MAX);
+    let template = Template::compile(&with("{{name}}", None), &columns()).expect("it is a template");
+    assert_eq!(rendered(&template, ["1", &widest, "", "5"]), Ok((widest, None)));
+    let template = Template::compile(&with("{{name}}{{城市}}", None), &columns()).expect("it is a template");
+    let code = rendered(&template, ["1", &cell, "", "5"]).map_err(|fault| fault.code);
+    assert_eq!(code, Err(Code::RowValueMissing));
+}
+
 /// Shapes that go deep: signs before signs, chains, branches, values in values.
 fn deep(times: usize) -> Vec<String> {
     let times = |piece: &str| piece.repeat(times);

@@ -18,11 +18,11 @@ use crate::adapters::memory::queue::filled::FilledQueue;
 use crate::model::batch::tests::batch;
 use crate::model::batch::{Command, SmsBatch};
 use crate::model::code::{Code, Fault};
-use crate::model::id::Msisdn;
+use crate::model::id::{Msisdn, TaskCode};
 use crate::model::lane::lane_of;
 use crate::model::pack::{Manifest, PackKey, SealTotals};
 use crate::model::record::{RangeState, RangeTotals, Record, RejectKind, RowFault};
-use crate::model::state::StepEvent;
+use crate::model::state::{StepEvent, StepState};
 use crate::model::task::PrepareTask;
 use crate::model::time::Timestamp;
 use crate::ports::StoreError;
@@ -316,7 +316,7 @@ async fn a_worker_commits_what_has_ended_and_seals() {
     }
     // One token comes twice, and one is out of date.
     queue.push(token(&bed, 1, 5, 7));
-    let old = crate::model::id::TaskCode { number: 0, ..bed.task_code() };
+    let old = TaskCode { number: 0, ..bed.task_code() };
     queue.push(QueueEvent::Task { partition: 1, offset: 6, task: PrepareTask::Range { task_code: old, range: 0 }, trace: None });
     until(&queue, |queue| *queue.committed.lock().unwrap() == BTreeMap::from([(0, 8), (1, 7)])).await;
     for lanes in [(0, 1), (2, 3)] {
@@ -328,6 +328,29 @@ async fn a_worker_commits_what_has_ended_and_seals() {
     running.await.expect("it ends");
     assert_eq!(bed.list.opened.load(std::sync::atomic::Ordering::Relaxed), 8, "no range was read twice");
     check_conservation(&bed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_cannot_be_sealed_ends_its_batch_with_a_code() {
+    let bed = bed(2_000, 1_000, 2);
+    prepare_all(&bed, 1).await;
+    bed.data.packs.lock().unwrap().pop_first();
+    let (queue, stop) = (Arc::new(FilledQueue::default()), CancellationToken::new());
+    let running = tokio::spawn(worker::run(bed.tools(1), queue.clone(), Partitions::default(), stop.clone()));
+    let seal = |offset: u64, task_code: TaskCode| {
+        let task = PrepareTask::Seal { task_code, from: 0, to: 1 };
+        queue.push(QueueEvent::Task { partition: 0, offset, task, trace: None });
+    };
+    // Of an older dispatch nothing is said.
+    seal(0, TaskCode { number: 0, ..bed.task_code() });
+    until(&queue, |queue| queue.committed.lock().unwrap().get(&0) == Some(&1)).await;
+    assert_eq!(bed.batch().preparation.state, StepState::Running);
+    seal(1, bed.task_code());
+    until(&queue, |queue| queue.committed.lock().unwrap().get(&0) == Some(&2)).await;
+    stop.cancel();
+    running.await.expect("it ends");
+    let step = bed.batch().preparation;
+    assert_eq!((step.state, step.reason.map(|(code, _)| code)), (StepState::CompletedFailed, Some(Code::StoreCorrupt)));
 }
 
 #[tokio::test(start_paused = true)]

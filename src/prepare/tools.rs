@@ -30,10 +30,14 @@ pub struct Settings {
     pub dead_after: Duration,
 }
 
+/// Tasks at once unless somebody says otherwise: each holds some tens of megabytes of texts, and a container without a limit of its
+/// own counts all cores of its machine.
+const TASKS_USUALLY: usize = 8;
+
 impl Default for Settings {
     fn default() -> Settings {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Settings { tasks: cores, dead_after: Duration::from_secs(10) }
+        Settings { tasks: cores.min(TASKS_USUALLY), dead_after: Duration::from_secs(10) }
     }
 }
 

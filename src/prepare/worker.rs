@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::range::{fail_range, prepare_range};
-use super::seal::seal_lanes;
+use super::seal::{fail_seal, seal_lanes};
 use super::tools::{End, Tools};
 use crate::model::code::{Code, Fault};
 use crate::model::id::{BatchId, RangeKey};
@@ -316,15 +316,23 @@ async fn carry_out(
         }
     };
     // A record that makes a library panic must end its batch with a code, not a worker, and not come again for ever.
-    match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(end) => end,
-        Err(_) => {
-            tracing::error!(code = %Code::Internal, batch = %task.task_code().batch, "a preparation task panicked");
-            if let PrepareTask::Range { task_code, range } = task {
-                let fault = Fault::new(Code::Internal, "the preparation of the range failed inside");
-                fail_range(&tools, RangeKey { batch: task_code.batch, range }, &fault).await?;
-            }
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    if ended.is_err() {
+        tracing::error!(code = %Code::Internal, batch = %task.task_code().batch, "a preparation task panicked");
+    }
+    match (ended, task) {
+        (Err(_), PrepareTask::Range { task_code, range }) => {
+            let fault = Fault::new(Code::Internal, "the preparation of the range failed inside");
+            fail_range(&tools, RangeKey { batch: task_code.batch, range }, &fault).await?;
             Ok(End::Failed)
         }
+        (Err(_), PrepareTask::Seal { task_code, .. }) => {
+            fail_seal(&tools, task_code, &Fault::new(Code::Internal, "sealing a lane failed inside")).await
+        }
+        // The ranges are done and stay it: no task but this one meets what is damaged.
+        (Ok(Err(error @ StoreError::Corrupt(_))), PrepareTask::Seal { task_code, .. }) => {
+            fail_seal(&tools, task_code, &Fault::new(error.code(), error.to_string())).await
+        }
+        (Ok(end), _) => end,
     }
 }

@@ -3,12 +3,13 @@
 //! The order makes it safe to stop anywhere and begin again: the recipients are written down first, without the number; then
 //! their packs are emptied; then, from what was written down, everything that hangs on them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::account::Account;
 use crate::model::batch::BatchRow;
 use crate::model::click::scope_of;
 use crate::model::code::{Code, Fault};
@@ -91,12 +92,24 @@ pub struct Eraser {
     stores: Stores,
     world: World,
     copies: Vec<Arc<dyn ListCopies>>,
+    accounts: Arc<BTreeMap<String, Account>>,
+    in_fleet: bool,
 }
 
 impl Eraser {
-    /// Erases from this store, and from these copies of lists.
-    pub fn new(stores: Stores, world: World, copies: Vec<Arc<dyn ListCopies>>) -> Eraser {
-        Eraser { stores, world, copies }
+    /// Erases from this store, and from these copies of lists. The accounts tell who a sender is that one of them passed on.
+    pub fn new(
+        stores: Stores,
+        world: World,
+        copies: Vec<Arc<dyn ListCopies>>,
+        accounts: Arc<BTreeMap<String, Account>>,
+    ) -> Eraser {
+        Eraser { stores, world, copies, accounts, in_fleet: false }
+    }
+
+    /// Whether other machines make copies of lists of their own, which this one does not reach.
+    pub fn in_fleet(self, in_fleet: bool) -> Eraser {
+        Eraser { in_fleet, ..self }
     }
 
     /// Erases a number everywhere. Repeating it is harmless, and finishes what an earlier call did not. When it answers,
@@ -145,7 +158,7 @@ impl Eraser {
             report.reports += stores.erasure.erase_reports(*recipient).await?;
         }
         (report.uncertain, report.parked) = stores.erasure.erase_of_number(number).await?;
-        let person = Person::new(number, codes);
+        let person = Person::new(number, codes).through(self.accounts.clone());
         report.inbound = self.journal(Stream::Inbox, &person, false).await?;
         for stream in [Stream::Outbox, Stream::Dead] {
             report.webhook_events += self.journal(stream, &person, true).await?;
@@ -158,6 +171,11 @@ impl Eraser {
         }
         report.still_suppressed = stores.suppressions.check(&[number]).await?.first() == Some(&true);
         self.copies(&needed, &mut report).await;
+        if self.in_fleet && report.batches > 0 {
+            let why = "plain copies of compressed or recoded lists on the coordinators and preparers are not reached: they go by \
+                       themselves within two hours of their last use";
+            report.left.push(Left { what: "copies".into(), why: why.into() });
+        }
         self.audit(&person, &mut report).await?;
         if report.messages > 0 {
             let why = "the index of message ids keeps a 32-bit hash of the number until retention.index_days have passed";

@@ -125,15 +125,11 @@ async fn holds(stores: &Stores, campaign: &Campaign, number: Msisdn) -> Result<b
         return Ok(false);
     }
     let lane = LaneKey { batch: campaign.batch, lane: lane_of(number, campaign.lanes) };
-    let Some(manifest) = stores.manifests.get(lane).await? else { return Ok(false) };
+    // A damaged manifest says nothing about the number, as a damaged pack does not.
+    let Some(manifest) = StoreError::unless_damaged(stores.manifests.get(lane).await)? else { return Ok(false) };
     for pack in &manifest.packs {
         let key = PackKey { lane, range: pack.range, attempt: pack.attempt, n: pack.n };
-        let head = match stores.packs.head(key).await {
-            Ok(head) => head.unwrap_or_default(),
-            // A damaged pack says nothing about the number.
-            Err(StoreError::Corrupt(_)) => continue,
-            Err(error) => return Err(error),
-        };
+        let head = StoreError::unless_damaged(stores.packs.head(key).await)?.unwrap_or_default();
         if head.numbers.contains(&number.0) {
             return Ok(true);
         }

@@ -157,7 +157,10 @@ impl Intake {
             };
             for (report, found) in reports.into_iter().zip(found) {
                 match found {
-                    Some(part) => matched.push(MatchedReport { part, account: name.to_owned(), report: report.clone() }),
+                    Some((part, number)) => {
+                        let report = Report { number, ..report.clone() };
+                        matched.push(MatchedReport { part, account: name.to_owned(), report });
+                    }
                     None => parked.push(first_parked(name, report, now)),
                 }
             }
@@ -234,7 +237,8 @@ impl Intake {
                 // Whom it is about is nobody's business any more.
                 continue;
             }
-            let known = self.stores.receipts.list(recipient.lane, recipient.seq, 1).await?;
+            // Of one whose earlier reports are damaged it is told again.
+            let known = StoreError::unless_damaged(self.stores.receipts.list(recipient.lane, recipient.seq, 1).await)?;
             if !known.iter().any(same) && !new.iter().rev().take(REPEATS_NEAR).any(same) {
                 new.push(report.clone());
             }

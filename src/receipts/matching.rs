@@ -8,6 +8,7 @@ use super::reference::References;
 use crate::model::account::Account;
 use crate::model::id::Msisdn;
 use crate::model::idform::{FORMS, IdForm, indexed};
+use crate::model::inbound::meanings;
 use crate::model::receipt::Report;
 use crate::ports::receipts::{MatchedReport, PartKey, UNKNOWN_PART};
 use crate::ports::{StoreError, Stores};
@@ -80,6 +81,9 @@ pub struct Known {
     pub references: References,
 }
 
+/// Whom a report is about, and the number it names, as the whole number it turned out to be.
+pub type Found = (PartKey, Option<Msisdn>);
+
 /// Finds the recipients of an account's reports; `None` where there is none. `now` is a clock that only grows.
 pub async fn find(
     stores: &Stores,
@@ -87,12 +91,13 @@ pub async fn find(
     now: Duration,
     account: &Account,
     reports: &[&Report],
-) -> Result<Vec<Option<PartKey>>, StoreError> {
+) -> Result<Vec<Option<Found>>, StoreError> {
     let forms = &known.forms;
-    let mut found: Vec<Option<PartKey>> = vec![None; reports.len()];
+    let mut found: Vec<Option<Found>> = vec![None; reports.len()];
     for (found, report) in found.iter_mut().zip(reports) {
         if let Some(reference) = &report.reference {
-            *found = known.references.find(stores, now, account, reference).await?;
+            let part = known.references.find(stores, now, account, reference).await?;
+            *found = part.map(|part| (part, report.number));
         }
     }
     let (first, others) = forms.first(account);
@@ -103,27 +108,31 @@ pub async fn find(
     for form in order {
         // Another form than the likely one may meet somebody else's id by chance: only with the number to prove it.
         let needs_number = form != first;
-        let open: Vec<(usize, String, Option<Msisdn>)> = reports
-            .iter()
-            .enumerate()
-            .filter(|(at, report)| found[*at].is_none() && (!needs_number || report.number.is_some()))
-            .filter_map(|(at, report)| Some((at, indexed(&report.message_id, form)?, report.number)))
-            .collect();
-        if open.is_empty() {
-            continue;
-        }
-        // Many receipts may ask for the same: it is looked up once.
+        // Many receipts may ask for the same: it is looked up once. What a number means as it is comes before what it means
+        // with a country code: that is the longer.
         let mut reports_of: BTreeMap<(String, Option<Msisdn>), Vec<usize>> = BTreeMap::new();
-        for (at, id, number) in open {
-            reports_of.entry((id, number)).or_default().push(at);
+        for (at, report) in reports.iter().enumerate().filter(|(at, _)| found[*at].is_none()) {
+            let Some(id) = indexed(&report.message_id, form) else { continue };
+            match report.number {
+                Some(number) => meanings(number, &account.opt_out)
+                    .for_each(|number| reports_of.entry((id.clone(), Some(number))).or_default().push(at)),
+                None if needs_number => {}
+                None => reports_of.entry((id, None)).or_default().push(at),
+            }
+        }
+        if reports_of.is_empty() {
+            continue;
         }
         let (ids, reports_of): (Vec<_>, Vec<_>) = reports_of.into_iter().unzip();
         let candidates = stores.receipt_index.find(&account.name, &ids).await?;
         let mut matches = 0;
-        for (places, candidates) in reports_of.into_iter().zip(candidates) {
-            if let Some(newest) = candidates.first() {
-                matches += places.len() as u32;
-                places.into_iter().for_each(|at| found[at] = Some(*newest));
+        for (((_, number), places), candidates) in ids.iter().zip(reports_of).zip(candidates) {
+            let Some(newest) = candidates.first() else { continue };
+            for at in places {
+                if found[at].is_none() {
+                    matches += 1;
+                    found[at] = Some((*newest, *number));
+                }
             }
         }
         if others
@@ -140,14 +149,28 @@ pub async fn find(
 /// The one uncertain recipient that a report without a known id fits. First whom an earlier report of the same message was about, however
 /// long ago: its answer, which would have named the id, never came. Else the only one with the same account and number who was
 /// handed over before the report came and not longer ago than receipts are waited for. None when it fits several.
-pub async fn only_uncertain(stores: &Stores, account: &Account, report: &Report) -> Result<Option<PartKey>, StoreError> {
-    let Some(number) = report.number else { return Ok(None) };
+pub async fn only_uncertain(stores: &Stores, account: &Account, report: &Report) -> Result<Option<Found>, StoreError> {
+    for number in report.number.into_iter().flat_map(|number| meanings(number, &account.opt_out)) {
+        if let Some(part) = uncertain_with(stores, account, report, number).await? {
+            return Ok(Some((part, Some(number))));
+        }
+    }
+    Ok(None)
+}
+
+async fn uncertain_with(
+    stores: &Stores,
+    account: &Account,
+    report: &Report,
+    number: Msisdn,
+) -> Result<Option<PartKey>, StoreError> {
     let slack = Duration::from_secs(60);
-    let mut entries = stores.receipt_index.uncertain(&account.name, number).await?;
+    // What is damaged tells nothing about this report, and keeps none of the others from being looked for.
+    let mut entries = StoreError::unless_damaged(stores.receipt_index.uncertain(&account.name, number).await)?;
     entries.sort_unstable_by_key(|entry| std::cmp::Reverse((entry.declared_at, entry.part)));
     entries.dedup_by_key(|entry| entry.part.recipient);
     for recipient in entries.iter().take(IN_DOUBT_MAX).map(|entry| entry.part.recipient) {
-        let told = stores.receipts.list(recipient.lane, recipient.seq, 1).await?;
+        let told = StoreError::unless_damaged(stores.receipts.list(recipient.lane, recipient.seq, 1).await)?;
         let same = |told: &MatchedReport| {
             told.part.recipient == recipient
                 && told.account == account.name
@@ -223,7 +246,7 @@ mod tests {
         let found = find(&stores, &Known::default(), Duration::ZERO, &account, &reports).await.expect("the store answers");
         for (at, found) in (0u32..).zip(&found) {
             let seq = if at < people { at } else { people - 1 };
-            assert_eq!(*found, Some(part(seq)), "report {at}");
+            assert_eq!(found.map(|found| found.0), Some(part(seq)), "report {at}");
         }
     }
 

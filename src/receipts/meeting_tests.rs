@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -16,15 +17,18 @@ use crate::adapters::memory::store::MemoryStore;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::system::SeededChance;
 use crate::model::account::Account;
+use crate::model::batch::BatchRow;
 use crate::model::id::{BatchId, LaneKey, Msisdn, RecipientKey, WindowKey, WorkerId};
 use crate::model::ledger::OpenWindow;
-use crate::model::receipt::{Report, Rung};
+use crate::model::receipt::{Delivery, Report, Rung, delivery};
 use crate::model::time::Timestamp;
 use crate::model::window::WindowRow;
+use crate::ports::batches::BatchRows;
+use crate::ports::control::{Cas, ControlRows, Versioned};
 use crate::ports::provider::{Reports, Route};
-use crate::ports::receipts::{IndexEntry, MatchedReport, ParkedReport, PartKey, UncertainEntry};
+use crate::ports::receipts::{IndexEntry, MatchedReport, ParkedReport, PartKey, Receipts, UncertainEntry};
 use crate::ports::tallies::{Tallies, Tally};
-use crate::ports::{Stores, World};
+use crate::ports::{StoreError, Stores, World};
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const WAIT: Duration = Duration::from_secs(3_600);
@@ -52,6 +56,31 @@ fn account(name: &str) -> Account {
     account
 }
 
+/// Receipts that are far away: what is read is answered late, and what is recorded arrives late.
+struct Late {
+    inner: Arc<dyn Receipts>,
+    by: Duration,
+    /// Records that are on their way from any process, and how many there were at once.
+    on_its_way: Arc<(AtomicU32, AtomicU32)>,
+}
+
+#[async_trait::async_trait]
+impl Receipts for Late {
+    async fn record(&self, reports: Vec<MatchedReport>) -> Result<Vec<bool>, StoreError> {
+        let (now, most) = &*self.on_its_way;
+        most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        tokio::time::sleep(self.by).await;
+        now.fetch_sub(1, Ordering::Relaxed);
+        self.inner.record(reports).await
+    }
+
+    async fn list(&self, lane: LaneKey, from_seq: u32, limit: usize) -> Result<Vec<MatchedReport>, StoreError> {
+        let read = self.inner.list(lane, from_seq, limit).await;
+        tokio::time::sleep(self.by).await;
+        read
+    }
+}
+
 struct Bed {
     stores: Stores,
     world: World,
@@ -66,9 +95,13 @@ impl Bed {
 
     /// The intake of one process.
     fn intake(&self) -> (Arc<Intake>, Arc<MemoryTallies>) {
+        self.intake_over(self.stores.clone())
+    }
+
+    fn intake_over(&self, stores: Stores) -> (Arc<Intake>, Arc<MemoryTallies>) {
         let routes = BTreeMap::from([("main".to_owned(), Route { account: account("main"), provider: Arc::new(Nobody) })]);
         let tallies = Arc::new(MemoryTallies::new());
-        (Intake::new(self.stores.clone(), self.world.clone(), Arc::new(routes), tallies.clone(), None), tallies)
+        (Intake::new(stores, self.world.clone(), Arc::new(routes), tallies.clone(), None), tallies)
     }
 
     /// A window is answered: these ids are in the index from now on.
@@ -95,7 +128,8 @@ impl Bed {
     }
 
     async fn find(&self, report: &Report) -> Option<PartKey> {
-        find(&self.stores, &Known::default(), Duration::ZERO, &account("main"), &[report]).await.expect("looked up")[0]
+        let found = find(&self.stores, &Known::default(), Duration::ZERO, &account("main"), &[report]).await;
+        found.expect("looked up")[0].map(|(part, _)| part)
     }
 }
 
@@ -148,7 +182,7 @@ async fn a_report_settles_the_one_uncertain_recipient_that_it_fits_or_nobody() {
     for (number, seq) in fits {
         let found = only_uncertain(&bed.stores, &account("main"), &report("?", number, "")).await.expect("looked up");
         assert_eq!(
-            found.map(|part| (part.recipient.lane.batch, part.recipient.seq)),
+            found.map(|(part, _)| (part.recipient.lane.batch, part.recipient.seq)),
             seq.map(|seq| (BatchId(1), seq)),
             "{number}"
         );
@@ -164,7 +198,7 @@ async fn a_later_report_of_a_message_whose_answer_never_came_finds_whom_the_firs
     bed.stores.receipt_index.put_uncertain(vec![uncertain(part(1, 3, 0), START)]).await.expect("stored");
     let on_its_way = Report { rung: Rung::EnRoute, ..report("F1", 1, "on its way") };
     let found = only_uncertain(&bed.stores, &account, &on_its_way).await.expect("looked up").expect("the only one");
-    let told = MatchedReport { part: found, account: "main".into(), report: on_its_way };
+    let told = MatchedReport { part: found.0, account: "main".into(), report: on_its_way };
     intake.record(vec![told]).await.expect("recorded");
     // Long after receipts are waited for, and when somebody with that number is in doubt in another batch too.
     let late = Report { received: START.plus(WAIT * 3), ..report("F1", 1, "arrived") };
@@ -174,7 +208,7 @@ async fn a_later_report_of_a_message_whose_answer_never_came_finds_whom_the_firs
         bed.stores.receipt_index.put_uncertain(again.into_iter().collect()).await.expect("stored");
         assert_eq!(only_uncertain(&bed.stores, &account, &late).await, Ok(Some(found)), "{is_again}");
         let found = only_uncertain(&bed.stores, &account, &other).await.expect("looked up");
-        assert_eq!(found.map(|part| part.recipient.seq), is_again.then_some(8), "another id is another message");
+        assert_eq!(found.map(|(part, _)| part.recipient.seq), is_again.then_some(8), "another id is another message");
     }
 }
 
@@ -215,20 +249,142 @@ async fn a_report_before_its_answer_waits_in_a_row_of_its_own_and_finds_it() {
     assert_eq!(kept.iter().map(|matched| matched.part).collect::<Vec<_>>(), [part(1, 0, 0)]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn reports_of_one_message_on_two_processes_count_each_once() {
     let bed = Bed::new();
-    let ((one, counted), (other, counted_too)) = (bed.intake(), bed.intake());
+    let on_its_way = Arc::new((AtomicU32::default(), AtomicU32::default()));
+    let far = |by| {
+        let late = Late { inner: bed.stores.receipts.clone(), by: Duration::from_millis(by), on_its_way: on_its_way.clone() };
+        bed.intake_over(Stores { receipts: Arc::new(late), ..bed.stores.clone() })
+    };
+    let ((one, counted), (other, counted_too)) = (far(10), far(15));
+    let at_once = || on_its_way.1.swap(0, Ordering::Relaxed);
     let ids = ["a", "b", "c"];
     let entries: Vec<(&str, u64, PartKey)> = ids.iter().enumerate().map(|(n, id)| (*id, 1, part(1, 0, n as u8))).collect();
     bed.answered(1, &entries).await;
-    let all = || ids.map(|id| report(id, 1, id)).to_vec();
+    let some = |ids: &[&str]| ids.iter().map(|id| report(id, 1, id)).collect::<Vec<_>>();
+    // Each gets the last part that the other one does not have, while two of three are there to be read.
+    assert!(take_in(&one, some(&["a"])).await);
+    let (a, b) = tokio::join!(take_in(&one, some(&["b"])), take_in(&other, some(&["c"])));
+    assert!(a && b);
+    assert_eq!(at_once(), 2, "each was recorded while the other was on its way");
     // Both get all of them, in other orders and more than once, as after a lost acknowledgement.
-    let backwards = all().into_iter().rev().collect();
-    let (a, b) = tokio::join!(take_in(&one, all()), take_in(&other, backwards));
-    assert!(a && b && take_in(&other, all()).await);
+    let (a, b) = tokio::join!(take_in(&one, some(&ids)), take_in(&other, some(&["c", "b", "a"])));
+    assert!(a && b && take_in(&other, some(&ids)).await);
+    // Of another message of three parts all come to both at once, and none is there before.
+    let more = ["d", "e", "f"];
+    let entries: Vec<(&str, u64, PartKey)> = more.iter().enumerate().map(|(n, id)| (*id, 2, part(1, 1, n as u8))).collect();
+    bed.answered(2, &entries).await;
+    let all = || more.map(|id| report(id, 2, id)).to_vec();
+    at_once();
+    let (a, b) = tokio::join!(take_in(&one, all()), take_in(&other, all().into_iter().rev().collect()));
+    assert!(a && b);
+    assert_eq!(at_once(), 2, "neither had heard of the other's");
     let total = counted.read(BatchId(1), Tally::DeliveredReceipts) + counted_too.read(BatchId(1), Tally::DeliveredReceipts);
-    assert_eq!(total, 3);
-    let kept = bed.stores.receipts.list(part(1, 0, 0).recipient.lane, 0, 10).await.expect("listed");
-    assert_eq!(kept.iter().map(|matched| matched.part.part).collect::<Vec<_>>(), [0, 1, 2], "a cell for each part");
+    assert_eq!(total, 6);
+    for seq in [0, 1] {
+        let kept = bed.stores.receipts.list(part(1, seq, 0).recipient.lane, seq, 1).await.expect("listed");
+        let rungs: Vec<(u8, Rung)> = kept.iter().map(|matched| (matched.part.part, matched.report.rung)).collect();
+        assert_eq!(rungs, [0, 1, 2].map(|part| (part, Rung::Delivered)), "a cell for each part");
+        assert_eq!(delivery(3, &rungs, false, false, false), Delivery::Delivered);
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_with_a_national_number_finds_its_recipient_and_names_the_whole_one() {
+    let bed = Bed::new();
+    let mut account = account("main");
+    account.opt_out.country_code = "86".into();
+    let (home, abroad) = (8_613_800_138_000, 4_915_112_345_678);
+    let entries = [
+        ("77", home, part(1, 0, 0)),
+        ("78", abroad, part(1, 1, 0)),
+        ("79", home, part(1, 2, 0)),
+        ("79", 13_800_138_000, part(1, 3, 0)),
+    ];
+    bed.answered(1, &entries).await;
+    for (id, number, expected) in [
+        ("77", 13_800_138_000, Some((part(1, 0, 0), home))),
+        ("77", home, Some((part(1, 0, 0), home))),
+        ("78", abroad, Some((part(1, 1, 0), abroad))),
+        ("79", 13_800_138_000, Some((part(1, 3, 0), 13_800_138_000))),
+        ("77", 13_900_138_000, None),
+    ] {
+        let report = report(id, number, "");
+        let found = find(&bed.stores, &Known::default(), Duration::ZERO, &account, &[&report]).await.expect("looked up");
+        assert_eq!(found, [expected.map(|(part, number)| (part, Some(Msisdn(number))))], "{id}, {number}");
+    }
+    let uncertain = UncertainEntry { account: "main".into(), number: Msisdn(home), part: part(1, 8, 0), declared_at: START };
+    bed.stores.receipt_index.put_uncertain(vec![uncertain]).await.expect("stored");
+    let found = only_uncertain(&bed.stores, &account, &report("?", 13_800_138_000, "")).await.expect("looked up");
+    assert_eq!(found.map(|(part, number)| (part.recipient.seq, number)), Some((8, Some(Msisdn(home)))));
+}
+
+/// A store in which one recipient's receipts and one batch's row are damaged.
+struct Damaged {
+    receipts: Arc<dyn Receipts>,
+    batches: Arc<dyn BatchRows>,
+}
+
+const DAMAGED_SEQ: u32 = 3;
+const DAMAGED_BATCH: BatchId = BatchId(5);
+
+fn damaged<T>() -> Result<T, StoreError> {
+    Err(StoreError::Corrupt("on purpose".into()))
+}
+
+#[async_trait::async_trait]
+impl Receipts for Damaged {
+    async fn record(&self, reports: Vec<MatchedReport>) -> Result<Vec<bool>, StoreError> {
+        self.receipts.record(reports).await
+    }
+    async fn list(&self, lane: LaneKey, from_seq: u32, limit: usize) -> Result<Vec<MatchedReport>, StoreError> {
+        if from_seq == DAMAGED_SEQ { damaged() } else { self.receipts.list(lane, from_seq, limit).await }
+    }
+}
+
+#[async_trait::async_trait]
+impl ControlRows<BatchId, BatchRow> for Damaged {
+    async fn load(&self, key: BatchId) -> Result<Option<Versioned<BatchRow>>, StoreError> {
+        if key == DAMAGED_BATCH { damaged() } else { self.batches.load(key).await }
+    }
+    async fn insert(&self, key: BatchId, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.batches.insert(key, row, nonce).await
+    }
+    async fn replace(&self, key: BatchId, expected: u64, row: &BatchRow, nonce: u64) -> Result<Cas, StoreError> {
+        self.batches.replace(key, expected, row, nonce).await
+    }
+    async fn list(&self, batch: BatchId) -> Result<Vec<(BatchId, Versioned<BatchRow>)>, StoreError> {
+        self.batches.list(batch).await
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_row_keeps_no_report_from_its_recipient_but_its_own() {
+    let mut bed = Bed::new();
+    let worn = Arc::new(Damaged { receipts: bed.stores.receipts.clone(), batches: bed.stores.batches.clone() });
+    (bed.stores.receipts, bed.stores.batches) = (worn.clone(), worn);
+    let (intake, _) = bed.intake();
+    bed.answered(1, &[("77", 1, part(1, 0, 0))]).await;
+    let about_damaged = Report { reference: Some(format!("{DAMAGED_BATCH}-0-0-0")), ..report("", 9, "damaged") };
+    assert!(take_in(&intake, vec![about_damaged, report("77", 1, "good")]).await, "all of them are taken in");
+    assert_eq!(bed.stores.parked.counts().await, Ok((1, 0)));
+    let kept = bed.stores.receipts.list(part(1, 0, 0).recipient.lane, 0, 1).await.expect("listed");
+    assert_eq!(kept.len(), 1);
+
+    let now = intake.world.clock.now();
+    let parked = |number| ParkedReport { looks: 9, due: Some(now), ..first_parked("main", &report("F1", number, ""), now) };
+    bed.stores.parked.park(vec![parked(2), parked(3)]).await.expect("parked");
+    let uncertain = |number: u64, seq| UncertainEntry {
+        account: "main".into(),
+        number: Msisdn(number),
+        part: part(1, seq, 0),
+        declared_at: START,
+    };
+    let entries = vec![uncertain(2, DAMAGED_SEQ), uncertain(3, DAMAGED_SEQ + 1)];
+    bed.stores.receipt_index.put_uncertain(entries).await.expect("stored");
+    look_again(&intake).await.expect("looked over");
+    let kept = bed.stores.receipts.list(part(1, 0, 0).recipient.lane, DAMAGED_SEQ + 1, 1).await.expect("listed");
+    assert_eq!(kept.len(), 1);
+    assert_eq!(bed.stores.parked.counts().await, Ok((1, 0)), "only the one of the damaged batch waits");
 }

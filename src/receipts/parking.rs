@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::intake::Intake;
-use super::matching::{find, only_uncertain};
+use super::matching::{Found, find, only_uncertain};
 use crate::model::lane::mix;
 use crate::model::receipt::Report;
 use crate::model::time::Timestamp;
@@ -59,9 +59,9 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
         return Ok(());
     }
     let (mut matched, mut settled, mut again, mut open) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut take = |parked: ParkedReport, part| {
+    let mut take = |parked: ParkedReport, (part, number): Found| {
         settled.push(parked.id);
-        MatchedReport { part, account: parked.account, report: parked.report }
+        MatchedReport { part, account: parked.account, report: Report { number, ..parked.report } }
     };
     let mut by_account: BTreeMap<String, Vec<ParkedReport>> = BTreeMap::new();
     for parked in due {
@@ -76,7 +76,7 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
         let found = find(&intake.stores, &intake.known, intake.world.clock.boot(), account, &reports).await?;
         for (parked, found) in parked.into_iter().zip(found) {
             match found {
-                Some(part) => matched.push(take(parked, part)),
+                Some(found) => matched.push(take(parked, found)),
                 None => open.push((parked, account)),
             }
         }
@@ -91,7 +91,7 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
                 false => None,
             };
             match found {
-                Some(part) => matched.push(take(parked, part)),
+                Some(found) => matched.push(take(parked, found)),
                 None => open.push((parked, account)),
             }
         }

@@ -62,7 +62,8 @@ impl References {
                 return Ok(fits.then_some(part));
             }
         }
-        let Some(stored) = stores.batches.load(batch).await? else { return Ok(None) };
+        // A batch that cannot be read is as good as none: the report waits, and all that came with it are taken in.
+        let Some(stored) = StoreError::unless_damaged(stores.batches.load(batch).await)? else { return Ok(None) };
         let known = Arc::new(Named::of(&stored.row));
         let fits = known.fits(account, recipient);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

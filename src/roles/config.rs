@@ -376,7 +376,7 @@ impl Default for ServeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Ranges that are prepared at once; 0 is one for each processor.
+    /// Ranges that are prepared at once; 0 is one for each processor, 8 at most.
     pub prepare_tasks: u32,
     /// Megabytes of memory the embedded store may use as a cache.
     pub store_cache_mb: u32,

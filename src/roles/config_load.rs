@@ -15,8 +15,8 @@ use super::reach::{FILE_KEYS, first_line};
 pub const ENVIRONMENT: &str = "SMSFLEET_";
 /// The file that is read when none is named: in the current folder, else in the data folder.
 pub const FILE: &str = "smsfleet.toml";
-/// Variables that belong to the command line and name no key.
-const NOT_KEYS: [&str; 4] = ["CONFIG", "SERVER", "API_KEY", "CA_FILE"];
+/// Variables that belong to the command line, or to a drill and its workers, and name no key.
+const NOT_KEYS: [&str; 5] = ["CONFIG", "SERVER", "API_KEY", "CA_FILE", "DRILL"];
 /// Keys that hold secrets: their values are never shown, and `KEY_file` names a file that holds one.
 const SECRETS: [&str; 7] = ["password", "token", "receipt_token", "secret", "sas", "key_password", "sentinel_password"];
 /// No key lies deeper; what is written behind that is taken for the last part of its name.

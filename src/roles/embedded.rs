@@ -195,20 +195,27 @@ impl Embedded {
     }
 }
 
+/// Between two looks for copies of lists that are let go.
+const SPOOL_EVERY: Duration = Duration::from_secs(600);
+/// How long a plain copy of a compressed or recoded list is kept after its last use: it holds a whole list of people on a machine
+/// that an erasure may not reach, and is made again when it is needed.
+const CONVERTED_KEPT: Duration = Duration::from_secs(3_600);
+
 /// Lets go of copies of lists: at the start those that a killed process left half-written, then those that nothing has used
-/// for as long as texts are kept.
+/// for as long as texts are kept, or for an hour when they can be made again.
 pub(super) async fn keep_spool(spool: PathBuf, keep: Duration) {
     if let Err(error) = source::sweep(&spool) {
         tracing::warn!(%error, "half-written copies of lists could not be removed");
     }
     loop {
-        let unused_since = SystemTime::now().checked_sub(keep).unwrap_or(SystemTime::UNIX_EPOCH);
-        match source::expire(&spool, unused_since) {
+        let since = |keep| SystemTime::now().checked_sub(keep).unwrap_or(SystemTime::UNIX_EPOCH);
+        let converted = source::expire_converted(&spool, since(CONVERTED_KEPT));
+        match source::expire(&spool, since(keep)).and_then(|copies| Ok(copies + converted?)) {
             Ok(0) => {}
             Ok(copies) => tracing::info!(copies, "old copies of lists were let go"),
             Err(error) => tracing::warn!(%error, "old copies of lists could not be removed"),
         }
-        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        tokio::time::sleep(SPOOL_EVERY).await;
     }
 }
 

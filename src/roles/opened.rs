@@ -1,5 +1,6 @@
 //! A store that is open, whether or not a fleet runs over it: a folder, or a cluster.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::adapters::source::{SpoolCopies, UploadCopies};
 use crate::adapters::system::{SeededChance, SystemClock};
 use crate::adapters::webhook::HttpCaller;
 use crate::coordinate::members;
+use crate::model::account::Account;
 use crate::model::code::{Code, Fault};
 use crate::ports::meta::Outside;
 use crate::ports::{Stores, World};
@@ -93,8 +95,8 @@ impl Opened {
     }
 
     /// What erases numbers from the store, and from the lists that were handed in.
-    pub fn eraser(&self, lists: &Lists) -> Eraser {
-        eraser(&self.stores, &self.world, self.spool(), lists)
+    pub fn eraser(&self, lists: &Lists, accounts: BTreeMap<String, Account>) -> Eraser {
+        eraser(&self.stores, &self.world, self.spool(), lists, accounts).in_fleet(self.is_cluster())
     }
 
     /// Refuses a store that is older than what this fleet has already done (rule 9).
@@ -133,9 +135,9 @@ impl Opened {
 }
 
 /// What erases numbers from a store, and from copies of lists.
-pub fn eraser(stores: &Stores, world: &World, spool: PathBuf, lists: &Lists) -> Eraser {
+pub fn eraser(stores: &Stores, world: &World, spool: PathBuf, lists: &Lists, accounts: BTreeMap<String, Account>) -> Eraser {
     let uploads = Arc::new(UploadCopies::new(lists.uploads.clone(), world.clock.clone()));
-    Eraser::new(stores.clone(), world.clone(), vec![Arc::new(SpoolCopies::new(spool)), uploads])
+    Eraser::new(stores.clone(), world.clone(), vec![Arc::new(SpoolCopies::new(spool)), uploads], Arc::new(accounts))
 }
 
 /// Refuses a store that is older than the mark beside it.

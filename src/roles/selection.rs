@@ -7,8 +7,7 @@ use crate::batch::Select;
 use crate::model::account::Account;
 use crate::model::batch::BatchRow;
 use crate::model::id::LaneKey;
-use crate::model::order::RetryWhat;
-use crate::model::window::RetryEntry;
+use crate::model::order::{Named, RetryWhat};
 use crate::ports::{StoreError, Stores};
 use crate::statistics::select;
 
@@ -27,7 +26,7 @@ impl Selection {
 
 #[async_trait::async_trait]
 impl Select for Selection {
-    async fn select(&self, row: &BatchRow, lane: LaneKey, what: &RetryWhat, round: u8) -> Result<Vec<RetryEntry>, StoreError> {
+    async fn select(&self, row: &BatchRow, lane: LaneKey, what: &RetryWhat, round: u8) -> Result<Vec<Named>, StoreError> {
         select(&self.stores, &self.accounts, &row.batch.provider_type, lane, what, round).await
     }
 }

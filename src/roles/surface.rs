@@ -82,7 +82,7 @@ impl Holding {
             exporter: Some(exporter.clone()),
             ..still(
                 config,
-                base(&embedded.opened, embedded.lists.clone()),
+                base(config, &embedded.opened, embedded.lists.clone()),
                 embedded.edges.webhooks.clone(),
                 embedded.service.clone(),
             )
@@ -122,7 +122,7 @@ pub async fn reading(config: &Config) -> Result<(Opened, Router), Fault> {
     let select = Selection::new(opened.stores.clone(), config.accounts());
     let service = SmsBatchService::new(opened.stores.clone(), opened.world.clone(), Arc::default(), select);
     let webhooks = opened.webhooks(config)?;
-    let surface = still(config, base(&opened, lists), webhooks, service);
+    let surface = still(config, base(config, &opened, lists), webhooks, service);
     Ok((opened, router::local(surface)))
 }
 
@@ -138,8 +138,9 @@ pub struct Base {
     pub lists: Lists,
 }
 
-fn base(opened: &Opened, lists: Lists) -> Base {
-    Base { stores: opened.stores.clone(), world: opened.world.clone(), eraser: opened.eraser(&lists), lists }
+fn base(config: &Config, opened: &Opened, lists: Lists) -> Base {
+    let eraser = opened.eraser(&lists, config.accounts());
+    Base { stores: opened.stores.clone(), world: opened.world.clone(), eraser, lists }
 }
 
 /// The surface of a store that no fleet runs over.

@@ -44,8 +44,6 @@ bugs! {
     ForgetNotNow,
     /// Windows of others are closed at once, and who has no answer is forgotten.
     CloseUnjudged,
-    /// Windows of others are judged while their answers may still come.
-    JudgeEarly,
     /// Who was never answered is sent the message again, though nobody asked for that.
     ResendUnasked,
     /// A claim begins where the token says, not where the ledger stands.
@@ -90,6 +88,16 @@ bugs! {
     StretchWindows,
     /// Receipts that say that a message did not arrive are acknowledged and thrown away.
     ForgetUndelivered,
+    /// Answers that come while their batch is paused are thrown away.
+    DropAnswersWhenPaused,
+    /// Windows of others are judged a second after they were first seen.
+    JudgeEarly,
+    /// Who is in doubt is not written down for receipts to find.
+    ForgetDoubted,
+    /// Of retry packs that are put together only the newest is sent.
+    DropMergedLeg,
+    /// An order to send again counts whom it names, and they are not in the lane.
+    DropOrderedLeg,
 }
 
 thread_local! {

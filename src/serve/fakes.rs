@@ -45,6 +45,7 @@ pub(crate) fn memory() -> Stores {
 /// A surface without a fleet. `folder` takes the uploads.
 pub(crate) fn surface(stores: Stores, accounts: BTreeMap<String, Account>, limits: Limits, folder: PathBuf) -> Surface {
     let world = World { clock: Arc::new(SystemClock), chance: Arc::new(SeededChance::from_seed(2)) };
+    let eraser = Arc::new(Eraser::new(stores.clone(), world.clone(), vec![], Arc::new(accounts.clone())));
     Surface {
         service: SmsBatchService::new(
             stores.clone(),
@@ -61,7 +62,7 @@ pub(crate) fn surface(stores: Stores, accounts: BTreeMap<String, Account>, limit
             world.clone(),
             Arc::new(HttpCaller::new(WebhookConfig::default()).expect("TLS is there")),
         ),
-        eraser: Arc::new(Eraser::new(stores.clone(), world.clone(), vec![])),
+        eraser,
         limits,
         live: None,
         exporter: None,

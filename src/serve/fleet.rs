@@ -212,7 +212,7 @@ pub struct Callback {
     pub account: String,
     /// The token it carries, in the query (`token=`) or as a bearer.
     pub token: Option<String>,
-    /// Its query, without the question mark.
+    /// Its query, without the question mark and the token.
     pub query: String,
     /// Its content type, without parameters.
     pub content_type: String,

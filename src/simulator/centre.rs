@@ -197,7 +197,11 @@ impl Centre {
             answer => answer,
         };
         match answer {
-            AnswerFate::Permanent(status) | AnswerFate::Transient(status) => return refusal(status),
+            AnswerFate::Permanent(status) => {
+                self.ledger.refused_for_good(number);
+                return refusal(status);
+            }
+            AnswerFate::Transient(status) => return refusal(status),
             AnswerFate::QueueFull => return refusal(status::QUEUE_FULL),
             AnswerFate::Accepted | AnswerFate::NoAnswer | AnswerFate::LostAnswer => {}
         }

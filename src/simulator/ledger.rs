@@ -20,7 +20,7 @@ pub(super) struct Ledger {
     pub totals: SimulatorReport,
 }
 
-/// A number's row: 24 octets beside its key.
+/// A number's row: 32 octets beside its key.
 #[derive(Clone, Copy, Default)]
 struct Entry {
     text_hash: u64,
@@ -30,6 +30,7 @@ struct Entry {
     accepted_parts: u16,
     complete: u16,
     parts: u16,
+    refused: u16,
 }
 
 impl Ledger {
@@ -66,6 +67,13 @@ impl Ledger {
         }
         if let Some(entry) = self.numbers.as_mut().and_then(|numbers| numbers.get_mut(&number)) {
             entry.accepted_parts = entry.accepted_parts.saturating_add(segments.min(u32::from(u16::MAX)) as u16);
+        }
+    }
+
+    /// Counts that a number was refused for good.
+    pub fn refused_for_good(&mut self, number: u64) {
+        if let Some(entry) = self.numbers.as_mut().and_then(|numbers| numbers.get_mut(&number)) {
+            entry.refused = entry.refused.saturating_add(1);
         }
     }
 
@@ -134,6 +142,7 @@ fn record(number: u64, entry: &Entry) -> NumberRecord {
         number,
         submits: entry.submits,
         accepted_parts: entry.accepted_parts,
+        refused: entry.refused,
         complete: entry.complete,
         parts: entry.parts,
         text_hash: entry.text_hash,

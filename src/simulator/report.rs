@@ -135,6 +135,9 @@ pub struct NumberRecord {
     pub submits: u16,
     /// Segments accepted.
     pub accepted_parts: u16,
+    /// Submits refused for good.
+    #[serde(default)]
+    pub refused: u16,
     /// Complete messages accepted.
     pub complete: u16,
     /// Parts of the last complete message.
@@ -148,8 +151,8 @@ pub struct NumberRecord {
 }
 
 impl NumberRecord {
-    /// Whether a submit for it was refused: a submit that is accepted brings at least one segment.
-    pub fn was_refused(&self) -> bool {
-        self.submits > self.accepted_parts
+    /// Submits that were told "not now", at least: one that is accepted brings one segment or more.
+    pub fn not_now(&self) -> u16 {
+        self.submits.saturating_sub(self.accepted_parts).saturating_sub(self.refused)
     }
 }

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::line::{RecipientFilter, RecipientLine};
-use super::recipients::RecipientPages;
-use super::recount::pack_key;
+use super::recipients::{RecipientPages, places_of};
 use crate::model::account::Account;
 use crate::model::batch::BatchRow;
 use crate::model::click::scope_of;
@@ -67,7 +66,8 @@ pub struct NumberHistory {
 }
 
 /// A page of the history of a number: at most `most` batches of a tenant (`None`: everybody's) are looked at, newest first,
-/// behind the `next` of an earlier page. A batch without the number costs the heads of one lane's packs.
+/// behind the `next` of an earlier page. A batch without the number costs the heads of one lane's packs, and the records of it that
+/// never became a message: those have no place by which a number is found.
 ///
 /// # Errors
 /// What the store says.
@@ -86,7 +86,7 @@ pub async fn number_history(
         ..NumberHistory::default()
     };
     if behind.is_none() {
-        page.inbound = inbound(stores, number).await?;
+        page.inbound = inbound(stores, accounts, number).await?;
     }
     let (batches, next) = stores.batch_index.list(behind, most.clamp(1, 200)).await?;
     page.next = next;
@@ -140,20 +140,8 @@ async fn recipients_of(stores: &Stores, row: &BatchRow, number: Msisdn) -> Resul
         return Ok(vec![]);
     }
     let lane = LaneKey { batch: row.batch.batch_id, lane: lane_of(number, row.lanes) };
-    let Some(manifest) = stores.manifests.get(lane).await? else { return Ok(vec![]) };
-    let mut found = vec![];
-    for pack in &manifest.packs {
-        let head = match stores.packs.head(pack_key(lane, pack)).await {
-            Ok(head) => head.unwrap_or_default(),
-            // What cannot be read cannot be shown; the batch's own report counts its people.
-            Err(StoreError::Corrupt(_)) => continue,
-            Err(error) => return Err(error),
-        };
-        // A place behind the pack's end would be somebody else's.
-        let mine = head.numbers.iter().take(pack.count as usize).enumerate().filter(|(_, known)| **known == number.0);
-        found.extend(mine.map(|(at, _)| RecipientKey { lane, seq: pack.first_seq + at as u32 }));
-    }
-    Ok(found)
+    let places = places_of(stores, lane, number).await?;
+    Ok(places.into_iter().map(|seq| RecipientKey { lane, seq }).collect())
 }
 
 async fn has_rejects(stores: &Stores, row: &BatchRow) -> Result<bool, StoreError> {
@@ -174,8 +162,8 @@ fn as_stored(body: &str) -> Value {
     serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()))
 }
 
-async fn inbound(stores: &Stores, number: Msisdn) -> Result<Vec<Value>, StoreError> {
-    let person = Person::new(number, vec![]);
+async fn inbound(stores: &Stores, accounts: &Arc<BTreeMap<String, Account>>, number: Msisdn) -> Result<Vec<Value>, StoreError> {
+    let person = Person::new(number, vec![]).through(accounts.clone());
     let (mut found, mut looked, mut behind) = (vec![], 0, None::<Place>);
     while looked < INBOX_LOOKED {
         let page = stores.journal.list(Stream::Inbox, "", behind.as_ref(), ENTRIES_AT_ONCE, Direction::Backward).await?;
@@ -303,11 +291,15 @@ impl NumberExport {
         }
         let permutation = Permutation::new(&self.stores.links.key().await?);
         for (code, link) in codes.iter().filter_map(|code| Some((code, permutation.number_of(code)?))) {
-            let (scope, journal) = (scope_of(batch, link), &self.stores.journal);
-            for entry in journal.list(Stream::Click, &scope, None, ENTRIES_AT_ONCE, Direction::Forward).await? {
-                let at = entry.place.at.to_string();
-                piece
-                    .push(json!({ "kind": "click", "batch_id": batch, "code": code, "at": at, "entry": as_stored(&entry.body) }));
+            let (scope, journal, mut behind) = (scope_of(batch, link), &self.stores.journal, None::<Place>);
+            loop {
+                let page = journal.list(Stream::Click, &scope, behind.as_ref(), ENTRIES_AT_ONCE, Direction::Forward).await?;
+                let Some(last) = page.last() else { break };
+                behind = Some(last.place.clone());
+                piece.extend(page.iter().map(|entry| {
+                    let (at, entry) = (entry.place.at.to_string(), as_stored(&entry.body));
+                    json!({ "kind": "click", "batch_id": batch, "code": code, "at": at, "entry": entry })
+                }));
             }
         }
         Ok(())
@@ -320,7 +312,7 @@ impl NumberExport {
         behind: Option<Place>,
         piece: &mut Vec<Value>,
     ) -> Result<Option<Place>, StoreError> {
-        let person = Person::new(self.number, self.codes.clone());
+        let person = Person::new(self.number, self.codes.clone()).through(self.accounts.clone());
         let page = self.stores.journal.list(stream, "", behind.as_ref(), ENTRIES_AT_ONCE, Direction::Forward).await?;
         for entry in page.iter().filter(|entry| person.is_in(&entry.body)) {
             piece.push(json!({ "kind": kind, "at": entry.place.at.to_string(), "entry": as_stored(&entry.body) }));
@@ -339,4 +331,30 @@ fn report_of(kind: &str, account: &str, report: &crate::model::receipt::Report) 
         "received": report.received.to_string(),
         "raw": report.raw,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::memory::store::MemoryStore;
+    use crate::adapters::system::SeededChance;
+    use crate::ports::journal::Entry;
+
+    #[tokio::test]
+    async fn all_openings_of_a_link_are_exported() {
+        let stores = MemoryStore::new(Arc::new(SeededChance::from_seed(1))).stores();
+        let (batch, link) = (BatchId(7), 42);
+        let code = Permutation::new(&stores.links.key().await.expect("read")).code_of(link).expect("a code");
+        let openings = 2 * ENTRIES_AT_ONCE as u64 + 1;
+        let opening = |id: u64| {
+            let place = Place { scope: scope_of(batch, link), at: Timestamp(1_000 + (id / 7) as i64), id };
+            Entry { place, body: format!("{{\"n\":{id}}}") }
+        };
+        stores.journal.append(Stream::Click, (0..openings).map(opening).collect()).await.expect("stored");
+        let export = NumberExport::new(stores, Arc::default(), Msisdn(8_613_800_000_001), Timestamp(2_000));
+        let mut piece = vec![];
+        export.clicks(batch, &[code], &mut piece).await.expect("read");
+        let found: Vec<Option<u64>> = piece.iter().map(|click| click["entry"]["n"].as_u64()).collect();
+        assert!(found.into_iter().eq((0..openings).map(Some)), "each once, in order");
+    }
 }

@@ -1,12 +1,12 @@
 //! Every record of a batch, with its outcome and history, in pages: any size in the memory of one lane.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::clicks::{ClickReader, delivered_at};
 use super::line::{Event, RecipientFilter, RecipientLine};
 use super::recount::pack_key;
-use super::walk::{Lane, REPORTS_PER_PAGE, WindowEvent};
+use super::walk::{History, Lane, REPORTS_PER_PAGE, WindowEvent};
 use crate::model::account::Account;
 use crate::model::answer::Answer;
 use crate::model::batch::BatchRow;
@@ -114,7 +114,7 @@ impl RecipientPages {
                     if !open.lane.may_show(&self.filter, &pack) {
                         return Ok(Some(vec![]));
                     }
-                    OpenPack::read(&self.stores, open.lane.key, &pack, &self.filter).await?
+                    OpenPack::read(&self.stores, open.lane.key, &pack).await?
                 }
             };
             let (mut lines, codes) = pack.page(&self.accounts, &mut open.lane, &self.filter, self.now);
@@ -130,11 +130,36 @@ impl RecipientPages {
         }
         let Some(lane) = self.lanes.pop_front() else { return Ok(None) };
         let key = LaneKey { batch: self.row.batch.batch_id, lane };
-        let lane = Lane::load(&self.stores, &self.accounts, key, true).await?;
-        let packs = lane.manifest.iter().flat_map(|manifest| manifest.packs.clone()).collect();
+        let history = match self.filter.number {
+            None => History::All,
+            // Of one person's lane what happened to the others is not kept, and one that has nobody of the number is not read.
+            Some(number) => match places_of(&self.stores, key, number).await? {
+                places if places.is_empty() => return Ok(Some(vec![])),
+                places => History::Of(places),
+            },
+        };
+        let lane = Lane::load(&self.stores, &self.accounts, key, &history).await?;
+        // Nor are the packs of the others.
+        let has = |pack: &&ManifestPack| (pack.first_seq..pack.first_seq + pack.count).any(|seq| history.keeps(seq));
+        let packs = lane.manifest.iter().flat_map(|manifest| manifest.packs.iter().filter(has)).cloned().collect();
         self.open = Some(OpenLane { lane: Box::new(lane), packs, pack: None });
         Ok(Some(vec![]))
     }
+}
+
+/// The places of a number in a lane, by the small columns of its packs.
+pub(super) async fn places_of(stores: &Stores, lane: LaneKey, number: Msisdn) -> Result<BTreeSet<u32>, StoreError> {
+    let Some(manifest) = stores.manifests.get(lane).await? else { return Ok(BTreeSet::new()) };
+    let mut found = BTreeSet::new();
+    for pack in &manifest.packs {
+        // What cannot be read cannot be shown; the batch's own report counts its people.
+        let head = StoreError::unless_damaged(stores.packs.head(pack_key(lane, pack)).await)?.unwrap_or_default();
+        // Not by bisection: once a number was erased, a pack is not in order any more. A place behind the pack's end would be
+        // somebody else's.
+        let mine = head.numbers.iter().take(pack.count as usize).enumerate().filter(|(_, known)| **known == number.0);
+        found.extend(mine.map(|(at, _)| pack.first_seq + at as u32));
+    }
+    Ok(found)
 }
 
 impl Lane {
@@ -186,16 +211,8 @@ fn reject_line(reject: &Reject) -> RecipientLine {
 }
 
 impl OpenPack {
-    async fn read(stores: &Stores, lane: LaneKey, pack: &ManifestPack, filter: &RecipientFilter) -> Result<OpenPack, StoreError> {
+    async fn read(stores: &Stores, lane: LaneKey, pack: &ManifestPack) -> Result<OpenPack, StoreError> {
         let (first_seq, end) = (pack.first_seq, pack.first_seq + pack.count);
-        if let Some(number) = filter.number {
-            // Whoever looks for one person reads the small columns of the others' packs alone. Not by bisection: once a number
-            // was erased, a pack is not in order any more.
-            let head = StoreError::unless_damaged(stores.packs.head(pack_key(lane, pack)).await)?.unwrap_or_default();
-            if !head.numbers.contains(&number.0) {
-                return Ok(OpenPack { content: None, first_seq, reports: HashMap::new(), places: 0..0 });
-            }
-        }
         let content = StoreError::unless_damaged(stores.packs.get(pack_key(lane, pack)).await)?;
         let reports = reports_of(stores, lane, first_seq, end).await?;
         Ok(OpenPack { content, first_seq, reports, places: first_seq..end })

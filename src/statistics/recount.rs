@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::walk::{Lane, REPORTS_PER_PAGE};
+use super::walk::{History, Lane, REPORTS_PER_PAGE};
 use crate::model::account::Account;
 use crate::model::batch::BatchRow;
 use crate::model::code::Code;
@@ -103,7 +103,7 @@ async fn read_lane(
     key: LaneKey,
     now: Timestamp,
 ) -> Result<(Lane, Vec<Option<Delivery>>), StoreError> {
-    let mut lane = Lane::load(stores, accounts, key, false).await?;
+    let mut lane = Lane::load(stores, accounts, key, &History::None).await?;
     // Without its manifest nobody of it can be named.
     let deliveries = if lane.manifest.is_some() { read_deliveries(stores, accounts, &mut lane, now).await? } else { vec![] };
     Ok((lane, deliveries))

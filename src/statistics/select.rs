@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::recount::pack_key;
-use super::walk::Lane;
+use super::walk::{History, Lane};
 use crate::model::account::Account;
 use crate::model::id::{LaneKey, Msisdn};
-use crate::model::order::RetryWhat;
+use crate::model::order::{Named, RetryWhat};
 use crate::model::window::RetryEntry;
 use crate::ports::{StoreError, Stores};
 
 /// The recipients of a lane that an order names, in order, each with the parts that are to be sent. Whoever an account took, or
 /// may have taken, is never among them. Who had a part taken by an account of another provider type than `provider_type` is
-/// left out: a handset cannot put the parts of two providers together.
+/// left out: a handset cannot put the parts of two providers together. Of the others each says which account took the rest.
 pub async fn select(
     stores: &Stores,
     accounts: &BTreeMap<String, Account>,
@@ -20,8 +20,8 @@ pub async fn select(
     key: LaneKey,
     what: &RetryWhat,
     round: u8,
-) -> Result<Vec<RetryEntry>, StoreError> {
-    let lane = Lane::load(stores, accounts, key, false).await?;
+) -> Result<Vec<Named>, StoreError> {
+    let lane = Lane::load(stores, accounts, key, &History::None).await?;
     if let Some(what) = lane.missing() {
         return Err(StoreError::Corrupt(format!(
             "lane {key}: {what}, so nobody can tell who was sent; cancel the retry's batch"
@@ -35,8 +35,9 @@ pub async fn select(
         }
         let Some(parts) = person.fold.again() else { continue };
         let of_type = |name: &str| accounts.get(name).is_some_and(|account| account.provider_type == provider_type);
-        if parts == 0 || lane.taken_by(person).is_some_and(of_type) {
-            named.push(RetryEntry { seq, tries: 0, parts, round });
+        let account = (parts != 0).then(|| lane.taken_by(person)).flatten().map(str::to_owned);
+        if parts == 0 || account.as_deref().is_some_and(of_type) {
+            named.push(Named { entry: RetryEntry { seq, tries: 0, parts, round }, account });
         }
     }
     match what.numbers() {
@@ -46,17 +47,12 @@ pub async fn select(
 }
 
 /// Those of `named` that have one of these numbers.
-async fn with_numbers(
-    stores: &Stores,
-    lane: &Lane,
-    named: Vec<RetryEntry>,
-    numbers: &[Msisdn],
-) -> Result<Vec<RetryEntry>, StoreError> {
+async fn with_numbers(stores: &Stores, lane: &Lane, named: Vec<Named>, numbers: &[Msisdn]) -> Result<Vec<Named>, StoreError> {
     let mut wanted: Vec<u64> = numbers.iter().map(|number| number.0).collect();
     wanted.sort_unstable();
     let (mut kept, mut rest) = (Vec::new(), &named[..]);
     for pack in lane.manifest.iter().flat_map(|manifest| &manifest.packs) {
-        let here = rest.partition_point(|entry| entry.seq < pack.first_seq + pack.count);
+        let here = rest.partition_point(|named| named.entry.seq < pack.first_seq + pack.count);
         let (mine, behind) = rest.split_at(here);
         rest = behind;
         if mine.is_empty() {
@@ -68,11 +64,11 @@ async fn with_numbers(
             Err(StoreError::Corrupt(_)) => continue,
             Err(error) => return Err(error),
         };
-        let has = |entry: &&RetryEntry| {
-            let number = head.numbers.get((entry.seq - pack.first_seq) as usize);
+        let has = |named: &&Named| {
+            let number = head.numbers.get((named.entry.seq - pack.first_seq) as usize);
             number.is_some_and(|number| wanted.binary_search(number).is_ok())
         };
-        kept.extend(mine.iter().filter(has).copied());
+        kept.extend(mine.iter().filter(has).cloned());
     }
     Ok(kept)
 }

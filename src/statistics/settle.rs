@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::recount::recount;
 use super::syncer::StatisticsSyncer;
-use crate::model::account::Account;
+use crate::model::account::{Account, LongMessage};
 use crate::model::batch::BatchRow;
 use crate::model::id::BatchId;
 use crate::model::outcome::{OUTCOMES, Outcome};
@@ -57,7 +57,7 @@ impl MsgCallbackStatistic {
     }
 
     /// Whether a batch is to be recounted now: at growing pauses, and soon after the last receipts came in.
-    fn is_due(&self, batch: BatchId, accepted: u64, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, batch: BatchId, wanted: u64, now: Timestamp) -> bool {
         let receipts =
             self.syncer.read(batch).into_iter().find(|(tally, _)| *tally == Tally::FinalReceipts).map_or(0, |(_, n)| n);
         let mut all = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,14 +65,26 @@ impl MsgCallbackStatistic {
             all.insert(batch, Next { at: now.plus(PAUSE.0), pause: PAUSE.0, receipts });
             return true;
         };
-        // All that were accepted seem to have their receipts, and none has come since the last look: likely the end.
-        let complete = accepted > 0 && receipts >= accepted && receipts != next.receipts;
+        // All that were accepted seem to have their receipts, and some have come since the last look: likely the end.
+        let complete = wanted > 0 && receipts >= wanted && receipts != next.receipts;
         if now < next.at && !complete {
             return false;
         }
         let pause = (next.pause * 3 / 2).min(PAUSE.1);
         *next = Next { at: now.plus(pause), pause, receipts };
         true
+    }
+
+    /// How many final receipts there are, at least, when all have come: one for each accepted recipient, or one for each part that
+    /// an account took which gives one a part. Fewer would be reached half-way, and each round behind that would be a recount.
+    pub(super) fn receipts_wanted(&self, settlement: &Settlement) -> u64 {
+        let each_part = |account: &String| {
+            self.accounts.get(account).is_some_and(|account| {
+                !account.receipts.one_per_message && account.capabilities.long_message != LongMessage::Payload
+            })
+        };
+        let taken = settlement.segments_by_account.iter().filter(|(account, _)| each_part(account)).map(|(_, parts)| parts);
+        taken.sum::<u64>().max(settlement.of(Outcome::Accepted))
     }
 
     async fn settle(&self, row: BatchRow) -> Result<bool, StoreError> {
@@ -143,9 +155,9 @@ impl Job for MsgCallbackStatistic {
         }
         let now = self.world.clock.now();
         for row in ended {
-            let accepted = row.settlement.as_ref().map_or(0, |settlement| settlement.of(Outcome::Accepted));
+            let wanted = row.settlement.as_ref().map_or(0, |settlement| self.receipts_wanted(settlement));
             let batch = row.batch.batch_id;
-            if self.is_due(batch, accepted, now) {
+            if self.is_due(batch, wanted, now) {
                 let settled = self.settle(row).await;
                 changed |= self.unreadable.pass_over(self.name(), batch, settled)?.unwrap_or(false);
             }

@@ -1,22 +1,28 @@
-//! Settling batches, of which one cannot be read.
+//! Settling batches: one that cannot be read, and one whose receipts are still coming in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::settle::MsgCallbackStatistic;
 use super::syncer::StatisticsSyncer;
+use super::tests::account;
 use crate::adapters::embedded::engine::Table;
 use crate::adapters::memory::clock::SimClock;
 use crate::adapters::memory::store::MemoryStore;
 use crate::adapters::memory::tallies::MemoryTallies;
 use crate::adapters::rows::key;
 use crate::adapters::system::SeededChance;
+use crate::model::account::{Account, LongMessage, ReceiptRules};
 use crate::model::batch::{BatchRow, SealedPlan, SmsBatch};
 use crate::model::id::BatchId;
+use crate::model::outcome::Outcome;
+use crate::model::report::Settlement;
 use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
 use crate::ports::World;
+use crate::ports::tallies::{Tallies, Tally};
 use crate::runtime::job::Job;
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
@@ -45,4 +51,29 @@ async fn a_batch_that_cannot_be_read_keeps_no_other_from_being_settled() {
     settles.run_once().await.expect("a round");
     let row = store.stores().batches.load(whole).await.expect("read").expect("there").row;
     assert!(row.settlement.is_some_and(|settlement| settlement.settled));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_several_parts_is_not_recounted_at_each_receipt_of_its_second_half() {
+    let batch = BatchId(7);
+    let (store, world) = ended([batch, BatchId(8)]).await;
+    let tallies = Arc::new(MemoryTallies::new());
+    let receipts = |one_per_message: bool| ReceiptRules { one_per_message, ..ReceiptRules::default() };
+    let accounts = [("parts", receipts(false)), ("whole", receipts(true))]
+        .map(|(name, receipts)| (name.to_owned(), Account { receipts, ..account(name, LongMessage::Udh8) }));
+    let syncer = StatisticsSyncer::new(tallies.clone());
+    let settles = MsgCallbackStatistic::new(store.stores(), world, accounts.into(), syncer);
+    // Ten people of two parts each through the one account, and five through the other.
+    let mut settlement = Settlement::default();
+    settlement.count(Outcome::Accepted, 15);
+    settlement.segments_by_account = [("parts".to_owned(), 20), ("whole".to_owned(), 10)].into();
+    let wanted = settles.receipts_wanted(&settlement);
+    assert_eq!(wanted, 20);
+    let due = |milliseconds: u64| settles.is_due(batch, wanted, START.plus(Duration::from_millis(milliseconds)));
+    assert!(due(0), "the first look");
+    tallies.add(batch, Tally::FinalReceipts, 16);
+    assert!(!due(100), "more than there are people, and not all yet");
+    tallies.add(batch, Tally::FinalReceipts, 4);
+    assert!(due(200), "likely the end");
+    assert!(!due(300), "nothing came");
 }

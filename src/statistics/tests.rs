@@ -1,10 +1,12 @@
 //! A batch made by hand with every outcome in it, counted and listed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::fakes::Fake;
+use super::recipients::places_of;
+use super::walk::{History, Lane};
 use super::*;
 use crate::model::account::{Account, Capabilities, LongMessage, ReceiptRules};
 use crate::model::answer::{Answer, NotNow};
@@ -124,7 +126,7 @@ impl Hand {
     }
 }
 
-fn account(name: &str, long_message: LongMessage) -> Account {
+pub(super) fn account(name: &str, long_message: LongMessage) -> Account {
     Account {
         name: name.into(),
         provider_type: "smpp".into(),
@@ -243,6 +245,17 @@ async fn a_judgement_makes_uncertain_unless_the_declarer_answered_after_all() {
 }
 
 #[tokio::test]
+async fn of_somebody_who_had_a_part_before_the_declarers_late_answers_about_the_rest_are_all_there_is() {
+    let mut hand = Hand::new(1, 0, 0, vec![]);
+    let later = Answer::NotNow { kind: NotNow::Throttled, detail: "".into() };
+    hand.answers(vec![(0, 0, 2, ok()), (0, 1, 2, later)]);
+    // The second part alone was declared again, the window was judged, and its declarer said later that it was not handed over.
+    hand.window_of("a", vec![(0, 1, 2, Answer::NotSent)], Some(vec![0]));
+    let settlement = hand.count(NOW).await;
+    assert_eq!((settlement.of(Outcome::Failed), settlement.of(Outcome::Uncertain)), (1, 0), "{settlement:?}");
+}
+
+#[tokio::test]
 async fn whoever_is_in_flight_when_a_batch_is_canceled_is_not_canceled_yet() {
     let mut hand = Hand::new(4, 0, 0, vec![]);
     hand.row.delivery.state = StepState::Canceled;
@@ -326,6 +339,19 @@ async fn a_number_is_explained_by_its_own_lines() {
     let lines = explain_number(&hand.fake.stores(), &hand.row, accounts, number, NOW).await.expect("the fake answers");
     assert_eq!(lines.len(), 1);
     assert_eq!((lines[0].outcome, lines[0].text.as_deref()), (Outcome::Uncertain, Some("text 2")));
+}
+
+#[tokio::test]
+async fn of_one_person_s_lane_nothing_is_kept_of_the_others() {
+    let mut hand = Hand::new(3_000, 0, 0, vec![]);
+    hand.answers((0..3_000).map(|seq| (seq, 0, 1, ok())).collect());
+    let (stores, number) = (hand.fake.stores(), message(1_207).number);
+    let places = places_of(&stores, LANE, number).await.expect("the fake answers");
+    assert_eq!(places, BTreeSet::from([1_207]));
+    let lane = Lane::load(&stores, &hand.accounts, LANE, &History::Of(places)).await.expect("the fake answers");
+    assert_eq!((lane.people.len(), lane.events.len()), (3_000, 1));
+    let lines = hand.list(RecipientFilter { number: Some(number), ..RecipientFilter::default() }).await;
+    assert_eq!((lines.len(), lines[0].history.len(), lines[0].outcome), (1, 1, Outcome::Accepted));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! One lane read from the store: what each of its recipients came to, folded over the windows it was in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::account::{Account, LongMessage, ReceiptRules};
@@ -54,6 +54,27 @@ pub struct WindowEvent {
     pub answered: Option<(u8, Answer)>,
 }
 
+/// Of whom a lane keeps what happened. It is several times as much as what they came to.
+pub enum History {
+    /// Of nobody.
+    None,
+    /// Of everybody.
+    All,
+    /// Of the recipients at these places.
+    Of(BTreeSet<u32>),
+}
+
+impl History {
+    /// Whether it is kept of this one.
+    pub fn keeps(&self, seq: u32) -> bool {
+        match self {
+            History::None => false,
+            History::All => true,
+            History::Of(places) => places.contains(&seq),
+        }
+    }
+}
+
 /// A lane as the store has it.
 pub struct Lane {
     /// Which lane.
@@ -80,12 +101,12 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Reads a lane; with `history` its events too.
+    /// Reads a lane, and the events of whom `history` names.
     pub async fn load(
         stores: &Stores,
         accounts: &BTreeMap<String, Account>,
         key: LaneKey,
-        history: bool,
+        history: &History,
     ) -> Result<Lane, StoreError> {
         let ledger = stores.ledgers.load(key).await?.map(|stored| stored.row);
         let manifest = stores.manifests.get(key).await?;
@@ -253,7 +274,7 @@ impl Lane {
         u16::try_from(at).unwrap_or(0)
     }
 
-    fn fold_window(&mut self, stored: &StoredWindow, accounts: &BTreeMap<String, Account>, history: bool) {
+    fn fold_window(&mut self, stored: &StoredWindow, accounts: &BTreeMap<String, Account>, history: &History) {
         if let Some(row) = &stored.row {
             let account = self.account_index(accounts, &row.window.account);
             for answered in &row.answers {
@@ -281,9 +302,11 @@ impl Lane {
             }
         }
         for &seq in &judgement.unanswered {
-            let late = answered.get(&seq).filter(|(bits, parts, _)| bits & all_parts(*parts) == all_parts(*parts));
-            let whole = late.is_some();
             let Some(person) = self.people.get_mut(seq as usize) else { continue };
+            // What was taken before was not asked for again.
+            let taken = person.fold.accepted_parts();
+            let late = answered.get(&seq).filter(|(bits, parts, _)| (bits | taken) & all_parts(*parts) == all_parts(*parts));
+            let whole = late.is_some();
             if whole {
                 // The window was judged and closed, so what its declarer found out too late is not tried again.
                 if let Some(code) = late.and_then(|(_, _, unsent)| *unsent) {
@@ -294,13 +317,13 @@ impl Lane {
             person.fold.unanswered();
             person.account = account;
             person.declared = Some(judgement.window.declared_at);
-            if history {
+            if history.keeps(seq) {
                 self.events.push(WindowEvent { seq, at: judgement.judged_at, account, answered: None });
             }
         }
     }
 
-    fn fold_answer(&mut self, answered: &Answered, account: u16, at: Timestamp, history: bool) {
+    fn fold_answer(&mut self, answered: &Answered, account: u16, at: Timestamp, history: &History) {
         // A place or part that cannot be is a damaged row; what it says about others still counts.
         if answered.seq as usize >= self.people.len() || answered.part >= 32 {
             return;
@@ -326,7 +349,7 @@ impl Lane {
         if let Some(detail) = detail {
             person.detail = detail;
         }
-        if history {
+        if history.keeps(answered.seq) {
             let answered_part = Some((answered.part, answered.answer.clone()));
             self.events.push(WindowEvent { seq: answered.seq, at, account, answered: answered_part });
         }

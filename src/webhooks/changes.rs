@@ -34,8 +34,17 @@ const SEARCHED: &str = "searched";
 /// How far a batch was told.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Told {
+    /// When, and where its last change stands among its events.
     stored: Timestamp,
     number: u64,
+}
+
+impl Told {
+    /// Where its next change stands: now, and behind its last one, also when the clock of who led before was ahead. Nothing is
+    /// put further ahead than clocks differ: what others write down would stand before it.
+    fn next(self, now: Timestamp) -> Timestamp {
+        if self.stored <= now.plus(SLACK) { now.max(self.stored) } else { now }
+    }
 }
 
 /// The job that follows batches for the webhooks.
@@ -50,7 +59,7 @@ struct State {
     last: Option<Duration>,
     searched: Option<Duration>,
     /// Followed batches and what was told of them.
-    live: BTreeMap<BatchId, u64>,
+    live: BTreeMap<BatchId, Told>,
     /// Batches that were over when they were last looked at.
     over: BTreeSet<BatchId>,
     loaded: bool,
@@ -73,7 +82,7 @@ impl Changes {
                 let mut state = self.lock();
                 for document in &page {
                     let batch = document.name.strip_prefix("live/").and_then(|batch| batch.parse().ok());
-                    state.live.extend(batch.map(|batch| (batch, read(&document.body).number)));
+                    state.live.extend(batch.map(|batch| (batch, read(&document.body))));
                 }
             }
             self.lock().loaded = true;
@@ -133,20 +142,21 @@ impl Changes {
             return Ok(false);
         };
         let known = self.lock().live.get(&batch).copied();
-        let number = match known {
-            Some(number) => number,
-            None => stores.documents.get(Shelf::WebhookStream, &told).await?.map_or(0, |body| read(&body).number),
+        let before = match known {
+            Some(before) => before,
+            None => stores.documents.get(Shelf::WebhookStream, &told).await?.map_or_else(Told::default, |body| read(&body)),
         };
         let newest = row.changes.last().map_or(0, |change| change.number);
         // What lies ahead of the row was never told: as good as a place that cannot be read.
-        let number = if number > newest { 0 } else { number };
+        let number = if before.number > newest { 0 } else { before.number };
+        let placed = before.next(self.webhooks.world.clock.now());
         if newest > number {
             if row.changes.first().is_some_and(|first| first.number > number + 1) && number > 0 {
                 tracing::error!(%batch, "changes of a batch were not told in time: some are lost to the webhooks");
             }
-            self.webhooks.tell(&tellings(&row, number)).await?;
+            self.webhooks.tell(&tellings(&row, number, placed)).await?;
         }
-        let now = Told { stored: self.webhooks.world.clock.now(), number: newest };
+        let now = Told { stored: placed, number: newest };
         if row.is_over() {
             if newest > number || known.is_some() {
                 // Written down as told before it is no longer followed.
@@ -161,7 +171,7 @@ impl Changes {
                 put(stores, &live, now).await?;
             }
             let mut state = self.lock();
-            state.live.insert(batch, newest);
+            state.live.insert(batch, now);
             state.over.remove(&batch);
         }
         Ok(newest > number)
@@ -173,7 +183,7 @@ impl Changes {
 }
 
 /// The changes behind a number. An instant never goes back, so that clocks cannot change their order.
-fn tellings(row: &BatchRow, behind: u64) -> Vec<Telling> {
+fn tellings(row: &BatchRow, behind: u64, placed: Timestamp) -> Vec<Telling> {
     let mut at = Timestamp(i64::MIN);
     let changes = row.changes.iter().map(|change| {
         at = at.max(change.at);
@@ -187,6 +197,7 @@ fn tellings(row: &BatchRow, behind: u64) -> Vec<Telling> {
             batch: Some(batch),
             kind: EventKind::Batch,
             at,
+            placed,
             facts: vec![batch.0.to_be_bytes().to_vec(), change.number.to_be_bytes().to_vec()],
             order: Some(change.number),
             event: json!({

@@ -12,6 +12,8 @@ use crate::runtime::document;
 
 /// Dead events sent again at once.
 const AT_ONCE: usize = 500;
+/// How far the places of replayed events are from each other: an erasure moves what it takes a person out of by one.
+const APART: u64 = 16;
 /// Why a damaged event is among the dead.
 pub(super) const UNREADABLE: &str = "its row is damaged";
 
@@ -90,8 +92,9 @@ impl Webhooks {
         Ok(found)
     }
 
-    /// Puts dead events of a webhook back into the outbox: one place, or all of a batch, or all. They keep their places, so
-    /// they go before what came later. Answers how many. What cannot be read stays among the dead.
+    /// Puts dead events of a webhook back into the outbox: one place, or all of a batch, or all. They are told in their order,
+    /// behind what waits: a stream that goes on meanwhile is not read again where they stood. Answers how many. What cannot be
+    /// read stays among the dead.
     ///
     /// # Errors
     /// As for [`Webhooks::get`]; [`Code::NotAllowed`] for a webhook that is not active.
@@ -112,19 +115,27 @@ impl Webhooks {
             }
         };
         let (mut replayed, mut behind) = (0, None);
+        // Nobody else's events have these places, and two replays at once do not share any.
+        let mut id = 1 << 63 | self.world.chance.next() >> 1 & !u64::from(u32::MAX);
         loop {
             let page = self.stores.journal.list(Stream::Dead, &within, behind.as_ref(), AT_ONCE, Direction::Forward).await;
             let page = page?;
             let Some(last) = page.last() else { break };
             behind = Some(last.place.clone());
             let chosen = page.into_iter().filter(|entry| only.as_ref().is_none_or(|only| entry.place == *only));
-            let event = |entry: Entry| Some(Entry { body: parse(&entry)?.event.get().to_owned(), place: entry.place });
-            let entries: Vec<Entry> = chosen.filter_map(event).collect();
-            let places: Vec<Place> = entries.iter().map(|entry| entry.place.clone()).collect();
-            replayed += places.len() as u64;
+            let (now, mut entries, mut places) = (self.world.clock.now(), vec![], vec![]);
+            for entry in chosen {
+                let Some(buried) = parse(&entry) else { continue };
+                let place = Place { scope: entry.place.scope.clone(), at: now, id };
+                id += APART;
+                entries.push(Entry { place, body: buried.event.get().to_owned() });
+                places.push(entry.place);
+            }
             // In the outbox first: a crash between the two tells an event twice, and loses none.
-            self.stores.journal.append(Stream::Outbox, entries).await?;
-            self.stores.journal.remove(Stream::Dead, places).await?;
+            let free = self.stores.journal.append(Stream::Outbox, entries).await?;
+            let moved: Vec<Place> = places.into_iter().zip(free).filter(|(_, free)| *free).map(|(place, _)| place).collect();
+            replayed += moved.len() as u64;
+            self.stores.journal.remove(Stream::Dead, moved).await?;
         }
         self.wake.notify_one();
         Ok(replayed)

@@ -36,8 +36,11 @@ pub struct Telling {
     pub batch: Option<BatchId>,
     /// What kind of event.
     pub kind: EventKind,
-    /// When: events of a batch are told in the order of this.
+    /// When it happened.
     pub at: Timestamp,
+    /// When it is written down: events of a batch are told in the order of this. Not when it happened, which may be a while ago:
+    /// what was written down since may have been told, and a stream that is told much is not read again before that.
+    pub placed: Timestamp,
     /// What makes it this event and no other: the same facts are the same event, told once.
     pub facts: Vec<Vec<u8>>,
     /// Tells events of one instant apart, in their order; `None` derives it from the facts.
@@ -122,7 +125,7 @@ impl Webhooks {
                 }
                 let (id, text) = body.get_or_insert_with(|| event_of(telling)).clone();
                 let scope = scope_of(&webhook.id, telling.batch);
-                entries.push(Entry { place: Place { scope, at: telling.at, id: telling.order.unwrap_or(id) }, body: text });
+                entries.push(Entry { place: Place { scope, at: telling.placed, id: telling.order.unwrap_or(id) }, body: text });
             }
         }
         if entries.is_empty() {
@@ -140,7 +143,12 @@ impl Webhooks {
         if let Some(known) = self.tenants.lock().unwrap_or_else(PoisonError::into_inner).get(&batch) {
             return Ok(known.clone());
         }
-        let row = self.stores.batches.load(batch).await?;
+        let row = match self.stores.batches.load(batch).await {
+            Ok(row) => row,
+            // Whoever sees all tenants is told all the same, and no other report waits for it.
+            Err(StoreError::Corrupt(_)) => return Ok(String::new()),
+            Err(error) => return Err(error),
+        };
         let tenant = row.map(|row| row.row.batch.tenant).unwrap_or_default();
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if tenants.len() >= TENANTS_KEPT {
@@ -152,7 +160,8 @@ impl Webhooks {
 
     /// The number of a report's recipient, from the pack when the report has none.
     async fn number_of(&self, recipient: RecipientKey, heads: &mut Heads) -> Result<Option<Msisdn>, StoreError> {
-        let Some(manifest) = self.stores.manifests.get(recipient.lane).await? else { return Ok(None) };
+        let manifest = StoreError::unless_damaged(self.stores.manifests.get(recipient.lane).await)?;
+        let Some(manifest) = manifest else { return Ok(None) };
         let Some(pack) = manifest.pack_of(recipient.seq).map(|at| &manifest.packs[at]) else { return Ok(None) };
         let key = PackKey { lane: recipient.lane, range: pack.range, attempt: pack.attempt, n: pack.n };
         if let std::collections::btree_map::Entry::Vacant(unread) = heads.entry(key) {
@@ -173,7 +182,7 @@ impl ReportListener for Webhooks {
     }
 
     async fn reports(&self, reports: &[MatchedReport]) -> Result<(), StoreError> {
-        // Its place in the order is when it is written down; what it says alone makes its id.
+        // What it says alone makes its id.
         let (now, mut heads, mut tellings) = (self.world.clock.now(), Heads::new(), Vec::with_capacity(reports.len()));
         for matched in reports {
             let (report, recipient) = (&matched.report, matched.part.recipient);
@@ -187,6 +196,7 @@ impl ReportListener for Webhooks {
                 batch: Some(batch),
                 kind: EventKind::Receipt,
                 at: now,
+                placed: now,
                 facts: vec![
                     batch.0.to_be_bytes().to_vec(),
                     vec![recipient.lane.lane, matched.part.part],
@@ -215,6 +225,7 @@ impl ReportListener for Webhooks {
         if !Webhooks::wanted(self, EventKind::Inbound).await? {
             return Ok(());
         }
+        let placed = self.world.clock.now();
         let telling = |heard: &Heard| {
             let Heard { account, message, answers, intent } = heard;
             let (batch, tenant, campaign) = match answers {
@@ -231,7 +242,7 @@ impl ReportListener for Webhooks {
                 "batch_id": batch, "campaign_id": campaign, "account": account, "from": message.from, "to": message.to,
                 "text": message.text, "message_id": message.id, "intent": intent.name(),
             });
-            Telling { tenant, batch, kind: EventKind::Inbound, at: message.received, facts, order: None, event }
+            Telling { tenant, batch, kind: EventKind::Inbound, at: message.received, placed, facts, order: None, event }
         };
         self.tell(&heard.iter().map(telling).collect::<Vec<_>>()).await
     }

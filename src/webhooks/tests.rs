@@ -105,7 +105,7 @@ pub(super) struct Place {
     pub store: MemoryStore,
     pub world: World,
     pub targets: Arc<Targets>,
-    webhooks: Arc<Webhooks>,
+    pub webhooks: Arc<Webhooks>,
 }
 
 impl Place {
@@ -128,7 +128,8 @@ impl Place {
             tenant: "t".into(),
             batch: Some(BatchId(batch)),
             kind: EventKind::Receipt,
-            at: self.world.clock.now().plus(Duration::from_millis(n)),
+            at: self.world.clock.now(),
+            placed: self.world.clock.now().plus(Duration::from_millis(n)),
             facts: vec![batch.to_be_bytes().to_vec(), n.to_be_bytes().to_vec()],
             order: None,
             event: json!({ "n": n }),

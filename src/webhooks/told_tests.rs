@@ -7,13 +7,19 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::outbox::Webhooks;
+use super::Changes;
+use super::dead::Replay;
+use super::outbox::{Webhooks, scope_of};
 use super::sender::Sender;
 use super::tests::Place as Ground;
 use super::told::LOOK_BACK;
+use crate::model::batch::tests::batch;
+use crate::model::batch::{BatchRow, Command, SmsBatch};
+use crate::model::id::BatchId;
 use crate::model::webhook::EventKind;
 use crate::ports::journal::{Direction, Entry, Journal, Place, Stream};
 use crate::ports::{StoreError, Stores};
+use crate::runtime::job::Job;
 
 /// Removed entries that a read passes over.
 const PASSED_OVER_MAX: usize = 2_000;
@@ -159,6 +165,35 @@ async fn an_event_that_came_late_is_told_once_it_is_looked_for_from_the_beginnin
     ground.tell(1, 0..250).await;
     tokio::time::sleep(LOOK_BACK + Duration::from_secs(20)).await;
     assert_eq!(ground.targets.told("a").len(), 3_250);
+    term.cancel();
+    sending.await.expect("it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_and_a_replay_are_told_at_once_in_a_stream_that_has_told_much_since_they_happened() {
+    let ground = Ground::new();
+    let hook = ground.hook("a", &[EventKind::Receipt, EventKind::Batch]).await;
+    let (_, term, sending) = send(&ground);
+    let now = ground.world.clock.now();
+    let row = BatchRow::created(SmsBatch { batch_id: BatchId(1), ..batch() }, String::new(), now);
+    let row = row.command(Command::EntryProcess, now).expect("ready");
+    let stores = ground.store.stores();
+    stores.batches.insert(BatchId(1), &row, 1).await.expect("it is stored");
+    let place = Place { scope: scope_of(&hook, Some(BatchId(1))), at: now, id: 1 };
+    let dead = r#"{"event":{"n":"dead"},"reason":"HTTP 500","died":0}"#;
+    stores.journal.append(Stream::Dead, vec![Entry { place, body: dead.into() }]).await.expect("it is stored");
+    ground.tell(1, 0..1_500).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(ground.targets.told("a").len(), 1_500);
+    Changes::new(ground.webhooks.clone()).run_once().await.expect("a round");
+    assert_eq!(ground.webhooks.replay(None, &hook, &Replay::All).await, Ok(1));
+    for second in 0..5 {
+        ground.tell(1, 10_000 + 10 * second..10_010 + 10 * second).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let told = ground.targets.told("a");
+    assert_eq!(told.iter().filter(|event| event["state"] == "READY").count(), 1);
+    assert_eq!(told.iter().filter(|event| event["n"] == "dead").count(), 1);
     term.cancel();
     sending.await.expect("it ends");
 }

@@ -112,10 +112,15 @@ fn batches_are_listed_newest_first_page_by_page() {
         for (id, created) in [(1, 50), (2, -10), (3, 70), (4, 50), (5, 0)] {
             stores.batches.insert(BatchId(id), &batch_row(id, created), 1).await.expect("it is created");
         }
-        let (mut seen, mut place) = (Vec::new(), None);
+        // The places are texts that every engine gives and takes: whoever has one of a folder reads on in a cluster.
+        let place_of = |created: i64, id: u128| format!("{:016x}{id:032x}", created as u64 ^ 1 << 63);
+        let (rest, _) = stores.batch_index.list(Some(place_of(50, 4)), 9).await.expect("a page");
+        assert_eq!(rest.iter().map(|listed| listed.batch.0).collect::<Vec<_>>(), [1, 5, 2]);
+        let (mut seen, mut place, mut places) = (Vec::new(), None, Vec::new());
         loop {
             let (page, next) = stores.batch_index.list(place, 2).await.expect("a page");
             assert!(page.len() <= 2);
+            places.extend(next.clone());
             seen.extend(page.iter().map(|listed| listed.batch.0));
             // What is created meanwhile moves nothing that was not seen yet.
             stores.batches.insert(BatchId(100 + seen.len() as u128), &batch_row(9, 1_000), 1).await.expect("it is created");
@@ -124,7 +129,7 @@ fn batches_are_listed_newest_first_page_by_page() {
                 break;
             }
         }
-        assert_eq!(seen, [3, 4, 1, 5, 2]);
+        assert_eq!((seen, places), (vec![3, 4, 1, 5, 2], vec![place_of(50, 4), place_of(0, 5)]));
         assert_eq!(stores.batch_index.list(Some("no such place".into()), 2).await, Ok((vec![], None)));
     });
 }

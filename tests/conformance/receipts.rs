@@ -1,7 +1,7 @@
 //! Receipts count once, whatever comes how often in which order; parked ones keep their turn.
 
 use smsfleet::model::id::{LaneKey, Msisdn, RecipientKey};
-use smsfleet::model::receipt::{Ending, Report, Rung};
+use smsfleet::model::receipt::{Delivery, Ending, Report, Rung, delivery};
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::receipts::{MatchedReport, ParkedReport, PartKey, UncertainEntry};
 
@@ -49,6 +49,42 @@ fn a_report_is_new_once() {
         let receipts = subject.stores().receipts;
         assert_eq!(receipts.record(first).await, Ok(vec![false; all]));
         assert_eq!(receipts.list(at, 0, 100).await.map(|all| all.len()), Ok(7));
+    });
+}
+
+#[test]
+fn parts_of_one_message_that_come_to_many_at_once_are_all_kept() {
+    const RECIPIENTS: u32 = 50;
+    over_all(async |subject| {
+        let receipts = subject.stores().receipts;
+        let at = lane(1, 2);
+        // Each has two of the three parts of everybody, and nobody has all of them.
+        let takers: Vec<_> = (0..6u8)
+            .map(|taker| {
+                let receipts = receipts.clone();
+                tokio::spawn(async move {
+                    let mut new = 0;
+                    for seq in 0..RECIPIENTS {
+                        let two = [taker % 3, (taker + 1) % 3].map(|part| matched(at, seq, part, Rung::Delivered, "d"));
+                        new += receipts.record(two.into()).await.expect("stored").into_iter().filter(|new| *new).count();
+                    }
+                    new
+                })
+            })
+            .collect();
+        let mut new = 0;
+        for taker in takers {
+            new += taker.await.expect("no taker fails");
+        }
+        // Of two at once a cluster may tell both.
+        assert!(new >= 3 * RECIPIENTS as usize, "each part was new to somebody: {new}");
+        let listed = receipts.list(at, 0, 10 * RECIPIENTS as usize).await.expect("listed");
+        assert_eq!(listed.len(), 3 * RECIPIENTS as usize, "each once");
+        for seq in 0..RECIPIENTS {
+            let of_one = listed.iter().filter(|matched| matched.part.recipient.seq == seq);
+            let rungs: Vec<(u8, Rung)> = of_one.map(|matched| (matched.part.part, matched.report.rung)).collect();
+            assert_eq!(delivery(3, &rungs, false, false, false), Delivery::Delivered, "{seq}: {rungs:?}");
+        }
     });
 }
 

@@ -1,8 +1,10 @@
 //! The drill as a user runs it: a fleet of its own under fire, a verdict, and no way to a provider.
 
 use serde_json::Value;
+use smsfleet::adapters::system::SeededChance;
+use smsfleet::drill::plan::{Blow, plan};
 
-use super::fixture::{Place, Provider, Running, Said, count};
+use super::fixture::{Place, Provider, Running, Said, count, until};
 
 /// A place whose configuration names these accounts and nothing else.
 fn place(accounts: &str) -> Place {
@@ -31,7 +33,7 @@ fn a_fleet_under_fire_loses_nobody_and_repeats_nobody() {
     let said = drill(&place, &arguments).ended(0);
     let verdict = said.json();
     assert_eq!((&verdict["passed"], &verdict["fleet"]), (&Value::Bool(true), &"embedded".into()), "{verdict}");
-    for what in ["lost", "duplicated", "contradicted", "wrongly_ended", "repeated_parts"] {
+    for what in ["lost", "duplicated", "contradicted", "wrongly_ended", "unsent", "unsent_most", "repeated_parts"] {
         assert_eq!(verdict[what], 0, "{what}: {verdict}");
     }
     for kind in ["killed", "frozen", "stopped"] {
@@ -66,6 +68,35 @@ fn a_drill_sends_through_a_configured_account_that_is_its_simulator_and_says_its
     assert!(place.path("kept/all-1.log").exists(), "a folder that was named stays");
     let again = drill(&place, &arguments).ended(2);
     assert!(again.err.contains("SF-6002") && again.err.contains("is not empty"), "{again:?}");
+}
+
+#[test]
+fn a_worker_that_is_started_again_does_not_follow_a_configuration_that_was_changed_meanwhile() {
+    const RECORDS: u32 = 1_000;
+    // One kill, late enough for the change to come before it.
+    let is_fit = |seed: &u64| {
+        let strikes = plan(&SeededChance::from_seed(*seed), 1, RECORDS.into());
+        strikes.iter().all(|strike| strike.blow == Blow::Killed && strike.after > 300)
+    };
+    let seed = (0..1_000).find(is_fit).expect("some do").to_string();
+    let provider = Provider::start();
+    let account = |port: u16| format!("[accounts.main.smpp]\nport = {port}\nsystem_id = \"smsfleet\"\npassword = \"password\"\n");
+    let place = place(&account(super::inside::free_address().port()));
+    let (kept, records) = (place.path("kept").display().to_string(), RECORDS.to_string());
+    let arguments =
+        ["drill", "--recipients", &records, "--minutes", "0.2", "--faults", "1", "--seed", &seed, "--data-dir", &kept];
+    let mut running = Running::start(place.command(&arguments));
+    let data = place.path("kept/data").display().to_string();
+    until("the batch is there", || {
+        let listed = place.run(&["--data-dir", &data, "batches", "--json"]);
+        running.ended() || listed.code == Some(0) && listed.json().as_array().is_some_and(|batches| !batches.is_empty())
+    });
+    place.write("smsfleet.toml", account(provider.port()));
+    let said = running.wait();
+    assert!(said.code.is_some_and(|code| code > 0) && said.err.contains("ended by itself"), "{said:?}");
+    let log = std::fs::read_to_string(place.path("kept/all-2.log")).expect("the log of the second worker");
+    assert!(log.contains("SF-5011") && log.contains("any more"), "{log}");
+    assert_eq!(provider.get().report().sessions.connections, 0, "nobody was called");
 }
 
 #[test]

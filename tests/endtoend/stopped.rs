@@ -3,28 +3,37 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use smsfleet::simulator::{Delay, SimulatorConfig};
+
 use super::fixture::{Place, Provider, Running, count, list, until};
 
 const SEND: [&str; 8] =
     ["send", "--recipients", "list.csv", "--template", "Hello {{name}}", "--account", "main", "--wait-receipts=5"];
 const ROWS: u64 = 1_500;
 
-/// Sends until a third has been taken, then says SIGTERM and waits.
-fn half_way(provider: &Provider, place: &Place) {
+/// Sends until a third has been taken, then says SIGTERM and waits. How many messages the provider had taken and not answered when
+/// it said so.
+fn half_way(provider: &Provider, place: &Place) -> u64 {
     place.write("list.csv", list(ROWS));
     let mut running = Running::start(place.command(&SEND));
     until("a third was sent", || provider.messages() >= ROWS / 3 || running.ended());
     running.terminate();
+    let report = provider.get().report();
     let said = running.wait().ended(1);
     assert!(said.out.contains("Stopped in order") && said.err.contains("waiting for the answers"), "{said:?}");
     assert!(provider.messages() < ROWS, "it was stopped in the middle");
+    report.complete_messages - report.answered_accepted
 }
 
 #[test]
 fn after_sigterm_nobody_is_uncertain() {
-    let provider = Provider::start();
+    // It answers so late that there are always some in flight.
+    let mut late = SimulatorConfig::local();
+    late.faults.latency = Delay::always(300, 400);
+    let provider = Provider::with(late);
     let place = Place::new(provider.port(), 500);
-    half_way(&provider, &place);
+    let in_flight = half_way(&provider, &place);
+    assert!(in_flight > 0, "it was stopped while nobody was in flight");
     let before = provider.messages();
     let batches = place.run(&["batches", "--json"]).ended(0).json();
     let batch = batches[0]["batch_id"].as_str().expect("an id").to_owned();

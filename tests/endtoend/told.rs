@@ -19,6 +19,7 @@ use smsfleet::model::schedule::LateStart;
 use smsfleet::model::webhook::{EventKind, WebhookSecret};
 use smsfleet::model::window::OnUncertain;
 use smsfleet::ports::Stores;
+use smsfleet::privacy::ErasureReport;
 use smsfleet::roles::config::Config;
 use smsfleet::roles::embedded::Embedded;
 use smsfleet::statistics::{NumberExport, number_history, recount};
@@ -236,11 +237,15 @@ async fn erase(fleet: &Embedded, id: BatchId, provider: &Provider, list: &Path) 
 
     let row = fleet.service.load(id).await.expect("it is there").row;
     let counted = recount(&stores, &row, &accounts, now).await.expect("a count");
-    let report = fleet.opened.eraser(&fleet.lists).erase(person).await.expect("it is erased");
+    let report = fleet.opened.eraser(&fleet.lists, Default::default()).erase(person).await.expect("it is erased");
     assert_eq!((report.messages, report.reports, report.still_suppressed), (1, 1, false), "{report:?}");
     assert!(report.left.iter().any(|left| left.what == "list"), "the operator's own list is named: {report:?}");
-    let again = fleet.opened.eraser(&fleet.lists).erase(person).await.expect("again is harmless");
+    let again = fleet.opened.eraser(&fleet.lists, Default::default()).erase(person).await.expect("again is harmless");
     assert_eq!((again.messages, again.reports), (0, 0));
+    let elsewhere = |report: &ErasureReport| report.left.iter().any(|left| left.why.contains("coordinators and preparers"));
+    let in_fleet =
+        fleet.opened.eraser(&fleet.lists, Default::default()).in_fleet(true).erase(person).await.expect("again is harmless");
+    assert!(elsewhere(&in_fleet) && !elsewhere(&again), "copies on other machines are named where there are some: {in_fleet:?}");
     assert_eq!(recount(&stores, &row, &accounts, now).await.expect("a count"), counted, "every count stays true");
     let after = exported(fleet, person).await;
     assert_eq!(after.len(), 1, "nothing but that nothing is suppressed: {after:?}");
@@ -255,7 +260,7 @@ async fn erase(fleet: &Embedded, id: BatchId, provider: &Provider, list: &Path) 
         provider.get().numbers().iter().filter(|n| n.number == number.0).map(|n| u64::from(n.complete)).sum::<u64>()
     };
     let before = times(gone);
-    fleet.opened.eraser(&fleet.lists).erase(gone).await.expect("it is erased");
+    fleet.opened.eraser(&fleet.lists, Default::default()).erase(gone).await.expect("it is erased");
     fleet.service.start(held, None).await.expect("it is started");
     until("it was sent", async || state().await.delivery.state.is_final()).await;
     assert_eq!((times(gone), times(Msisdn(number(12)))), (before, 2));

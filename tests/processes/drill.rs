@@ -70,8 +70,9 @@ fn a_drill_over_the_cluster_passes_and_leaves_nothing_behind() {
     for kind in ["killed", "frozen", "stopped"] {
         assert_eq!(count(&verdict, &format!("/fired/{kind}")), 1, "{verdict}");
     }
-    let most = count(&verdict, "/uncertain_most");
-    assert!(most > 0 && count(&verdict, "/outcomes/uncertain") <= most, "two strikes hit who sends: {verdict}");
+    // Who was in open windows is counted: a deliverer may have had nobody in one just then.
+    let left = count(&verdict, "/outcomes/uncertain") + count(&verdict, "/unsent");
+    assert!(left <= count(&verdict, "/uncertain_most"), "two strikes hit who sends: {verdict}");
     assert_eq!(count(&verdict, "/records"), u64::from(RECORDS), "{verdict}");
     assert_eq!(namespaces(), before, "its keyspace and its topics are gone");
 }

@@ -300,7 +300,8 @@ impl Fleet {
         for entry in std::fs::read_dir(self.place.path(".")).expect("the folder") {
             let path = entry.expect("an entry").path();
             if path.extension().is_some_and(|extension| extension == "log") {
-                text.push_str(&std::fs::read_to_string(path).unwrap_or_default());
+                // Of a line that a kill cut in two the rest still counts.
+                text.push_str(&String::from_utf8_lossy(&std::fs::read(path).expect("a log is read")));
             }
         }
         text

@@ -36,6 +36,9 @@ const BEHIND: u64 = NUMBERS / 5;
 const EACH: Duration = Duration::from_micros(250);
 /// Kafka's session time-out here is six seconds: whoever is frozen for longer is thrown out.
 const FROZEN: Duration = Duration::from_secs(9);
+/// A number without its country's code.
+const NATIONAL: u64 = 100_000_000_000;
+const NATIONAL_DIGITS: usize = 11;
 /// People sent between two faults, at the least, when there is time for more than one of each.
 const BETWEEN: u64 = 6 * RATE as u64;
 
@@ -192,7 +195,47 @@ fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
     assert!(FAULTS.iter().all(|fault| fired.contains_key(fault)), "each fault fired: {fired:?}");
     fleet.all_live();
     let logs = fleet.logs();
-    assert!(!logs.contains(&number(5).to_string()) && !logs.contains("your table is ready"), "numbers and texts are in no log");
+    assert!(logs.lines().count() > fleet.members.len(), "they log: {logs}");
+    let told = logs.lines().find(|line| names_somebody(line, numbers) || line.contains("your table is ready"));
+    assert_eq!(told, None, "numbers and texts are in no log");
+}
+
+/// Whether a line has the number of somebody of the list, with or without the country's code.
+fn names_somebody(line: &str, numbers: u64) -> bool {
+    let national = number(0) % NATIONAL;
+    let is_one = |digits: &str| {
+        let digits = digits.strip_prefix("00").unwrap_or(digits);
+        let digits = digits.strip_prefix("86").unwrap_or(digits);
+        let is_listed = |number: u64| (national..national + numbers).contains(&number);
+        digits.len() == NATIONAL_DIGITS && digits.parse().is_ok_and(is_listed)
+    };
+    line.split(|c: char| !c.is_ascii_digit()).any(is_one)
+}
+
+#[test]
+fn whoever_is_named_in_a_line_is_seen_whoever_it_is() {
+    for row in [0, 5, 77_777, NUMBERS - 1] {
+        let number = number(row).to_string();
+        let national = &number[2..];
+        for line in [
+            format!("WARN number={number} left without an answer"),
+            format!("to:+{number}"),
+            format!("%2B{number}&x"),
+            format!("{{\"to\":\"00{number}\"}}"),
+            format!("Msisdn({number})"),
+            format!("nobody answered for {national}"),
+            national.to_owned(),
+        ] {
+            assert!(names_somebody(&line, NUMBERS), "{line}");
+        }
+    }
+    let others = [
+        "2026-11-27T18:19:09.139000123456Z INFO a window was judged took_us=13900",
+        "worker=13900000005123456789 batch=0139000000051390",
+        "id:8613899999999 13900",
+    ];
+    assert!(others.iter().all(|line| !names_somebody(line, NUMBERS)));
+    assert!(!names_somebody(&number(NUMBERS).to_string(), NUMBERS), "whoever is not of the list");
 }
 
 /// Stops a deliverer where it stands, and counts the people in the windows that it has open: nobody else may come into doubt by

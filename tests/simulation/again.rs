@@ -13,9 +13,8 @@ use smsfleet::ports::StoreError;
 use smsfleet::ports::receipts::{IndexEntry, PartKey};
 use smsfleet::ports::windows::{StoredWindow, Windows};
 
-use super::known::{Handed, Lost, lost_between};
+use super::known::Handed;
 use super::network::Network;
-use super::oracle::ANSWERED;
 
 /// What is known of batches that say that whoever has no answer is sent again.
 #[derive(Default)]
@@ -27,8 +26,6 @@ pub struct Again {
     handed: BTreeMap<PartKey, Vec<Handed>>,
     /// Since when each answer can be read in the store, by the windows that it is in: the id, or `None` for a refusal.
     written: BTreeMap<(PartKey, Option<String>), BTreeMap<u64, Timestamp>>,
-    /// What came again while somebody who lived had not written down its answer yet, and has to.
-    owed: Vec<(PartKey, Handed)>,
 }
 
 /// Whether a part may come once more, for all that is known of what was answered.
@@ -50,46 +47,27 @@ impl Again {
     }
 
     /// A part arrives at an account. What excuses that, if its batch asks to be sent again.
-    pub fn comes(&mut self, place: PartKey, account: &str, now: Timestamp, lost: &Lost) -> Option<Excuses> {
+    pub fn comes(&self, place: PartKey, account: &str, now: Timestamp) -> Option<Excuses> {
         if !self.is_asked(place.recipient.lane.batch) {
             return None;
         }
         let whole = PartKey { part: 0, ..place }..=PartKey { part: u8::MAX, ..place };
-        let before: Vec<(PartKey, Handed)> =
-            self.handed.range(whole).flat_map(|(part, all)| all.iter().map(|handed| (*part, handed.clone()))).collect();
         let mut excuses = Excuses { refused: true, taken: true };
-        for (part, handed) in before {
-            let counts = match &handed.id {
-                Some(_) => part == place || handed.account != account,
-                None => part == place,
-            };
-            if counts && !self.is_missing(part, &handed, now, lost) {
+        for (part, all) in self.handed.range(whole) {
+            for handed in all.iter().filter(|handed| *part == place || handed.id.is_some() && handed.account != account) {
+                let is_missing = self.is_missing(*part, handed, now);
                 match handed.id {
-                    Some(_) => excuses.taken = false,
-                    None => excuses.refused = false,
+                    Some(_) => excuses.taken &= is_missing,
+                    None => excuses.refused &= is_missing,
                 }
             }
         }
         Some(excuses)
     }
 
-    /// Whether nobody can be blamed for not knowing an answer: it was never given; or it was not there when it had to be, because
-    /// who was told it did not live, or could not write it down in time.
-    fn is_missing(&mut self, part: PartKey, handed: &Handed, now: Timestamp, lost: &Lost) -> bool {
-        if handed.silent {
-            return true;
-        }
-        if now <= handed.due {
-            return false;
-        }
-        match self.written_at(part, handed) {
-            Some(at) => at > handed.due,
-            None if lost_between(lost, handed.by, handed.at, handed.at.plus(ANSWERED)).is_some() => true,
-            None => {
-                self.owed.push((part, handed.clone()));
-                true
-            }
-        }
+    /// Whether an answer was never given, or was not there when it had to be. That it is not there had a reason, or `doubts` says so.
+    fn is_missing(&self, part: PartKey, handed: &Handed, now: Timestamp) -> bool {
+        handed.silent || now > handed.due && self.written_at(part, handed).is_none_or(|at| at > handed.due)
     }
 
     fn written_at(&self, part: PartKey, handed: &Handed) -> Option<Timestamp> {
@@ -128,17 +106,9 @@ impl Again {
         }
     }
 
-    /// The store is as it was at a backup: what was answered since, or shortly before, nobody can know any more.
+    /// The store is as it was at a backup: what was answered since is not there any more.
     pub fn forget(&mut self, taken: Timestamp) {
         self.written.values_mut().for_each(|times| times.retain(|_, at| *at <= taken));
-        self.owed.clear();
-        let written = &self.written;
-        for (part, all) in &mut self.handed {
-            for handed in all.iter_mut().filter(|handed| handed.at.plus(ANSWERED) > taken) {
-                let times = written.get(&(*part, handed.id.clone()));
-                handed.silent |= times.is_none_or(|times| times.values().all(|at| *at < handed.at));
-            }
-        }
     }
 
     /// Whether some account took all parts of a message.
@@ -152,15 +122,6 @@ impl Again {
             }
         }
         taken.iter().any(|((_, of), parts)| *parts == all_parts(*of))
-    }
-
-    /// Whoever had not written down an answer when its part came again, and lived, wrote it down too late.
-    pub fn nothing_owed(&self, batch: BatchId) -> Result<(), String> {
-        let mut of_it = self.owed.iter().filter(|(part, _)| part.recipient.lane.batch == batch);
-        match of_it.find(|(part, handed)| self.written_at(*part, handed).is_none()) {
-            Some(owed) => Err(format!("sent again, though it was answered to somebody who lived: {owed:?}")),
-            None => Ok(()),
-        }
     }
 }
 

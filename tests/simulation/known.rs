@@ -1,8 +1,10 @@
 //! What the provider remembers of a run: whom the oracle asks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use smsfleet::model::answer::Answer;
 use smsfleet::model::id::{BatchId, Msisdn, WorkerId};
 use smsfleet::model::lane::mix;
 use smsfleet::model::receipt::Rung;
@@ -10,6 +12,7 @@ use smsfleet::model::time::Timestamp;
 use smsfleet::ports::provider::ReportSink;
 
 use super::again::Again;
+use super::books::{Books, Place, Span, outside};
 use super::operators::Operators;
 
 /// What one number got of one batch.
@@ -19,10 +22,9 @@ pub struct Got {
     pub parts: BTreeMap<u8, u32>,
     /// Parts of the message.
     pub of: u8,
-    /// When it was last taken, on the boot clock and by the calendar, and when first.
+    /// When it was last taken, on the boot clock and by the calendar.
     pub last: Duration,
     pub last_at: Timestamp,
-    pub first_at: Timestamp,
     pub number: Msisdn,
     /// Accounts that took parts of it.
     pub accounts: BTreeSet<String>,
@@ -42,13 +44,30 @@ impl Got {
     }
 }
 
+/// What a worker was told of a part that it handed over, or wanted to.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub worker: WorkerId,
+    pub at: Timestamp,
+    pub part: u8,
+    pub answer: Answer,
+}
+
 /// Everything the provider knows.
 #[derive(Default)]
 pub struct Known {
     pub got: BTreeMap<String, Got>,
+    /// When parts arrived, those that were refused too, by recipient.
+    pub arrived: BTreeMap<String, Vec<Timestamp>>,
+    /// What workers were told, by recipient, in the order of time.
+    pub told: BTreeMap<String, Vec<Told>>,
+    /// What kept the workers waiting.
+    pub books: BTreeMap<WorkerId, Arc<Books>>,
     /// What receipts said: all of them, and those that were acknowledged.
     pub said: Said,
     pub acknowledged: Said,
+    /// When the first receipt about somebody was acknowledged.
+    pub first_acknowledged: BTreeMap<String, Timestamp>,
     /// Who was refused, and how.
     pub refused: BTreeMap<String, Refusals>,
     /// Recipients with a message whose id another message has too, or reads like another of theirs in another form: which of them
@@ -74,7 +93,7 @@ pub struct Known {
     pub silent: BTreeSet<String>,
     /// Workers that crashed, or were not through when they had to be, and those that were frozen, until they woke: what they were
     /// told may never have been written down.
-    pub lost: Lost,
+    pub lost: BTreeMap<WorkerId, Vec<(Timestamp, Option<Timestamp>)>>,
     /// Numbers that were suppressed during the run, and when; and those that ever were, whatever a restore made of it.
     pub suppressed: BTreeMap<Msisdn, Duration>,
     pub ever_suppressed: BTreeSet<Msisdn>,
@@ -108,8 +127,6 @@ pub struct Refusals {
 /// A part that an account took, or refused for good.
 #[derive(Clone, Debug)]
 pub struct Handed {
-    /// Who handed it over, and when.
-    pub by: WorkerId,
     pub at: Timestamp,
     /// The window that it was of is judged later than this.
     pub due: Timestamp,
@@ -120,15 +137,6 @@ pub struct Handed {
     pub id: Option<String>,
     /// It is not answered, or nobody can know the answer any more.
     pub silent: bool,
-}
-
-/// When workers were lost, and until when.
-pub type Lost = BTreeMap<WorkerId, Vec<(Timestamp, Option<Timestamp>)>>;
-
-/// Since when a worker was lost that it was some time between two instants.
-pub fn lost_between(lost: &Lost, worker: WorkerId, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
-    let mut times = lost.get(&worker).into_iter().flatten();
-    times.find(|(since, until)| *since <= to && until.is_none_or(|until| until >= from)).map(|(since, _)| *since)
 }
 
 /// A partition that a worker was told to let go of.
@@ -170,7 +178,19 @@ impl Known {
 
     /// Since when a worker was lost that it was some time between two instants.
     pub fn lost_between(&self, worker: WorkerId, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
-        lost_between(&self.lost, worker, from, to)
+        let mut times = self.lost.get(&worker).into_iter().flatten();
+        times.find(|(since, until)| *since <= to && until.is_none_or(|until| until >= from)).map(|(since, _)| *since)
+    }
+
+    /// How long between two instants a worker could do what was to be done: it was not lost, did not stand, and waited for none of
+    /// these.
+    pub fn free(&self, worker: WorkerId, places: &[Place], from: Timestamp, to: Timestamp) -> Duration {
+        let lost = self.lost.get(&worker).into_iter().flatten();
+        let mut spans: Vec<Span> = lost.map(|(since, until)| (*since, until.unwrap_or(Timestamp(i64::MAX)))).collect();
+        if let Some(books) = self.books.get(&worker) {
+            spans.extend(places.iter().flat_map(|place| books.spans(*place)));
+        }
+        outside(spans, from, to)
     }
 
     /// Takes something that happened into the trace.

@@ -35,6 +35,11 @@ pub fn watched(stores: &Stores, network: &Arc<Network>) -> Stores {
 trait Lawful {
     /// What is wrong with this row behind that one.
     fn breaks(&self, before: &Self) -> Option<&'static str>;
+
+    /// The provider type that this row says all lanes know, and that one did not.
+    fn changed_to(&self, _before: &Self) -> Option<(BatchId, String)> {
+        None
+    }
 }
 
 /// The first of the laws that does not hold.
@@ -60,6 +65,14 @@ impl Lawful for BatchRow {
             (before.fingerprint.is_none() || planned(self) == planned(before), "it was planned twice"),
             (before.sealed.is_none() || sealed(self) == sealed(before), "it was sealed twice"),
         ])
+    }
+
+    fn changed_to(&self, before: &BatchRow) -> Option<(BatchId, String)> {
+        let was_carried = |id: &str| before.orders.carried.iter().any(|carried| carried.id == id);
+        // An order that names no recipients is a change of provider.
+        let mut changes = self.orders.carried.iter().filter(|carried| carried.recipients.is_none());
+        let is_new = changes.any(|carried| !was_carried(&carried.id));
+        is_new.then(|| (self.batch.batch_id, self.batch.provider_type.clone()))
     }
 }
 
@@ -116,6 +129,10 @@ impl<K: Ord + Copy + Debug, T: Lawful + Clone + Debug> Watched<K, T> {
             if let Some(law) = broken {
                 let wrong = format!("{law}: {key:?} version {version}\n  from {before:?}\n  to {row:?}");
                 self.network.known().wrong.push(wrong);
+            }
+            if let Some((batch, to)) = row.changed_to(&before.row) {
+                let now = self.network.now();
+                self.network.known().operators.carried(batch, to, now);
             }
         }
         seen.insert(key, Versioned { version, nonce, row: row.clone() });

@@ -6,7 +6,8 @@
 //! receipts early, late, twice. Operators meet the same store, and may go away before they are answered, also in the middle of a
 //! recovery. Some batches wait for a person who starts them, some may be sent until some time only, some ask to be sent again where
 //! an answer is missing. Then everything heals, the batches are driven to their end, and an oracle that only watched the
-//! provider compares.
+//! provider, and what kept each worker waiting (`books`), compares. Nobody is in doubt, or left unsent, by what befell a worker before
+//! or after it mattered (`doubts`); nobody is sent again whose answer was there when it had to be (`again`).
 //!
 //! What must hold all the time is looked at all the time: every change of a control row at its write (`laws`), every committed
 //! token at its commit (`queues`), every message as it arrives (`network`), panics where they happen (`panics`). The run ends with
@@ -16,12 +17,15 @@
 //! where it stood, is told of what it lost a little later, joins again and works on.
 //!
 //! What it cannot show: the store engine, the file formats, sockets and real time; rates that several processes share and bind
-//! slots; sending hours, of which there are scenes alone; links, erasure, messages from people, webhooks' calls and old data that is let go, which have
-//! nothing to do here. Conformance, end-to-end tests and those of `tests/processes` own those.
+//! slots; sending hours, of which there are scenes alone; links, erasure, messages from people, webhooks' calls and old data that is
+//! let go, which have nothing to do here. Conformance, end-to-end tests and those of `tests/processes` own those.
 
 mod again;
+mod books;
+mod doubts;
 mod faults;
 mod known;
+mod lanes;
 mod laws;
 mod limit;
 #[cfg(debug_assertions)]

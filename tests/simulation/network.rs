@@ -1,5 +1,6 @@
 //! The provider and the handsets: takes messages, answers or not, sends receipts; and remembers, as the oracle's witness.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use smsfleet::ports::receipts::PartKey;
 use smsfleet::runtime::task::Tasks;
 use tokio::sync::oneshot;
 
+use super::books::{Books, Place, Waiting};
 use super::faults::{Fired, Trouble};
-use super::known::{Handed, Known, note};
+use super::known::{Handed, Known, Told, note};
 use super::process::RECEIPTS_WAIT;
 
 /// The provider. Shared by all processes.
@@ -59,6 +61,11 @@ impl Network {
 
     pub fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("not poisoned")
+    }
+
+    /// What time it is by the calendar.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Where receipts may go from now on; sinks of dead processes are noticed by their answer.
@@ -138,6 +145,7 @@ impl Network {
         known.next_id = id;
         known.last_taken.clone_from(&recipient);
         known.arrivals += 1;
+        known.arrived.entry(recipient.clone()).or_default().push(self.clock.now());
         known.last.clone_from(&recipient);
         let refused = matches!(&fate, Fate::Refused(Answer::Failed { .. }));
         if let Fate::Refused(answer) = &fate {
@@ -149,10 +157,7 @@ impl Network {
             }
         }
         let place = place_of(submit, part);
-        let excuses = {
-            let Known { again, lost, .. } = &mut *known;
-            again.comes(place, account, self.clock.now(), lost)
-        };
+        let excuses = known.again.comes(place, account, self.clock.now());
         let is_sent_again = excuses.as_ref().is_some_and(|excuses| excuses.refused);
         if let Err(wrong) = known.operators.arrives(&recipient, part, refused, is_sent_again, self.clock.now()) {
             known.wrong.push(format!("{now:?} {wrong}: {recipient} part {part} at {account}"));
@@ -170,9 +175,6 @@ impl Network {
             }
             known.ids.entry(recipient.clone()).or_default().insert(id);
             let got = known.got.entry(recipient.clone()).or_default();
-            if got.parts.is_empty() {
-                got.first_at = self.clock.now();
-            }
             *got.parts.entry(part).or_default() += 1;
             got.of = of;
             got.last = now;
@@ -190,10 +192,9 @@ impl Network {
             }
         }
         if taken || refused {
-            let (by, at, account, silent) =
-                (sessions.worker, self.clock.now(), account.to_owned(), matches!(fate, Fate::TakenSilently));
+            let (at, account, silent) = (self.clock.now(), account.to_owned(), matches!(fate, Fate::TakenSilently));
             let id = taken.then(|| format!("{id:X}"));
-            known.again.handed(&recipient, place, Handed { by, at, due, account, of, id, silent });
+            known.again.handed(&recipient, place, Handed { at, due, account, of, id, silent });
         }
         known.follow(now.as_micros() as u64 ^ submit.number.0 ^ u64::from(part) << 56);
         (fate, format!("{id:X}"))
@@ -249,6 +250,7 @@ impl Network {
                 }
                 let mut known = network.known();
                 known.follow(network.clock.boot().as_micros() as u64 ^ number.0);
+                known.first_acknowledged.entry(recipient.clone()).or_insert(network.clock.now());
                 note(&mut known.acknowledged, &recipient, part, rung);
             });
         }
@@ -299,16 +301,21 @@ fn recipient_of(submit: &Submit) -> String {
     format!("{batch}/+{}", submit.number.digits())
 }
 
-/// The part of a message, by the place in its lane.
+/// The lane of a message.
+fn lane_of(submit: &Submit) -> LaneKey {
+    let mut words = submit.key.split('-');
+    let mut next = || words.next().unwrap_or_default();
+    LaneKey { batch: next().parse().expect("a batch"), lane: next().parse().expect("a lane") }
+}
+
+/// The part of a message, by its place in its lane.
 fn place_of(submit: &Submit, part: u8) -> PartKey {
-    let mut of = submit.key.split('-');
-    let batch = of.next().and_then(|batch| batch.parse().ok()).expect("our own key");
-    let lane = of.next().and_then(|lane| lane.parse().ok()).expect("our own key");
-    PartKey { recipient: RecipientKey { lane: LaneKey { batch, lane }, seq: submit.seq }, part }
+    PartKey { recipient: RecipientKey { lane: lane_of(submit), seq: submit.seq }, part }
 }
 
 /// A process's sessions at the provider.
 pub struct Sessions {
+    pub books: Arc<Books>,
     pub network: Arc<Network>,
     pub trouble: Trouble,
     pub tasks: Tasks,
@@ -319,6 +326,7 @@ pub struct Sessions {
 #[async_trait::async_trait]
 impl Provider for Sessions {
     async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
+        let handing_over = chunk.messages.first().map(|first| self.books.wait(Place::HandOver(lane_of(first))));
         self.trouble.wait().await;
         let mut answers: Vec<(Answered, Duration)> = Vec::new();
         // Where in the chunk the session is lost, if it is: what was written before is not answered, the rest is not written.
@@ -376,6 +384,8 @@ impl Provider for Sessions {
             }
         }
         let sender = chunk.answers;
+        let (network, worker) = (self.network.clone(), self.worker);
+        let recipients: BTreeMap<u32, String> = chunk.messages.iter().map(|submit| (submit.seq, recipient_of(submit))).collect();
         self.tasks.spawn("answers", async move {
             answers.sort_by_key(|(_, latency)| *latency);
             let mut passed = Duration::ZERO;
@@ -384,9 +394,14 @@ impl Provider for Sessions {
                     tokio::time::sleep(latency - passed).await;
                     passed = latency;
                 }
+                if let Some(recipient) = recipients.get(&answered.seq) {
+                    let told = Told { worker, at: network.clock.now(), part: answered.part, answer: answered.answer.clone() };
+                    network.known().told.entry(recipient.clone()).or_default().push(told);
+                }
                 let _ = sender.send(vec![answered]);
             }
         });
+        handing_over.into_iter().for_each(Waiting::end_well);
         Ok(())
     }
 

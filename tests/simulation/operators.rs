@@ -8,11 +8,14 @@ use smsfleet::model::batch::Command;
 use smsfleet::model::code::Code;
 use smsfleet::model::id::{BatchId, Msisdn};
 use smsfleet::model::order::{RetryFilter, RetryWhat};
+use smsfleet::model::outcome::Outcome as Ends;
 use smsfleet::model::state::StepState;
 use smsfleet::model::step::CurrentStep;
 use smsfleet::model::time::Timestamp;
 use smsfleet::ports::clock::Chance;
+use smsfleet::statistics::RecipientLine;
 
+use super::oracle::{digits, key_of, lines};
 use super::process::offers;
 use super::run::Run;
 use super::source::VERSIONS;
@@ -34,10 +37,34 @@ pub struct Operators {
     paused: BTreeMap<String, (Timestamp, u64, BTreeSet<String>)>,
     /// By batch: from the answer to each pause or cancel on, until it went on again.
     still: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>)>>,
-    /// By batch: changes of provider, from when, and since when for certain.
-    changes: BTreeMap<BatchId, Vec<(Timestamp, Option<Timestamp>, String)>>,
     /// By batch: nothing arrives before that.
     not_before: BTreeMap<String, Timestamp>,
+    /// By batch: what may have become of its provider, and when.
+    changes: BTreeMap<BatchId, Vec<(Timestamp, Change)>>,
+    /// By batch: orders to send the refused again that nothing is in the way of.
+    in_peace: BTreeMap<String, Peace>,
+}
+
+/// What is known of a batch's provider type from an instant on.
+enum Change {
+    /// It may have been changed.
+    Perhaps(String),
+    /// It is changed, and all lanes know.
+    Surely(String),
+    /// The store is as it was at a backup.
+    Restored,
+}
+
+/// An order to send the refused again, with nothing in the way.
+struct Peace {
+    /// Whoever the list said has failed.
+    failed: BTreeSet<String>,
+    /// How many of them the order named.
+    recipients: u64,
+    /// Of those, whoever must not get anything any more.
+    suppressed: BTreeSet<String>,
+    /// Who was sent to since.
+    arrived: BTreeSet<String>,
 }
 
 impl Operators {
@@ -56,6 +83,9 @@ impl Operators {
             return Err("handed over before its time, or before anybody started it");
         }
         let orders = self.orders.get(batch).map(Vec::as_slice).unwrap_or_default();
+        if let Some(peace) = self.in_peace.get_mut(batch) {
+            peace.arrived.insert(recipient.to_owned());
+        }
         let key = (recipient.to_owned(), part);
         if let Some(before) = self.refused.get(&key) {
             let number: u64 = number.parse().expect("digits");
@@ -100,9 +130,7 @@ impl Operators {
     pub fn forget(&mut self, now: Timestamp) {
         self.paused.clear();
         self.still.values_mut().for_each(|times| end(times, now));
-        for changes in self.changes.values_mut() {
-            changes.iter_mut().for_each(|(_, since, _)| *since = None);
-        }
+        self.changes.values_mut().for_each(|changes| changes.push((now, Change::Restored)));
     }
 
     /// From before an order on that lets it go on.
@@ -122,17 +150,43 @@ impl Operators {
         self.changes.contains_key(&batch)
     }
 
+    /// A change of provider is carried out in all lanes.
+    pub fn carried(&mut self, batch: BatchId, to: String, now: Timestamp) {
+        self.changes.entry(batch).or_default().push((now, Change::Surely(to)));
+    }
+
     /// Provider types that a window may have been declared for at this instant.
     pub fn types_at(&self, batch: BatchId, at: Timestamp) -> BTreeSet<String> {
         let mut allowed = BTreeSet::from(["sim".to_owned()]);
-        for (from, since, to) in self.changes.get(&batch).into_iter().flatten() {
-            if since.is_some_and(|since| at > since) {
-                allowed = BTreeSet::from([to.clone()]);
-            } else if at >= *from {
-                allowed.insert(to.clone());
+        let mut all = allowed.clone();
+        let mut changes: Vec<_> = self.changes.get(&batch).into_iter().flatten().collect();
+        changes.sort_by_key(|(when, _)| *when);
+        for (when, change) in changes {
+            match change {
+                Change::Perhaps(to) if *when <= at => {
+                    allowed.insert(to.clone());
+                    all.insert(to.clone());
+                }
+                Change::Surely(to) if *when < at => allowed = BTreeSet::from([to.clone()]),
+                Change::Restored if *when < at => allowed.clone_from(&all),
+                Change::Perhaps(_) | Change::Surely(_) | Change::Restored => {}
             }
         }
         allowed
+    }
+
+    /// Whoever was refused and is sent again in peace got it, and nobody else did.
+    pub fn check_peace(&self, batch: BatchId) -> Result<(), String> {
+        let Some(peace) = self.in_peace.get(&batch.to_string()) else { return Ok(()) };
+        if let Some(stranger) = peace.arrived.difference(&peace.failed).next() {
+            return Err(format!("sent again, though it had not failed: {stranger}"));
+        }
+        let (got, named) = (peace.arrived.len() as u64, peace.recipients);
+        let kept_back = peace.suppressed.difference(&peace.arrived).count() as u64;
+        if got > named || got + kept_back < named {
+            return Err(format!("batch {batch}: {named} were to be sent again in peace, and {got} were: {:?}", peace.failed));
+        }
+        Ok(())
     }
 }
 
@@ -239,8 +293,9 @@ impl Run {
                     && self.service.change_provider(id, to, &plan.plan_hash, &offers, &order).await.is_ok()
             }
         };
-        let since = done.then(|| self.shared.clock.now());
-        self.shared.network.known().operators.changes.entry(id).or_default().push((from, since, to.to_owned()));
+        let since = done.then(|| (self.shared.clock.now(), Change::Surely(to.to_owned())));
+        let changes = [Some((from, Change::Perhaps(to.to_owned()))), since].into_iter().flatten();
+        self.shared.network.known().operators.changes.entry(id).or_default().extend(changes);
         if done {
             self.fire("change of provider");
         }
@@ -310,11 +365,26 @@ impl Run {
         if plan.recipients == 0 {
             return Ok(false);
         }
+        let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
+        let lines = lines(&self.shared, &row).await?;
         let order = self.order_id();
         let now = self.shared.clock.now();
-        self.shared.network.known().operators.retried(id, None, now);
-        let limited = self.shared.network.known().limited.contains(&id);
-        let request = RetryRequest { what: RetryWhat::Failed, not_after: limited.then(|| now.plus(Duration::from_secs(3_600))) };
+        {
+            let mut known = self.shared.network.known();
+            let failed: Vec<_> = lines.iter().filter(|line| line.outcome == Ends::Failed).collect();
+            let is_suppressed = |line: &RecipientLine| digits(line).is_some_and(|number| known.ever_suppressed.contains(&number));
+            let peace = Peace {
+                failed: failed.iter().map(|line| key_of(id, line)).collect(),
+                recipients: plan.recipients,
+                suppressed: failed.iter().filter(|line| is_suppressed(line)).map(|line| key_of(id, line)).collect(),
+                arrived: BTreeSet::new(),
+            };
+            known.operators.retried(id, None, now);
+            known.operators.in_peace.insert(id.to_string(), peace);
+        }
+        // Where the batch's own limit has passed, nobody would be sent.
+        let not_after = row.batch.not_after.map(|_| now.plus(Duration::from_secs(3_600)));
+        let request = RetryRequest { what: RetryWhat::Failed, not_after };
         let given = self.service.retry(id, &request, Some(&plan.plan_hash), &order).await.map_err(|fault| fault.to_string())?;
         if given.ordered != Some(plan.recipients) {
             return Err(format!("{plan:?} came to {given:?}"));

@@ -32,6 +32,7 @@ use smsfleet::runtime::task::Tasks;
 use smsfleet::webhooks::Webhooks;
 use tokio::sync::{Notify, mpsc};
 
+use super::books::Books;
 use super::faults::{Fired, Trouble};
 use super::laws::watched;
 use super::network::{Network, Sessions};
@@ -80,6 +81,9 @@ impl Shared {
 /// How long receipts are waited for.
 pub const RECEIPTS_WAIT: Duration = Duration::from_secs(75);
 
+/// How long an account's answers are waited for.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
+
 /// What a process has for its end.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -120,7 +124,7 @@ fn account(name: &str, capabilities: Capabilities) -> Account {
         price: None,
         currency: String::new(),
         hours: None,
-        answer_timeout: Duration::from_secs(6),
+        answer_timeout: ANSWER_TIMEOUT,
         sender: String::new(),
         opt_out: Default::default(),
     }
@@ -131,16 +135,17 @@ impl Process {
     pub fn start(shared: &Shared, seed: u64, role: Option<FleetRole>) -> Process {
         let freezer = Freezer::default();
         let trouble = Trouble::new(seed, shared);
-        let sessions = Tasks::default();
+        let (sessions, books) = (Tasks::default(), Books::new(shared.clock.clone()));
         let chance = Arc::new(SeededChance::from_seed(seed ^ 0xc0ffee));
         let worker = WorkerId(chance.next());
         let route = |(name, account): (String, Account)| {
-            let (network, trouble, tasks) = (shared.network.clone(), trouble.clone(), sessions.clone());
-            let provider: Arc<dyn Provider> = Arc::new(Sessions { network, trouble, tasks, account: account.clone(), worker });
+            let (books, network, trouble, tasks) = (books.clone(), shared.network.clone(), trouble.clone(), sessions.clone());
+            let sessions = Sessions { books, network, trouble, tasks, account: account.clone(), worker };
+            let provider: Arc<dyn Provider> = Arc::new(sessions);
             (name, Route { account, provider })
         };
         let routes = Arc::new(accounts().into_iter().map(route).collect::<BTreeMap<_, _>>());
-        let stores = trouble.stores(&shared.stores, &shared.raised);
+        let stores = books.stores(trouble.stores(&shared.stores, &shared.raised));
         let budget = BudgetedPacks::new(stores.packs.clone());
         let world = World { clock: shared.clock.clone(), chance };
         let stores = Stores { packs: budget.clone(), ..stores };
@@ -165,6 +170,7 @@ impl Process {
             shared.network.listen(sink);
             reports
         });
+        shared.network.known().books.insert(worker, books);
         let mut members = vec![];
         let prepare: Option<Arc<PrepareQueue>> = is(FleetRole::Prepare).then(|| {
             let prepare = shared.broker.join_prepare();

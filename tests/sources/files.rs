@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use smsfleet::adapters::source::{ListSource, expire, spool, sweep};
+use smsfleet::adapters::source::{ListSource, expire, expire_converted, spool, sweep};
 use smsfleet::model::code::Code;
 use smsfleet::model::limits::{COLUMNS_MAX, READ_BYTES_MAX, RECORD_BYTES_MAX};
 use smsfleet::model::record::Record;
@@ -123,6 +123,7 @@ async fn standard_input_becomes_a_file_that_stays_the_same() {
         file.set_modified(SystemTime::now() - 2 * hour).expect("made old");
     }
     source.open(&spec, &plan, &plan.ranges[0]).await.expect("used");
+    assert_eq!(expire_converted(&dir, SystemTime::now() + second).expect("expired"), 0, "none of them is one");
     assert_eq!(expire(&dir, SystemTime::now() - hour).expect("expired"), 1);
     assert!(path.exists());
     assert_eq!(expire(&dir, SystemTime::now() + second).expect("expired"), 1);
@@ -139,6 +140,13 @@ async fn a_copy_is_made_once_and_again_when_it_is_gone() {
         let made = inode();
         assert_eq!(place.plan(10).await.expect("the same plan"), plan);
         assert_eq!(made, inode(), "the second attempt finds it");
+        // It is kept while it is used, and then not for long.
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(expire_converted(&place.spool(), SystemTime::now() - hour).expect("expired"), 0);
+        let file = std::fs::File::open(place.spool().join(copy)).expect("opened");
+        file.set_modified(SystemTime::now() - 2 * hour).expect("made old");
+        assert_eq!(expire_converted(&place.spool(), SystemTime::now() - hour).expect("expired"), 1);
+        assert_eq!(place.read(&plan, 0, 10).await.expect("records").len(), 1, "it is made again");
         std::fs::remove_dir_all(place.spool()).expect("removed");
         assert_eq!(place.read(&plan, 0, 10).await.expect("records").iter().map(shown).collect::<Vec<_>>(), ["2: 1|张三"]);
     }

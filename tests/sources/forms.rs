@@ -4,7 +4,10 @@ use std::io::Write;
 
 use encoding_rs::GB18030;
 
-use super::{KINDS, Place, shown};
+use smsfleet::model::code::Code;
+use smsfleet::model::limits::{COLUMN_NAMES_BYTES_MAX, NAME_BYTES_MAX};
+
+use super::{KINDS, Place, fault_of, shown};
 
 async fn check(name: &str, bytes: &[u8], dialect: &str, columns: &str, expected: &[&str]) {
     for kind in KINDS {
@@ -181,5 +184,36 @@ async fn rows_without_end_cost_themselves_and_no_more() {
             let records = place.read(&plan, 0, 10).await.expect("records");
             assert_eq!((shown(&records[0]), shown(&records[1])), (too_large.to_string(), "3: 2|b".to_string()));
         }
+    }
+}
+
+#[tokio::test]
+async fn names_of_columns_are_no_way_to_fill_a_batch_s_row() {
+    let name = |letter: &str, n: usize| format!("{letter}{n}{}", "x".repeat(100));
+    let header = |columns: usize| (0..columns).map(|n| name("c", n)).collect::<Vec<_>>().join(",");
+    let object = |letter: &str, keys: usize| {
+        let keys: Vec<String> = (0..keys).map(|n| format!("\"{}\":1", name(letter, n))).collect();
+        format!("{{{}}}\n", keys.join(","))
+    };
+    let long = "x".repeat(NAME_BYTES_MAX + 1);
+    let many = COLUMN_NAMES_BYTES_MAX / 100;
+    for (list, says) in [
+        (format!("phone,{long}\n1,2\n"), "the name of a column has at most"),
+        (format!("{}\n{}1\n", header(many), "1,".repeat(many - 1)), "the names of all columns"),
+        (format!("{{\"{long}\":1}}\n"), "the name of a column has at most"),
+        (object("a", many / 2) + &object("b", many / 2), "the names of all columns"),
+        (format!("{}\n", "1,".repeat(2_000)), "2001 columns"),
+    ] {
+        let dialect = if list.starts_with("1,") { "header=no" } else { "" };
+        for kind in KINDS {
+            fault_of(Place::of(kind, list.as_bytes(), dialect).plan(10).await, Code::InputInvalid, says);
+        }
+    }
+    // Each of the files may have its keys; the list as a whole may not.
+    let files: Vec<(String, String)> = (0..3).map(|n| (format!("{n}.jsonl"), object(&format!("k{n}-"), many / 2))).collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
+    for kind in KINDS {
+        fault_of(Place::folder(kind, &files).plan(10).await, Code::InputInvalid, "the names of all columns");
+        Place::folder(kind, &files[..1]).plan(10).await.expect("one alone is a list");
     }
 }

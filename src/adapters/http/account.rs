@@ -1,6 +1,6 @@
 //! An HTTP account: the provider port over requests.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -200,6 +200,7 @@ impl Core {
             put.borrow_and_update();
             let mut flight = Flight::new(self);
             self.queue.take(self.config.batch as usize, self.clock.boot(), &mut flight.messages);
+            flight.leave_one_to_a_number();
             flight.answer_unfit();
             if flight.messages.is_empty() {
                 if has_failed && self.outstanding.load(Ordering::Relaxed) == 0 {
@@ -249,8 +250,10 @@ impl Core {
         let mut waits = self.waits(seed).up_to(REPEATS_MAX);
         for repeat in 0.. {
             let Some(again) = request.try_clone() else { return all(Answer::NoAnswer) };
+            let boot = self.clock.boot();
+            let left = flight.messages.iter().map(|(ticket, _)| ticket.left(boot)).min().unwrap_or_default();
             flight.handed_over = true;
-            match self.requests.send(again).await {
+            match self.requests.send(again, left).await {
                 Try::NotConnected(fault) if repeat == 0 => {
                     flight.handed_over = false;
                     return Outcome::NotConnected(fault);
@@ -321,6 +324,21 @@ struct Flight<'a> {
 impl<'a> Flight<'a> {
     fn new(core: &'a Core) -> Flight<'a> {
         Flight { core, messages: VecDeque::new(), handed_over: false, counted: 0 }
+    }
+
+    /// Leaves each number its first message and puts the others back, for a request of their own. A provider may name the
+    /// messages of a request by their numbers, fold two to one number into one, or give a request one id, to which the number
+    /// is added when a receipt comes: in all three one of two messages would get what was said of the other.
+    fn leave_one_to_a_number(&mut self) {
+        if self.messages.len() < 2 {
+            return;
+        }
+        let mut numbers = HashSet::with_capacity(self.messages.len());
+        let taken = std::mem::take(&mut self.messages);
+        let (first, others): (VecDeque<_>, VecDeque<_>) =
+            taken.into_iter().partition(|(_, message)| numbers.insert(message.number));
+        self.messages = first;
+        self.core.queue.put_back(others.into_iter());
     }
 
     /// Answers messages that want parts an HTTP account does not have, and counts the others.

@@ -53,7 +53,7 @@ pub struct HttpConfig {
     pub inbound: Option<InboundConfig>,
     /// A PEM file with the authorities to trust; the public ones when there is none.
     pub ca_file: Option<PathBuf>,
-    /// Seconds that connecting may take.
+    /// Seconds that connecting may take; half of the account's `answer_timeout` at most.
     #[serde(with = "seconds")]
     pub connect_timeout: Duration,
     /// Seconds before the first try after a connection failed, or before a repeat under the same key.

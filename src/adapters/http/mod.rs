@@ -10,6 +10,7 @@
 pub mod account;
 pub mod answer;
 pub mod config;
+mod connect;
 mod inbound;
 mod receipt;
 mod request;

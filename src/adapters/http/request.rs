@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::answer::Reply;
 use super::config::HttpConfig;
+use super::connect::{InTime, connected_within};
 use super::template::{Escape, Name, Template, Values};
 use super::value::check_pointer;
 use crate::adapters::secret::Secret;
@@ -79,7 +80,10 @@ impl Requests {
             .tls_backend_preconfigured(secure::client_config(config.ca_file.as_deref())?)
             // A redirected message would be handed over twice.
             .redirect(redirect::Policy::none())
-            .connect_timeout(config.connect_timeout)
+            // The answer's time begins before there is a connection. Were it over first, nobody could tell a provider that
+            // cannot be reached, and was handed nothing, from one that keeps silent.
+            .connect_timeout(config.connect_timeout.min(answer_timeout / 2))
+            .connector_layer(InTime)
             .timeout(answer_timeout)
             .tcp_nodelay(true)
             // A connection that the server closes for being idle, just as a request is written, leaves that one in doubt:
@@ -134,9 +138,9 @@ impl Requests {
         Ok(request)
     }
 
-    /// Sends a request once.
-    pub async fn send(&self, request: Request) -> Try {
-        let mut response = match self.client.execute(request).await {
+    /// Sends a request once, unless there is no connection for it within the time that its messages have `left`.
+    pub async fn send(&self, request: Request, left: Duration) -> Try {
+        let mut response = match connected_within(left, self.client.execute(request)).await {
             Ok(response) => response,
             Err(error) if error.is_connect() => return Try::NotConnected(not_connected(&error)),
             Err(_) => return Try::Unknown,

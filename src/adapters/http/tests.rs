@@ -324,6 +324,77 @@ async fn several_messages_share_a_request() {
 }
 
 #[tokio::test]
+async fn two_messages_to_one_number_never_share_a_request() {
+    let rig = rig(|config| {
+        config.batch = 3;
+        config.body = r#"{"messages":[{{items}}]}"#.into();
+        config.item = r#"{"to":"{{number}}","ref":"{{key}}"}"#.into();
+        config.answer.items = Some("/results".into());
+        config.answer.item_of = Some("/to".into());
+    })
+    .await;
+    // Two batches name the same person at the same time, and the provider refuses the text of one.
+    let first = rig.submit(0..2).await;
+    let (mut other, second) = chunk(0..1);
+    other.messages[0].key = "b2-0-0".into();
+    rig.account.submit(other).await.expect("it is open");
+    let came = rig.request().await;
+    let messages = json!([{"to": "4915100000000", "ref": "b1-0-0"}, {"to": "4915100000001", "ref": "b1-0-1"}]);
+    assert_eq!(came.body["messages"], messages);
+    let results = json!([{"to": "4915100000000", "code": "BAD"}, {"to": "4915100000001", "id": "b"}]);
+    came.answer(200, "", &json!({ "results": results })).await;
+    let came = rig.request().await;
+    assert_eq!(came.body["messages"], json!([{"to": "4915100000000", "ref": "b2-0-0"}]));
+    came.answer(200, "", &json!({"results": [{"to": "4915100000000", "id": "c"}]})).await;
+    let bad = Answer::Failed { code: Code::ProviderRefused, detail: "HTTP 200 BAD".into() };
+    assert_eq!(all_answers(first).await, [bad, accepted("b")]);
+    assert_eq!(all_answers(second).await, [accepted("c")]);
+    assert_eq!(rig.account.health().outstanding, 0);
+}
+
+/// A provider whose address takes connections and says nothing: there is no TLS, and so no byte of a message was handed over.
+fn behind_a_wall(config: &mut HttpConfig) {
+    config.url = config.url.replace("http://", "https://");
+}
+
+#[tokio::test]
+async fn who_was_never_connected_was_sent_nothing_however_long_connecting_may_take() {
+    let rig = rig(behind_a_wall).await;
+    let given = rig.submit(0..1).await;
+    within(async {
+        while rig.account.health().up {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(rig.account.health().last_error.map(|(code, _)| code), Some(Code::ProviderDown));
+    rig.clock.0.store(11, Ordering::SeqCst);
+    assert_eq!(all_answers(given).await, [Answer::NotSent]);
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_connection_beyond_the_time_of_its_messages() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of our own");
+    let mut config = config(listener.local_addr().expect("it is bound").port());
+    behind_a_wall(&mut config);
+    let account = Account { answer_timeout: 10 * PATIENCE, ..account() };
+    config.connect_timeout = 5 * PATIENCE;
+    let (clock, chance) = (Arc::<HandClock>::default(), Arc::new(SeededChance::from_seed(1)));
+    let account = HttpAccount::start(account, config, clock.clone(), chance).expect("its configuration is valid");
+    let (mut chunk, given) = chunk(0..1);
+    chunk.send_by = Duration::from_millis(200);
+    account.submit(chunk).await.expect("it is open");
+    within(async {
+        while account.health().up {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    clock.0.store(1, Ordering::SeqCst);
+    assert_eq!(all_answers(given).await, [Answer::NotSent]);
+}
+
+#[tokio::test]
 async fn closing_leaves_nothing_unanswered() {
     let rig = rig(|_| {}).await;
     let given = rig.submit(0..3).await;

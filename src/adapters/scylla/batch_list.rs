@@ -205,6 +205,18 @@ fn read_place(text: &str) -> Option<(i64, BatchId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::batch::SmsBatch;
+
+    #[test]
+    fn batches_of_one_day_are_spread_over_eight_partitions() {
+        let mut batches = [0u32; SHARDS as usize];
+        for n in 0..4_000u32 {
+            let id = SmsBatch::generate_id(&digest::digest([n.to_be_bytes().as_slice()]));
+            batches[usize::try_from(shard(id)).expect("it is not negative")] += 1;
+        }
+        assert_eq!(batches.len(), 8);
+        assert!(batches.iter().all(|batches| (400..600).contains(batches)), "{batches:?}");
+    }
 
     #[test]
     fn a_place_reads_back_and_days_begin_at_midnight() {

@@ -181,8 +181,13 @@ impl Window {
         self.out = kept;
     }
 
-    /// Answers what was written before `limit` and is still without an answer.
+    /// Answers what was put in before `limit` and is still without an answer. What the connection did not begin to take in all
+    /// that time was never sent; it is taken back, so that it is not sent later either.
     pub fn expire(&mut self, limit: Instant) {
+        let not_begun = |unwritten: &Unwritten| unwritten.sequence.is_some() && !unwritten.begun && unwritten.since <= limit;
+        if self.unwritten.iter().any(not_begun) {
+            self.withdraw_all();
+        }
         while let Some(&(sequence, at)) = self.order.front() {
             if at > limit && self.outstanding.contains_key(&sequence) {
                 break;

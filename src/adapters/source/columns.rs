@@ -1,4 +1,5 @@
-//! The names of a source's columns: the header of CSV, the keys of the first records of JSON Lines.
+//! The names of a source's columns: the header of CSV, the keys of the first records of JSON Lines. They go into the batch's row,
+//! which is read whole wherever many batches are looked at, so that there is no more of them than [`Names`] takes.
 
 use std::collections::HashSet;
 
@@ -8,18 +9,71 @@ use super::fields::{CsvFields, csv_field_count};
 use super::json_fields;
 use super::records::Raw;
 use crate::model::code::{Code, Fault};
-use crate::model::limits::COLUMNS_MAX;
+use crate::model::limits::{COLUMN_NAMES_BYTES_MAX, COLUMNS_MAX, NAME_BYTES_MAX, within};
 
 /// Records of JSON Lines whose keys become columns. A key that comes up later is no column and is left out.
 const KEY_RECORDS: u32 = 1_000;
+
+/// Names of columns in the order in which they were found, each once, within what a batch's row may hold of them.
+#[derive(Default)]
+pub(super) struct Names {
+    all: Vec<String>,
+    known: HashSet<String>,
+    bytes: usize,
+}
+
+impl Names {
+    /// These names.
+    ///
+    /// # Errors
+    /// As for [`Names::add`].
+    pub fn of(names: &[String]) -> Result<Names, Fault> {
+        let mut found = Names::default();
+        names.iter().try_for_each(|name| found.add(name).map(|_| ()))?;
+        Ok(found)
+    }
+
+    /// Takes a name, and says whether it is a new one.
+    ///
+    /// # Errors
+    /// [`Code::InputInvalid`] for a name that is too long, or one too many.
+    pub fn add(&mut self, name: &str) -> Result<bool, Fault> {
+        if self.has(name) {
+            return Ok(false);
+        }
+        within("the name of a column", name, NAME_BYTES_MAX)?;
+        check_count(self.all.len() + 1)?;
+        self.bytes += name.len();
+        if self.bytes > COLUMN_NAMES_BYTES_MAX {
+            return Err(invalid(format!("the names of all columns have at most {COLUMN_NAMES_BYTES_MAX} bytes together")));
+        }
+        self.all.push(name.to_string());
+        self.known.insert(name.to_string());
+        Ok(true)
+    }
+
+    /// Whether it is one of them.
+    pub fn has(&self, name: &str) -> bool {
+        self.known.contains(name)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[String] {
+        &self.all
+    }
+
+    /// All of them, to keep.
+    pub fn into_all(self) -> Vec<String> {
+        self.all
+    }
+}
 
 /// Gathers the columns while the planning pass goes through the records.
 pub(super) struct Columns {
     format: Format,
     delimiter: u8,
     header: Header,
-    names: Vec<String>,
-    known: HashSet<String>,
+    names: Names,
     records: u32,
     objects: u32,
 }
@@ -38,15 +92,7 @@ impl Columns {
     /// Nothing is known yet. `assumed` says that the header is a guess.
     pub fn begin(dialect: &Dialect, assumed: bool) -> Columns {
         let header = if dialect.format == Format::Csv && dialect.header { Header::Awaited { assumed } } else { Header::Absent };
-        Columns {
-            format: dialect.format,
-            delimiter: dialect.delimiter,
-            header,
-            names: vec![],
-            known: HashSet::new(),
-            records: 0,
-            objects: 0,
-        }
+        Columns { format: dialect.format, delimiter: dialect.delimiter, header, names: Names::default(), records: 0, objects: 0 }
     }
 
     /// Whether the next record belongs to [`Columns::header`].
@@ -56,7 +102,7 @@ impl Columns {
 
     /// The names so far.
     pub fn names(&self) -> &[String] {
-        &self.names
+        self.names.all()
     }
 
     /// Takes the first record; it may be Excel's line that names the delimiter, and then the next one is awaited.
@@ -83,41 +129,42 @@ impl Columns {
                     "column {column} of the first line is a telephone number: add a line with the columns' names, or say header=no"
                 )));
             }
-            if !self.known.insert(name.to_string()) {
+            if !self.names.add(name)? {
                 return Err(invalid(format!("the header names the column \"{name}\" twice")));
             }
-            self.names.push(name.to_string());
         }
         self.header = Header::Read;
         Ok(())
     }
 
     /// Learns from a record what there is to learn.
-    pub fn record(&mut self, raw: &Raw<'_>) {
+    pub fn record(&mut self, raw: &Raw<'_>) -> Result<(), Fault> {
         if self.header == Header::Read || self.records >= KEY_RECORDS {
-            return;
+            return Ok(());
         }
-        let Ok(bytes) = raw.bytes else { return };
+        let Ok(bytes) = raw.bytes else { return Ok(()) };
         match self.format {
             // The first record says how many columns there are.
             Format::Csv => {
-                if self.names.is_empty() {
-                    let count = csv_field_count(bytes, raw.quoted, self.delimiter);
-                    self.names = (1..=count).map(|column| column.to_string()).collect();
-                    self.records = KEY_RECORDS;
+                let count = csv_field_count(bytes, raw.quoted, self.delimiter);
+                check_count(count)?;
+                for column in 1..=count {
+                    self.names.add(&column.to_string())?;
                 }
+                self.records = KEY_RECORDS;
             }
             Format::JsonLines => {
                 self.records += 1;
-                let Some(keys) = std::str::from_utf8(bytes).ok().and_then(json_fields::keys) else { return };
+                let Some(keys) = std::str::from_utf8(bytes).ok().and_then(json_fields::keys) else {
+                    return Ok(());
+                };
                 self.objects += 1;
                 for key in keys {
-                    if self.names.len() <= COLUMNS_MAX && self.known.insert(key.clone()) {
-                        self.names.push(key);
-                    }
+                    self.names.add(&key)?;
                 }
             }
         }
+        Ok(())
     }
 
     /// The columns, when all records were seen.
@@ -125,11 +172,10 @@ impl Columns {
         if self.format == Format::JsonLines && self.objects == 0 {
             return Err(not_text(format!("none of the first {} lines is a JSON object", self.records)));
         }
-        if self.names.is_empty() {
+        if self.names.all().is_empty() {
             return Err(invalid("the records have no columns".to_string()));
         }
-        check_count(self.names.len())?;
-        Ok(self.names)
+        Ok(self.names.into_all())
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::spool;
 use crate::model::code::{Code, Fault};
 use crate::ports::clock::Clock;
 use crate::ports::source::{ListCopies, Removed};
@@ -85,7 +86,7 @@ fn remove(folder: &Path, needed: &[String], at_rest: Duration) -> io::Result<Rem
         let entry = entry?;
         let path = entry.path();
         // Which list a conversion was made of is known to its batch alone: while any is needed, all are.
-        let converted = entry.file_name().to_string_lossy().starts_with("text-");
+        let converted = spool::is_converted(&entry.file_name().to_string_lossy());
         let is_needed = converted && !needed.is_empty() || needed.iter().any(|name| Path::new(name) == path);
         let rests = entry.metadata()?.modified()?.elapsed().unwrap_or_default() >= at_rest;
         if is_needed || !rests {

@@ -15,7 +15,7 @@ use crate::model::code::{Code, Fault};
 use crate::model::hex;
 
 /// Files of one folder at most: each is looked up again for every range.
-const PARTS_MAX: usize = 1_000;
+pub(super) const PARTS_MAX: usize = 1_000;
 /// Bytes of the note about a folder's files, which the batch carries with it.
 const NOTE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of the names and hashes that it unpacks to: files of a folder at most, with the longest names that stores have.

@@ -29,22 +29,24 @@ mod records;
 mod spool;
 mod uploads;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 pub use self::copies::{SpoolCopies, UploadCopies};
 pub use address::{StoreKind, is_remote, is_store};
 pub use azure_table::{AzureTableConfig, AzureTables};
 pub use object_config::ObjectStoreConfig;
 pub use objects::ObjectStores;
-pub use spool::{expire, spool, sweep};
+pub use spool::{expire, expire_converted, spool, sweep};
 pub use uploads::{BucketUploads, FolderUploads};
 
 use self::address::Address;
 use self::dialect::{Dialect, Wanted};
 use self::list::List;
-use self::part::{Place, open_file};
+use self::part::{Part, Place, open_file};
 use self::range::{FetchedRange, LocalRange, RangeRecords};
 use self::uploads::UploadPlace;
 use crate::model::code::{Code, Fault};
@@ -71,12 +73,38 @@ pub struct ListSource {
     objects: Arc<ObjectStores>,
     tables: Arc<AzureTables>,
     uploads: Option<UploadPlace>,
+    conversions: Arc<Conversions>,
+}
+
+/// Copies that are being made: a list's ranges are begun together, and each of them needs the same copy.
+#[derive(Debug, Default)]
+struct Conversions(Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Conversions {
+    /// Waits until nobody else in this process makes the copy of this name.
+    async fn turn(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let queue = {
+            let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.retain(|_, queue| queue.strong_count() > 0);
+            let queue = queues.get(name).and_then(Weak::upgrade).unwrap_or_default();
+            queues.insert(name.to_string(), Arc::downgrade(&queue));
+            queue
+        };
+        queue.lock_owned().await
+    }
 }
 
 impl ListSource {
     /// A source of local files that keeps its copies in `spool_dir`.
     pub fn new(spool_dir: PathBuf) -> ListSource {
-        ListSource { spool_dir, expanded_max: EXPANDED_BYTES_MAX, objects: Arc::default(), tables: Arc::default(), uploads: None }
+        ListSource {
+            spool_dir,
+            expanded_max: EXPANDED_BYTES_MAX,
+            objects: Arc::default(),
+            tables: Arc::default(),
+            uploads: None,
+            conversions: Arc::default(),
+        }
     }
 
     /// Refuses files that expand to more bytes than this.
@@ -160,6 +188,14 @@ impl ListSource {
         }
     }
 
+    /// Makes the plain copy of a file.
+    async fn convert(&self, part: Part, content: u64, dialect: Dialect) -> Result<PathBuf, Fault> {
+        let (folder, expanded_max) = (self.spool_dir.clone(), self.expanded_max);
+        let convert =
+            move |given_up: &GivenUp| spool::converted(&part, Some(content), &dialect, (&folder, expanded_max), given_up);
+        Ok(blocking_while_wanted(convert).await?.0)
+    }
+
     /// Keeps a text from expiring when it is one of the spool folder's.
     fn note_use(&self, text: &Path) -> Result<(), Fault> {
         if text.parent() == Some(&self.spool_dir) {
@@ -178,7 +214,11 @@ impl Source for ListSource {
         let wanted = Wanted::parse(&spec.dialect)?;
         let list = self.list(&spec.table_name).await?;
         let (source, before) = (self.clone(), list.clone());
-        let plan = blocking(move || plan::plan(&source, &list, wanted, range_records)).await?;
+        let look = move |given_up: &GivenUp| {
+            let look = plan::Look { source: &source, wanted, range_records, given_up };
+            plan::plan(&look, &list)
+        };
+        let plan = blocking_while_wanted(look).await?;
         let now = self.list(&spec.table_name).await?;
         if (now.size(), now.version()) != (before.size(), before.version()) {
             return Err(now.changed_since(&before.note()?));
@@ -213,17 +253,19 @@ impl Source for ListSource {
             part.open_range(range.from, range.to)?
         } else {
             // It is there, unless this machine is not the one that planned.
-            let copy = match spool::existing(fingerprint.content, fingerprint.size, &dialect, &self.spool_dir) {
+            let existing = || spool::existing(fingerprint.content, fingerprint.size, &dialect, &self.spool_dir);
+            let copy = match existing() {
                 Some(copy) => copy,
                 None => {
-                    let (source, content) = (self.clone(), fingerprint.content);
-                    let convert =
-                        move || spool::converted(&part, Some(content), &dialect, &source.spool_dir, source.expanded_max);
-                    blocking(convert).await?.0
+                    let _turn = self.conversions.turn(&spool::name_of(fingerprint.content, fingerprint.size, &dialect)).await;
+                    match existing() {
+                        Some(copy) => copy,
+                        None => self.convert(part, fingerprint.content, dialect).await?,
+                    }
                 }
             };
-            self.note_use(&copy)?;
-            open_file(&copy, &copy.display().to_string(), range.from, range.to)?
+            let opened = self.note_use(&copy).and_then(|()| open_file(&copy, &copy.display().to_string(), range.from, range.to));
+            opened.map_err(cannot_open_copy)?
         };
         let is_near = matches!(input, part::Input::File(_));
         let records = RangeRecords::new(input, &name, &dialect, plan, range);
@@ -236,12 +278,63 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + S
     ended.unwrap_or_else(|error| Err(Fault::new(Code::Internal, format!("reading a source broke off: {error}"))))
 }
 
+/// Whether nobody waits any more for what a blocking look at a list comes to. Without it a list of gigabytes would be read to its
+/// end behind a term that is over, and again beside itself in the next one.
+#[derive(Clone, Debug, Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(io::Error::other(Fault::new(Code::Internal, "reading a source was given up")));
+        }
+        Ok(())
+    }
+}
+
+/// Gives up when it is dropped.
+struct Waiting(GivenUp);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// [`blocking`] work that looks now and then whether it was given up: it was when this future is dropped.
+async fn blocking_while_wanted<T: Send + 'static>(
+    work: impl FnOnce(&GivenUp) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let waiting = Waiting(GivenUp::default());
+    let given_up = waiting.0.clone();
+    blocking(move || work(&given_up)).await
+}
+
+/// A place that is not there, or not for us, stays so. Everything else may pass: too many open files, a mount that is away.
 fn cannot_open(name: &str, error: &io::Error) -> Fault {
-    Fault::new(Code::SourceNotFound, format!("{name} cannot be opened: {error}"))
+    use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    let code = match error.kind() {
+        NotFound | PermissionDenied | NotADirectory | IsADirectory | InvalidInput | InvalidFilename => Code::SourceNotFound,
+        _ => Code::SourceUnavailable,
+    };
+    Fault::new(code, format!("{name} cannot be opened: {error}"))
 }
 
 fn cannot_read(name: &str, error: &io::Error) -> Fault {
-    read_fault(error).unwrap_or_else(|| Fault::new(Code::SourceBroken, format!("{name}: reading failed: {error}")))
+    read_fault(error).unwrap_or_else(|| Fault::new(broken_or_away(error), format!("{name}: reading failed: {error}")))
+}
+
+/// What the system itself says of a read is about the disk or the mount; all else, about the bytes.
+fn broken_or_away(error: &io::Error) -> Code {
+    if error.raw_os_error().is_some() { Code::SourceUnavailable } else { Code::SourceBroken }
+}
+
+/// The fault of a copy of our own: one that was let go of just now is made again when its list is looked at again.
+fn cannot_open_copy(fault: Fault) -> Fault {
+    match fault.code {
+        Code::SourceNotFound => Fault::new(Code::SourceUnavailable, fault.context),
+        _ => fault,
+    }
 }
 
 /// The fault that a reader wrapped to get it through [`io::Read`], at any depth.
@@ -261,4 +354,90 @@ fn read_fault(error: &io::Error) -> Option<Fault> {
 
 fn changed(name: &str) -> Fault {
     Fault::new(Code::SourceChanged, format!("{name} is not what it was when it was planned"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::spool::Hashed;
+    use super::*;
+
+    /// Bytes without end, but for the test's own end.
+    struct Endless(Arc<AtomicBool>);
+
+    impl Read for Endless {
+        fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(if self.0.load(Ordering::Relaxed) { 0 } else { chunk.len() })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_read_to_its_end() {
+        let test_is_over = Arc::new(AtomicBool::new(false));
+        let (endless, (ended, end)) = (Endless(test_is_over.clone()), mpsc::channel());
+        let look = move |given_up: &GivenUp| {
+            let read = io::copy(&mut Hashed::new(endless, given_up), &mut io::sink());
+            let _ = ended.send(read.is_err());
+            read.map_err(|error| cannot_read("list", &error))
+        };
+        let looked = tokio::time::timeout(Duration::from_millis(50), blocking_while_wanted(look)).await;
+        assert!(looked.is_err(), "it has no end");
+        let given_up = end.recv_timeout(Duration::from_secs(10));
+        test_is_over.store(true, Ordering::Relaxed);
+        assert_eq!(given_up, Ok(true));
+    }
+
+    #[test]
+    fn what_may_pass_is_no_verdict_on_a_list() {
+        // ENOENT, EACCES, ENOTDIR; ENFILE, EMFILE, EIO, ESTALE.
+        for (number, open) in [
+            (2, Code::SourceNotFound),
+            (13, Code::SourceNotFound),
+            (20, Code::SourceNotFound),
+            (23, Code::SourceUnavailable),
+            (24, Code::SourceUnavailable),
+            (5, Code::SourceUnavailable),
+            (116, Code::SourceUnavailable),
+        ] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!((cannot_open("list", &error).code, cannot_read("list", &error).code), (open, Code::SourceUnavailable));
+            assert_eq!(cannot_open_copy(cannot_open("list", &error)).code, Code::SourceUnavailable, "{error}");
+        }
+        let decoding = io::Error::new(io::ErrorKind::InvalidData, "no gzip");
+        assert_eq!(cannot_read("list", &decoding).code, Code::SourceBroken);
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_many_ranges_need_is_made_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (spool_dir, list) = (folder.path().join("spool"), folder.path().join("list.zst"));
+        let text = format!("phone\n{}", "13800138000\n".repeat(2_000_000));
+        std::fs::write(&list, zstd::encode_all(text.as_bytes(), 1).expect("packed")).expect("written");
+        let source = ListSource::new(spool_dir.clone());
+        let spec = SourceSpec { table_name: list.display().to_string(), ..SourceSpec::default() };
+        let plan = source.plan(&spec, 10_000).await.expect("a plan");
+        std::fs::remove_dir_all(&spool_dir).expect("removed");
+        let (over, folder) = (Arc::new(AtomicBool::new(false)), spool_dir.clone());
+        let stop = over.clone();
+        let at_once = std::thread::spawn(move || {
+            let half_written = || {
+                let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+                entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(spool::HALF_WRITTEN)).count()
+            };
+            let mut most = 0;
+            while !stop.load(Ordering::Relaxed) {
+                most = most.max(half_written());
+            }
+            most
+        });
+        let opened = plan.ranges[..8].iter().map(|range| source.open(&spec, &plan, range));
+        let opened = futures::future::try_join_all(opened).await;
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(opened.expect("all of them").len(), 8);
+        assert!(at_once.join().expect("it ends") <= 1, "of one list one copy is made at a time");
+    }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::list::PaginatedListStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use serde::{Deserialize, Serialize};
 
 use super::address::{StoreKind, check_key, is_bucket};
 use super::connector::Straight;
+use super::objects::Pages;
 use crate::adapters::secret::Secret;
 use crate::adapters::secure;
 use crate::model::code::{Code, Fault};
@@ -128,8 +130,8 @@ impl ObjectStoreConfig {
         }
     }
 
-    /// The client for one bucket.
-    pub(super) fn client(&self, name: &str, bucket: &str) -> Result<Arc<dyn ObjectStore>, Fault> {
+    /// The client for one bucket, and the same one as it lists page by page.
+    pub(super) fn client(&self, name: &str, bucket: &str) -> Result<(Arc<dyn ObjectStore>, Pages), Fault> {
         if let Err((key, text)) = self.check() {
             return Err(Fault::new(Code::ConfigInvalid, format!("object_stores.{name}.{key}: {text}")));
         }
@@ -137,10 +139,14 @@ impl ObjectStoreConfig {
         secure::install();
         let clients =
             self.clients().map_err(|text| Fault::new(Code::ConfigInvalid, format!("object_stores.{name}.ca_file: {text}")))?;
-        let built: Result<Arc<dyn ObjectStore>, object_store::Error> = match self.kind {
-            StoreKind::S3 => self.s3(bucket).with_http_connector(clients).build().map(|client| Arc::new(client) as _),
-            StoreKind::Azure => self.azure(bucket).with_http_connector(clients).build().map(|client| Arc::new(client) as _),
-            StoreKind::Gcs => self.gcs(bucket).with_http_connector(clients).build().map(|client| Arc::new(client) as _),
+        fn both<T: ObjectStore + PaginatedListStore>(client: T) -> (Arc<dyn ObjectStore>, Pages) {
+            let client = Arc::new(client);
+            (client.clone(), Pages(client))
+        }
+        let built = match self.kind {
+            StoreKind::S3 => self.s3(bucket).with_http_connector(clients).build().map(both),
+            StoreKind::Azure => self.azure(bucket).with_http_connector(clients).build().map(both),
+            StoreKind::Gcs => self.gcs(bucket).with_http_connector(clients).build().map(both),
         };
         built.map_err(|error| Fault::new(Code::ConfigInvalid, format!("object_stores.{name}: {error}")))
     }

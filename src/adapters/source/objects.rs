@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::path::Path;
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::{DELIMITER, Path};
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::sync::OnceCell;
 
 use super::address::{ObjectAddress, StoreKind};
-use super::list::List;
+use super::list::{List, PARTS_MAX};
 use super::object_config::{self, ObjectStoreConfig};
 use super::part::{Part, Place};
 use super::uploads::UPLOADED;
@@ -26,7 +27,19 @@ pub struct ObjectStores {
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
     store: Arc<dyn ObjectStore>,
+    /// `None` for one that lists all at once.
+    pages: Option<Pages>,
     about: Arc<About>,
+}
+
+/// A bucket that gives its names page by page.
+#[derive(Clone)]
+pub(super) struct Pages(pub Arc<dyn PaginatedListStore>);
+
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pages")
+    }
 }
 
 /// What is known of a bucket apart from its content.
@@ -65,7 +78,8 @@ impl ObjectStores {
                     account: config.account.clone(),
                     folders: if folders.iter().any(String::is_empty) { vec![] } else { folders },
                 };
-                let bucket_of = Bucket { store: config.client(name, bucket)?, about: Arc::new(about) };
+                let (store, pages) = config.client(name, bucket)?;
+                let bucket_of = Bucket { store, pages: Some(pages), about: Arc::new(about) };
                 if stores.buckets.insert((config.kind, bucket.to_string()), bucket_of).is_some() {
                     let text = format!("object_stores.{name}.buckets: {bucket} is named by another store of the same kind too");
                     return Err(Fault::new(Code::ConfigInvalid, text));
@@ -84,7 +98,7 @@ impl ObjectStores {
             account: String::new(),
             folders: vec![],
         };
-        self.buckets.insert((kind, bucket.to_string()), Bucket { store, about: Arc::new(about) });
+        self.buckets.insert((kind, bucket.to_string()), Bucket { store, pages: None, about: Arc::new(about) });
         self
     }
 
@@ -117,10 +131,28 @@ impl Bucket {
             return Ok(List::single(self.stat(path, name).await?));
         }
         let below = (!address.key.is_empty()).then_some(&path);
-        let found = self.store.list_with_delimiter(below).await.map_err(|error| self.fault(&name, &error))?;
-        let is_file = |meta: &ObjectMeta| meta.location != path && !file_name(meta).starts_with('.');
-        let parts = found.objects.into_iter().filter(is_file).map(|meta| self.part(&name, meta)).collect();
-        List::folder(name, parts)
+        let found = self.files(below).await.map_err(|error| self.fault(&name, &error))?;
+        List::folder(name.clone(), found.into_iter().map(|meta| self.part(&name, meta)).collect())
+    }
+
+    /// The files directly in a folder, hidden ones left out: all of them, or more than a list may have. A folder may hold millions.
+    async fn files(&self, below: Option<&Path>) -> object_store::Result<Vec<ObjectMeta>> {
+        let is_file = |meta: &ObjectMeta| Some(&meta.location) != below && !file_name(meta).starts_with('.');
+        let Some(Pages(pages)) = &self.pages else {
+            let found = self.store.list_with_delimiter(below).await?;
+            return Ok(found.objects.into_iter().filter(is_file).collect());
+        };
+        let below = below.map(|path| format!("{path}{DELIMITER}"));
+        let (mut found, mut page_token) = (vec![], None);
+        loop {
+            let options = PaginatedListOptions { delimiter: Some(DELIMITER.into()), page_token, ..Default::default() };
+            let page = pages.list_paginated(below.as_deref(), options).await?;
+            found.extend(page.result.objects.into_iter().filter(is_file));
+            page_token = page.page_token;
+            if page_token.is_none() || found.len() > PARTS_MAX {
+                return Ok(found);
+            }
+        }
     }
 
     /// One object under a name that faults show.
@@ -251,4 +283,54 @@ fn cause(error: &object_store::Error) -> String {
     }
     let text: String = innermost.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(160).collect();
     text.trim().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use object_store::list::PaginatedListResult;
+    use object_store::memory::InMemory;
+    use object_store::{ListResult, Result};
+
+    use super::super::address::Address;
+    use super::*;
+
+    /// A folder of so many files, ten to a page, and how many pages were asked for. Every other one is hidden.
+    struct Many(usize, AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl PaginatedListStore for Many {
+        async fn list_paginated(&self, prefix: Option<&str>, options: PaginatedListOptions) -> Result<PaginatedListResult> {
+            assert_eq!((prefix, options.delimiter.as_deref()), (Some("in/lists/"), Some("/")));
+            self.1.fetch_add(1, Ordering::Relaxed);
+            let from: usize = options.page_token.map_or(0, |token| token.parse().expect("a token"));
+            let to = (from + 10).min(self.0);
+            let named = |n: usize| ObjectMeta {
+                location: Path::from(format!("in/lists/{}{n}.csv", if n % 2 == 1 { "." } else { "" })),
+                last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
+                size: 1,
+                e_tag: Some("a".into()),
+                version: None,
+            };
+            let result =
+                ListResult { common_prefixes: vec![], objects: (from..to).map(named).collect(), extensions: Default::default() };
+            Ok(PaginatedListResult { result, page_token: (to < self.0).then(|| to.to_string()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_millions_is_not_listed_whole() {
+        for (files, pages, expected) in [(95, 10, Ok(48)), (2_000_000, 201, Err(Code::InputInvalid))] {
+            let many = Arc::new(Many(files, AtomicUsize::new(0)));
+            let stores = ObjectStores::default().with_bucket(StoreKind::S3, "lists", Arc::new(InMemory::new()));
+            let Address::Object(address) = Address::parse("s3://lists/in/lists/").expect("an address") else {
+                panic!("it is an object store's");
+            };
+            let mut bucket = stores.bucket(&address).expect("it is configured").clone();
+            bucket.pages = Some(Pages(many.clone()));
+            let found = bucket.list(&address).await.map(|list| list.parts.len()).map_err(|fault| fault.code);
+            assert_eq!((found, many.1.load(Ordering::Relaxed)), (expected, pages));
+        }
+    }
 }

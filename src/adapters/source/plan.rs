@@ -5,25 +5,33 @@ use std::io::{self, Read};
 use encoding_rs::{GB18030, UTF_8};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::columns::Columns;
+use super::columns::{Columns, Names};
 use super::detect::{self, Census};
 use super::dialect::{Compression, Dialect, Format, Wanted};
 use super::list::List;
 use super::part::{Input, Part, Place, open_file};
 use super::records::{CHUNK_BYTES, Framing, Records};
 use super::spool::{self, Hashed};
-use super::{ListSource, cannot_read};
+use super::{GivenUp, ListSource, cannot_open_copy, cannot_read};
 use crate::model::code::{Code, Fault};
 use crate::model::record::{Fingerprint, PartPlan, RangePlan, SourcePlan};
 
 /// UTF-8's byte order mark.
 const MARK: &[u8] = b"\xEF\xBB\xBF";
 
+/// How a list is looked at.
+pub(super) struct Look<'a> {
+    pub source: &'a ListSource,
+    pub wanted: Wanted,
+    pub range_records: u32,
+    pub given_up: &'a GivenUp,
+}
+
 /// Plans a list. Blocking; what was read may have changed since `list` was made, which is the caller's to look at.
-pub(super) fn plan(source: &ListSource, list: &List, wanted: Wanted, range_records: u32) -> Result<SourcePlan, Fault> {
+pub(super) fn plan(look: &Look<'_>, list: &List) -> Result<SourcePlan, Fault> {
     match &list.parts[..] {
         [part] if !list.is_folder => {
-            let found = plan_part(source, part, &wanted, range_records)?;
+            let found = plan_part(look, part)?;
             if found.records == 0 {
                 let after = if found.columns.is_empty() { "" } else { " after its header" };
                 return Err(named(&part.name)(Fault::new(Code::SourceEmpty, format!("there is no record{after}"))));
@@ -36,22 +44,16 @@ pub(super) fn plan(source: &ListSource, list: &List, wanted: Wanted, range_recor
                 records: found.records,
             })
         }
-        parts => plan_folder(source, list, parts, &wanted, range_records),
+        parts => plan_folder(look, list, parts),
     }
 }
 
 /// Plans the files of a folder one after the other: one list with the same columns in all of them.
-fn plan_folder(
-    source: &ListSource,
-    list: &List,
-    parts: &[Part],
-    wanted: &Wanted,
-    range_records: u32,
-) -> Result<SourcePlan, Fault> {
+fn plan_folder(look: &Look<'_>, list: &List, parts: &[Part]) -> Result<SourcePlan, Fault> {
     let (mut columns, mut ranges, mut records) = (Shared::default(), vec![], 0);
     let mut content = Xxh3::new();
     for part in parts {
-        let found = plan_part(source, part, wanted, range_records)?;
+        let found = plan_part(look, part)?;
         content.update(&found.fingerprint.content.to_le_bytes());
         columns.add(part, &found)?;
         let end = found.ranges.last().map_or(0, |last| last.to);
@@ -70,7 +72,7 @@ fn plan_folder(
     Ok(SourcePlan {
         fingerprint: Fingerprint { size: list.size(), version: list.version(), content: content.digest() },
         dialect: list.note()?,
-        columns: columns.names,
+        columns: columns.names.into_all(),
         ranges,
         records,
     })
@@ -80,7 +82,7 @@ fn plan_folder(
 /// columns are all keys, and with one no object may have a key of its own.
 #[derive(Default)]
 struct Shared {
-    names: Vec<String>,
+    names: Names,
     /// The file whose header says them.
     said_by: Option<String>,
     /// A file with keys, as long as no header was seen.
@@ -96,29 +98,27 @@ impl Shared {
             let text = format!("{}: {what}; all files of a folder have the same columns", part.name);
             Err(Fault::new(Code::InputInvalid, text))
         };
-        let more = |some: &[String], than: &[String]| some.iter().find(|name| !than.contains(name)).cloned();
+        let names = &mut self.names;
         match (found.dialect.format, &self.said_by) {
-            (Format::Csv, Some(first)) if self.names != found.columns => {
-                differs(format!("its columns are {}, and those of {first} are {}", shown(&found.columns), shown(&self.names)))
+            (Format::Csv, Some(first)) if names.all() != found.columns => {
+                differs(format!("its columns are {}, and those of {first} are {}", shown(&found.columns), shown(names.all())))
             }
             (Format::Csv, Some(_)) => Ok(()),
             (Format::Csv, None) => {
-                if let (Some(key), Some(other)) = (more(&self.names, &found.columns), &self.keys_of) {
+                let own = Names::of(&found.columns)?;
+                if let (Some(key), Some(other)) = (names.all().iter().find(|key| !own.has(key)), &self.keys_of) {
                     return differs(format!("it has no column \"{key}\", which {other} has"));
                 }
-                (self.names, self.said_by) = (found.columns.clone(), Some(part.file_name.clone()));
+                (self.names, self.said_by) = (own, Some(part.file_name.clone()));
                 Ok(())
             }
-            (Format::JsonLines, Some(first)) => match more(&found.columns, &self.names) {
+            (Format::JsonLines, Some(first)) => match found.columns.iter().find(|key| !names.has(key)) {
                 Some(key) => differs(format!("it has the key \"{key}\", which is no column of {first}")),
                 None => Ok(()),
             },
             (Format::JsonLines, None) => {
                 self.keys_of.get_or_insert_with(|| part.file_name.clone());
-                while let Some(key) = more(&found.columns, &self.names) {
-                    self.names.push(key);
-                }
-                Ok(())
+                found.columns.iter().try_for_each(|key| names.add(key).map(|_| ())).map_err(named(&part.name))
             }
         }
     }
@@ -140,7 +140,8 @@ struct Planned {
     records: u64,
 }
 
-fn plan_part(source: &ListSource, part: &Part, wanted: &Wanted, range_records: u32) -> Result<Planned, Fault> {
+fn plan_part(look: &Look<'_>, part: &Part) -> Result<Planned, Fault> {
+    let wanted = &look.wanted;
     let raw = spool::expanded_sample(part, Compression::Plain, detect::SAMPLE_BYTES)?;
     let compression = wanted.compression.unwrap_or_else(|| detect::compression(&raw));
     let sample = match compression {
@@ -152,11 +153,11 @@ fn plan_part(source: &ListSource, part: &Part, wanted: &Wanted, range_records: u
     let header = wanted.header.unwrap_or(true);
     let mut dialect = Dialect { format: Format::Csv, delimiter: b',', header, encoding, compression };
     let mut fingerprint = part.fingerprint();
-    let mut found = look(source, part, wanted, &sample, &mut dialect, &mut fingerprint, range_records)?;
+    let mut found = pass_over(look, part, &sample, &mut dialect, &mut fingerprint)?;
     // The first sign of GB18030 may come behind the sample. Then the pass has seen it and is made again.
     if wanted.encoding.is_none() && dialect.encoding == UTF_8 && found.census.is_gb18030() {
         dialect.encoding = GB18030;
-        found = look(source, part, wanted, &sample, &mut dialect, &mut fingerprint, range_records)?;
+        found = pass_over(look, part, &sample, &mut dialect, &mut fingerprint)?;
     }
     Ok(Planned { fingerprint, dialect, columns: found.columns, ranges: found.ranges, records: found.records })
 }
@@ -171,33 +172,33 @@ struct Found {
 
 /// Finds out what the dialect leaves open, and goes through the text, which begins with `sample` where it is read in place.
 /// Completes dialect and fingerprint.
-fn look(
-    source: &ListSource,
+fn pass_over(
+    look: &Look<'_>,
     part: &Part,
-    wanted: &Wanted,
     sample: &[u8],
     dialect: &mut Dialect,
     fingerprint: &mut Fingerprint,
-    range_records: u32,
 ) -> Result<Found, Fault> {
+    let Look { source, wanted, range_records, given_up } = look;
     let name = &part.name;
     let read_error = |error: io::Error| cannot_read(name, &error);
     let copy = if dialect.is_readable_in_place() {
         None
     } else {
         // A near file is read twice, so that a copy that is there already is found; a far one once.
-        let content = if part.is_near() { Some(hash_of(part)?) } else { None };
-        let (copy, content) = spool::converted(part, content, dialect, &source.spool_dir, source.expanded_max)?;
+        let content = if part.is_near() { Some(hash_of(part, given_up)?) } else { None };
+        let (copy, content) = spool::converted(part, content, dialect, (&source.spool_dir, source.expanded_max), given_up)?;
         fingerprint.content = content;
         Some(copy)
     };
     let mut of_copy = vec![];
     let (input, sample): (Input, &[u8]) = match &copy {
         Some(copy) => {
-            source.note_use(copy)?;
             let shown = copy.display().to_string();
-            open_file(copy, &shown, 0, detect::SAMPLE_BYTES as u64)?.read_to_end(&mut of_copy).map_err(read_error)?;
-            (open_file(copy, &shown, 0, u64::MAX)?, &of_copy)
+            let open = |to: u64| open_file(copy, &shown, 0, to).map_err(cannot_open_copy);
+            source.note_use(copy).map_err(cannot_open_copy)?;
+            open(detect::SAMPLE_BYTES as u64)?.read_to_end(&mut of_copy).map_err(read_error)?;
+            (open(u64::MAX)?, &of_copy)
         }
         None => {
             if let Place::File(path) = &part.place {
@@ -211,12 +212,12 @@ fn look(
     dialect.format = wanted.format.map_or_else(|| detect::format(text), Ok).map_err(named(name))?;
     dialect.delimiter = wanted.delimiter.unwrap_or_else(|| detect::delimiter(text));
 
-    let mut input = Hashed { input, hash: Xxh3::new(), bytes: 0 };
+    let mut input = Hashed::new(input, given_up);
     io::copy(&mut (&mut input).take(mark), &mut io::sink()).map_err(read_error)?;
     let mut records = Records::new(input, framing(dialect), mark, 1);
     let mut columns = Columns::begin(dialect, wanted.header.is_none());
     let mut census = Census::default();
-    let (ranges, count) = pass(name, &mut records, &mut columns, &mut census, range_records)?;
+    let (ranges, count) = pass(name, &mut records, &mut columns, &mut census, *range_records)?;
     if copy.is_none() {
         let read = records.into_input();
         if read.bytes != part.size {
@@ -257,7 +258,7 @@ fn pass<R: Read>(
         if let Ok(bytes) = raw.bytes {
             census.add(bytes);
         }
-        columns.record(&raw);
+        columns.record(&raw).map_err(named(name))?;
         range.records += 1;
         count += 1;
     }
@@ -280,8 +281,8 @@ fn named(name: &str) -> impl Fn(Fault) -> Fault {
     move |fault| Fault::new(fault.code, format!("{name}: {}", fault.context))
 }
 
-fn hash_of(part: &Part) -> Result<u64, Fault> {
-    let mut input = Hashed { input: part.open()?, hash: Xxh3::new(), bytes: 0 };
+fn hash_of(part: &Part, given_up: &GivenUp) -> Result<u64, Fault> {
+    let mut input = Hashed::new(part.open()?, given_up);
     let mut chunk = vec![0; CHUNK_BYTES];
     while spool::read(&mut input, &mut chunk).map_err(|error| cannot_read(&part.name, &error))? > 0 {}
     Ok(input.hash.digest())

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use encoding_rs::{DecoderResult, UTF_8};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::GivenUp;
 use super::dialect::{Compression, Dialect, encoding_name};
 use super::part::Part;
 use super::records::CHUNK_BYTES;
@@ -53,6 +54,23 @@ pub fn expire(spool_dir: &Path, unused_since: SystemTime) -> io::Result<u64> {
     Ok(removed)
 }
 
+/// The same for conversions alone: plain copies of lists that are compressed or of another encoding, which are made again when they
+/// are needed.
+pub fn expire_converted(spool_dir: &Path, unused_since: SystemTime) -> io::Result<u64> {
+    let mut removed = 0;
+    remove(spool_dir, |name, facts| {
+        let expired = is_converted(name) && facts.modified()? < unused_since;
+        removed += u64::from(expired);
+        Ok(expired)
+    })?;
+    Ok(removed)
+}
+
+/// Whether a copy of this name was made by [`converted`].
+pub(super) fn is_converted(name: &str) -> bool {
+    name.starts_with(CONVERTED)
+}
+
 /// Notes that a copy is used, for [`expire`].
 pub(super) fn touch(copy: &Path) -> io::Result<()> {
     File::open(copy)?.set_modified(SystemTime::now())
@@ -73,6 +91,8 @@ fn remove(folder: &Path, mut is_old: impl FnMut(&str, &fs::Metadata) -> io::Resu
     Ok(())
 }
 
+/// What the name of a conversion begins with.
+const CONVERTED: &str = "text-";
 /// A list may expand to so many times its size: ten times what lists of people do, and a quarter of what gzip can.
 const EXPANSION_MAX: u64 = 250;
 /// Up to here nobody asks.
@@ -86,8 +106,8 @@ pub(super) fn converted(
     original: &Part,
     content: Option<u64>,
     dialect: &Dialect,
-    spool_dir: &Path,
-    expanded_max: u64,
+    (spool_dir, expanded_max): (&Path, u64),
+    given_up: &GivenUp,
 ) -> Result<(PathBuf, u64), Fault> {
     if let Some(content) = content
         && let Some(copy) = existing(content, original.size, dialect, spool_dir)
@@ -95,7 +115,7 @@ pub(super) fn converted(
         return Ok((copy, content));
     }
     let expanded_max = expanded_max.min(EXPANDED_FREELY.max(original.size.saturating_mul(EXPANSION_MAX)));
-    let mut hashed = Hashed { input: original.open()?, hash: Xxh3::new(), bytes: 0 };
+    let mut hashed = Hashed::new(original.open()?, given_up);
     let mut copy = Copy::begin(spool_dir)?;
     {
         let mut input = expanded(&mut hashed, dialect.compression)?;
@@ -130,9 +150,10 @@ pub(super) fn existing(content: u64, size: u64, dialect: &Dialect, spool_dir: &P
     path.exists().then_some(path)
 }
 
-fn name_of(content: u64, size: u64, dialect: &Dialect) -> String {
+/// What the copy of an original with this content and size is called.
+pub(super) fn name_of(content: u64, size: u64, dialect: &Dialect) -> String {
     let (encoding, compression) = (encoding_name(dialect.encoding), dialect.compression);
-    format!("text-{content:016x}-{size}-{compression}-{encoding}")
+    format!("{CONVERTED}{content:016x}-{size}-{compression}-{encoding}")
 }
 
 /// The first bytes of a file as they are behind its compression.
@@ -157,7 +178,8 @@ fn expanded<'a>(input: impl Read + 'a, compression: Compression) -> Result<Box<d
 }
 
 fn broken(name: &str, error: &io::Error) -> Fault {
-    super::read_fault(error).unwrap_or_else(|| Fault::new(Code::SourceBroken, format!("{name} cannot be read: {error}")))
+    super::read_fault(error)
+        .unwrap_or_else(|| Fault::new(super::broken_or_away(error), format!("{name} cannot be read: {error}")))
 }
 
 pub(super) fn read(input: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
@@ -169,15 +191,23 @@ pub(super) fn read(input: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize>
     }
 }
 
-/// Hashes what is read.
-pub(super) struct Hashed<R> {
-    pub input: R,
+/// Hashes what is read, and reads no further once nobody waits for it.
+pub(super) struct Hashed<'a, R> {
+    input: R,
+    given_up: &'a GivenUp,
     pub hash: Xxh3,
     pub bytes: u64,
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R> Hashed<'_, R> {
+    pub fn new(input: R, given_up: &GivenUp) -> Hashed<'_, R> {
+        Hashed { input, given_up, hash: Xxh3::new(), bytes: 0 }
+    }
+}
+
+impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+        self.given_up.check()?;
         let count = self.input.read(chunk)?;
         self.hash.update(&chunk[..count]);
         self.bytes += count as u64;

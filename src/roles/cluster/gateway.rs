@@ -64,7 +64,7 @@ impl Gateway {
         let base = Base {
             stores: edges.stores.clone(),
             world: edges.world.clone(),
-            eraser: eraser(&edges.stores, &edges.world, spool, &lists),
+            eraser: eraser(&edges.stores, &edges.world, spool, &lists, config.accounts()).in_fleet(true),
             lists,
         };
         let surface = Surface {

@@ -35,6 +35,13 @@ async fn answers_are_those_that_the_fate_tells() {
     let report = simulator.report();
     assert_eq!(report.answered_accepted + report.unanswered, accepted);
     assert_eq!(report.statuses.values().sum::<u64>(), 600 - accepted);
+    for row in simulator.numbers() {
+        let fates = [0, 1].map(|occurrence| fate(&config, row.number, occurrence).answer);
+        let of = |is: fn(&AnswerFate) -> bool| fates.iter().filter(|fate| is(fate)).count() as u16;
+        let (for_good, for_now) =
+            (of(|fate| matches!(fate, AnswerFate::Permanent(_))), of(|fate| matches!(fate, AnswerFate::Transient(_))));
+        assert_eq!((row.refused, row.not_now()), (for_good, for_now), "{}", row.number);
+    }
 }
 
 #[tokio::test]

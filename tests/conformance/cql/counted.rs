@@ -18,10 +18,13 @@ const REPORTS_PER_CALL: usize = 4_096;
 /// Calls of one process that are on their way at once.
 const CALLS_AT_ONCE: usize = 2;
 const LANES: u32 = 16;
+/// Parts of each message, whose receipts come to both processes in different orders.
+const PARTS: u32 = 3;
 
 fn report(n: u32) -> MatchedReport {
     let lane = lane(77, (n % LANES) as u8);
-    let part = PartKey { recipient: RecipientKey { lane, seq: n / LANES }, part: 0 };
+    let place = n / LANES;
+    let part = PartKey { recipient: RecipientKey { lane, seq: place / PARTS }, part: (place % PARTS) as u8 };
     let report = Report {
         message_id: format!("{:08x}", mix(n.into()) as u32),
         number: Some(Msisdn(8_613_000_000_000 + u64::from(n))),
@@ -66,7 +69,8 @@ async fn listed(stores: &Stores, lane: LaneKey) -> HashSet<u32> {
         let Some(last) = page.last() else { return found };
         from = last.part.recipient.seq + 1;
         for matched in page {
-            let n = matched.part.recipient.seq * LANES + u32::from(lane.lane);
+            let place = matched.part.recipient.seq * PARTS + u32::from(matched.part.part);
+            let n = place * LANES + u32::from(lane.lane);
             assert!(found.insert(n), "{n} is there twice");
             assert_eq!(matched, report(n));
         }

@@ -59,6 +59,10 @@ async fn batches_are_listed_over_days_and_shards() {
     for id in 0..36 {
         stores.batches.insert(BatchId(id), &batch_row(id, created(id)), 1).await.expect("it is created");
     }
+    // No day is one partition: each has all eight.
+    let partitions: Vec<(i32, i32)> = keyspace.rows("SELECT DISTINCT day, shard FROM batch_by_day").await;
+    let days: std::collections::BTreeSet<i32> = partitions.iter().map(|(day, _)| *day).collect();
+    assert_eq!((partitions.len(), days), (24, [0, 1, 40].into()), "{partitions:?}");
     let mut expected: Vec<u128> = (0..36).collect();
     expected.sort_by_key(|id| std::cmp::Reverse((created(*id), *id)));
     for page in [1, 5, 12, 36, 100] {

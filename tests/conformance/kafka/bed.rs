@@ -109,6 +109,14 @@ impl Bed {
         let found = consumer.committed_offsets(list, Duration::from_secs(10)).expect("the broker answers");
         found.elements().iter().map(|partition| partition.offset().to_raw().filter(|offset| *offset >= 0)).collect()
     }
+
+    /// The client ids of a group's members, as the broker lists them.
+    pub fn members(&self, what: &str) -> BTreeSet<String> {
+        use rdkafka::consumer::Consumer;
+        let consumer: BaseConsumer = self.bare().set("group.id", "looks").create().expect("a consumer");
+        let listed = consumer.fetch_group_list(Some(&self.topic(what)), Duration::from_secs(10)).expect("the broker answers");
+        listed.groups().iter().flat_map(|group| group.members()).map(|member| member.client_id().to_owned()).collect()
+    }
 }
 
 impl Drop for Bed {

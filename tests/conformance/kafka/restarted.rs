@@ -1,5 +1,6 @@
 //! A broker that is restarted: every member finds back to its group, and soon.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,9 @@ async fn every_member_has_its_share_again_after_the_broker_was_restarted() {
     for restart in 0..RESTARTS {
         tokio::task::block_in_place(|| servers.restart("kafka", 2 * SESSION));
         println!("restart {restart}: everybody has a share again after another {:?}", until_shared(&held).await);
+        // By these names a member that the client library forgot would learn that it is not among them.
+        let named: BTreeSet<String> = (0..MEMBERS).map(|n| format!("member{n}")).collect();
+        assert_eq!(bed.members("delivery"), named);
     }
     for member in members {
         member.leave().await;

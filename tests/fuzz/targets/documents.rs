@@ -205,7 +205,7 @@ async fn people(stores: &Stores, world: &World, row: &BatchRow, told: &mut Told)
     told.of(number_history(stores, &Arc::default(), NUMBER, None, None, 10, NOW).await);
     let mut export = NumberExport::new(stores.clone(), Arc::default(), NUMBER, NOW);
     while told.of(export.next().await).flatten().is_some() {}
-    let eraser = Eraser::new(stores.clone(), world.clone(), vec![]);
+    let eraser = Eraser::new(stores.clone(), world.clone(), vec![], Arc::default());
     eraser.erase(NUMBER).await.expect("a damaged row does not stop an erasure");
     let mut export = NumberExport::new(stores.clone(), Arc::default(), NUMBER, NOW);
     while let Some(piece) = told.of(export.next().await).flatten() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use smsfleet::adapters::source::ListSource;
 use smsfleet::model::code::{Code, Fault};
-use smsfleet::model::limits::{COLUMNS_MAX, RECORD_BYTES_MAX};
+use smsfleet::model::limits::{COLUMN_NAMES_BYTES_MAX, COLUMNS_MAX, RECORD_BYTES_MAX};
 use smsfleet::model::record::{Fingerprint, RangePlan, Record, SourcePlan};
 use smsfleet::ports::source::{Source, SourceSpec};
 
@@ -85,6 +85,7 @@ fn list(input: &[u8], dialect: &str) -> bool {
 
 fn check(plan: &SourcePlan, records: &[Record]) {
     assert!(plan.columns.len() <= COLUMNS_MAX && !plan.columns.is_empty());
+    assert!(plan.columns.iter().map(String::len).sum::<usize>() <= COLUMN_NAMES_BYTES_MAX);
     assert_eq!(plan.records, records.len() as u64);
     for (at, record) in records.iter().enumerate() {
         assert_eq!(record.record, at as u64);

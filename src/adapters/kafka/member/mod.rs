@@ -5,6 +5,7 @@
 
 mod context;
 mod place;
+mod standing;
 mod state;
 mod thread;
 

@@ -120,6 +120,11 @@ impl<T> State<T> {
         self.held.keys().copied().collect()
     }
 
+    /// Whether anything is held.
+    pub(super) fn has_partitions(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// The work on these has stopped.
     pub(super) fn released(&mut self, partitions: &[u8]) {
         for partition in partitions {

@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Shared;
 use super::context::{Rebalances, resume_and_let_go};
+use super::standing::Standing;
 use super::state::{State, Waiting};
 use crate::adapters::kafka::contact::Contact;
 use crate::adapters::kafka::{close_beside, wire};
@@ -36,13 +37,15 @@ const COMMIT_EVERY: Duration = Duration::from_millis(200);
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 /// How often everything is resumed that should not be paused.
 const RESUME_ALL_EVERY: Duration = Duration::from_secs(30);
+/// How long it is asked who is in the group.
+const NAMED_WITHIN: Duration = Duration::from_secs(2);
 /// How long the places of new partitions are asked for.
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why polling ended.
 enum End {
     Left,
-    /// The library gave this consumer up: another one is made.
+    /// The library gave this consumer up, or forgot it: another one is made.
     Fatal,
 }
 
@@ -61,8 +64,20 @@ pub(super) fn run<T: DeserializeOwned + Send + 'static>(shared: &Arc<Shared<T>>,
             Ok(consumer) => {
                 let (shared, last_error) = (shared.clone(), Cell::new(None));
                 let (commit_at, resume_at) = (began, began + RESUME_ALL_EVERY);
-                let has_told = false;
-                let mut member = Member { shared, consumer, contact, commit_at, resume_at, has_told, last_error, pulse: &pulse };
+                let (has_told, standing) = (false, Standing::new(began));
+                let client_id = settings.get("client.id").unwrap_or_default();
+                let mut member = Member {
+                    shared,
+                    consumer,
+                    client_id,
+                    contact,
+                    commit_at,
+                    resume_at,
+                    has_told,
+                    standing,
+                    last_error,
+                    pulse: &pulse,
+                };
                 let end = member.poll_until_the_end();
                 pulse.waits(|| member.close());
                 if matches!(end, End::Left) {
@@ -86,12 +101,15 @@ pub(super) fn run<T: DeserializeOwned + Send + 'static>(shared: &Arc<Shared<T>>,
 struct Member<'a, T: Send + 'static> {
     shared: Arc<Shared<T>>,
     consumer: BaseConsumer<Rebalances<T>>,
+    /// The name by which the broker knows it.
+    client_id: &'a str,
     contact: Arc<Contact>,
     commit_at: Instant,
     /// When everything is resumed again that should not be paused.
     resume_at: Instant,
     /// It was said that a partition stays paused.
     has_told: bool,
+    standing: Standing,
     last_error: Cell<Option<RDKafkaErrorCode>>,
     pulse: &'a ThreadPulse,
 }
@@ -129,7 +147,35 @@ impl<T: DeserializeOwned + Send + 'static> Member<'_, T> {
             self.tell_of_new_logs();
             self.resume();
             self.commit_if_due();
+            if self.is_forgotten() {
+                tracing::warn!(topic = self.shared.topic, "the group does not know of the member any more; it joins anew");
+                return End::Fatal;
+            }
         }
+    }
+
+    /// Whether the member has had nothing for long, and its broker says that it is not in the group.
+    fn is_forgotten(&mut self) -> bool {
+        let has_partitions = self.shared.with(|state| state.has_partitions());
+        if !self.standing.is_due(has_partitions, Instant::now()) {
+            return false;
+        }
+        let group = &self.shared.topic;
+        let listed = self.pulse.waits(|| self.consumer.fetch_group_list(Some(group), NAMED_WITHIN));
+        let is_named = match &listed {
+            Ok(listed) => {
+                let mut of_it = listed.groups().iter().filter(|listed| listed.name() == group).peekable();
+                of_it
+                    .peek()
+                    .is_some()
+                    .then(|| of_it.flat_map(|listed| listed.members()).any(|member| member.client_id() == self.client_id))
+            }
+            Err(error) => {
+                tracing::debug!(%error, topic = group, "who is in the group is not known");
+                None
+            }
+        };
+        self.standing.heard(is_named, Instant::now())
     }
 
     /// Takes a message in. Gives back its partition when that has to be paused.

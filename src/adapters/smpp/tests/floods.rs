@@ -17,7 +17,7 @@ use crate::adapters::smpp::config::Role;
 use crate::adapters::smpp::connect::Link;
 use crate::adapters::smpp::core::{Core, Counters};
 use crate::adapters::smpp::lenient::next_frame;
-use crate::adapters::smpp::pdu::{ALERT_NOTIFICATION, ANSWER, ENQUIRE_LINK, Template};
+use crate::adapters::smpp::pdu::{ALERT_NOTIFICATION, ANSWER, ENQUIRE_LINK, SUBMIT_SM_RESP, Template};
 use crate::adapters::smpp::session::{self, End};
 use crate::adapters::system::SeededChance;
 use crate::adapters::waiting::Queue;
@@ -91,6 +91,31 @@ async fn an_smsc_that_takes_nothing_fills_no_memory_and_is_given_up() {
         assert!((1..10).contains(&unknown), "{answers:?}");
         assert_eq!(count(Answer::NotSent), 10 - unknown, "{answers:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_begun_to_be_written_while_an_answer_is_waited_for_is_never_sent() {
+    let core = core(Duration::from_secs(2));
+    let (chunk, given) = chunk(0..10);
+    assert!(core.queue.put(chunk, &HandClock::default()).await.is_ok(), "it is open");
+    let (ours, mut theirs) = tokio::io::duplex(PIPE);
+    let smsc = async move {
+        // It neither takes nor says anything, and then takes all there is.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (mut input, mut submits) = (BytesMut::new(), 0);
+        while let Ok(Ok(1..)) = tokio::time::timeout(Duration::from_secs(5), theirs.read_buf(&mut input)).await {
+            while let Some(frame) = next_frame(&mut input, 1_024).expect("our own lengths are good") {
+                submits += usize::from(frame.command == SUBMIT_SM_RESP & !ANSWER);
+            }
+        }
+        submits
+    };
+    let (_, submits) = tokio::join!(run(&core, ours), smsc);
+    drop(core);
+    let answers = all_answers(given).await;
+    let count = |wanted: Answer| answers.values().filter(|answer| **answer == wanted).count();
+    assert!((1..10).contains(&submits), "{submits} came");
+    assert_eq!((count(Answer::NoAnswer), count(Answer::NotSent)), (submits, 10 - submits), "{answers:?}");
 }
 
 #[tokio::test(start_paused = true)]

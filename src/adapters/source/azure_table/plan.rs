@@ -1,14 +1,12 @@
 //! The planning pass: a look at the first records for the columns, then one walk over all keys, in bounded memory.
 
-use std::collections::HashSet;
-
 use xxhash_rust::xxh3::Xxh3;
 
 use super::client::{Query, Table};
 use super::keys;
 use super::page::{SYSTEM, each_property, key};
+use crate::adapters::source::columns::Names;
 use crate::model::code::{Code, Fault};
-use crate::model::limits::COLUMNS_MAX;
 use crate::model::record::{Fingerprint, KeyRange, RangePlan, RecordKey, SourcePlan};
 
 /// Records whose properties become columns. A property that comes up later is no column and is left out.
@@ -38,30 +36,27 @@ pub async fn fingerprint(table: &Table) -> Result<Fingerprint, Fault> {
 
 /// The names of the columns: what every entity has, then the properties of the first records in their order.
 async fn columns(table: &Table) -> Result<Vec<String>, Fault> {
-    let mut names: Vec<String> = SYSTEM.map(str::to_string).to_vec();
-    let mut known: HashSet<String> = names.iter().cloned().collect();
+    let mut names = Names::of(&SYSTEM.map(str::to_string))?;
     let mut records = 0;
     let mut query = Query { filter: whole_scope(table), select: String::new(), next: None };
     while records < SAMPLE_RECORDS {
         let page = table.page(&query).await?;
         for entity in page.entities.iter().take(SAMPLE_RECORDS - records) {
             records += 1;
+            let mut added = Ok(false);
             each_property(entity, |name| {
-                if names.len() <= COLUMNS_MAX && known.insert(name.to_string()) {
-                    names.push(name.to_string());
+                if added.is_ok() {
+                    added = names.add(name);
                 }
             });
-            if names.len() > COLUMNS_MAX {
-                let text = format!("{}: there are more than {COLUMNS_MAX} different properties", table.shown);
-                return Err(Fault::new(Code::InputInvalid, text));
-            }
+            added.map_err(|fault| Fault::new(fault.code, format!("{}: {}", table.shown, fault.context)))?;
         }
         match page.next {
             Some(next) => query.next = Some(next),
             None => break,
         }
     }
-    if records == 0 { Err(empty(table)) } else { Ok(names) }
+    if records == 0 { Err(empty(table)) } else { Ok(names.into_all()) }
 }
 
 /// All keys of the table in their order.
