@@ -87,20 +87,31 @@ impl Worker {
         let queue = self.queue.clone();
         let mut look_over = tokio::time::interval(LOOK_OVER);
         look_over.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Whoever holds nothing has looked that over, and sleeps until something comes.
+        let mut is_idle = false;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Some((lane, end)) = ends.recv() => self.lane_ended(lane, end).await,
+                Some((lane, end)) = ends.recv() => {
+                    is_idle = false;
+                    self.lane_ended(lane, end).await;
+                }
                 event = queue.recv() => match event {
-                    Ok(event) => self.event(event, ends).await,
+                    Ok(event) => {
+                        is_idle = false;
+                        self.event(event, ends).await;
+                    }
                     Err(QueueError::Closed) => return,
                     Err(error) => {
                         tracing::warn!(%error, "the delivery queue does not answer");
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
                 },
-                _ = look_over.tick() => self.look_over().await,
+                _ = look_over.tick(), if !is_idle => {
+                    self.look_over().await;
+                    is_idle = self.slots.is_empty();
+                }
             }
         }
     }

@@ -14,6 +14,8 @@ use crate::model::code::{Code, Fault};
 
 /// How often an end is looked for.
 const LOOK: Duration = Duration::from_millis(20);
+/// A process that is told to stand still does so within this time, or did not do it.
+const STANDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A process. It is killed when it is let go of.
 pub struct Worker {
@@ -97,16 +99,29 @@ impl Worker {
         }
     }
 
-    /// SIGSTOP. Whether it stands still now.
+    /// SIGSTOP. Whether it stands still: a thread that waits for the disk, or for its turn on a busy machine, stops only after that.
     ///
     /// # Errors
     /// What the system says.
     pub async fn freeze(&mut self) -> Result<bool, Fault> {
         self.signal(Signal::STOP)?;
-        tokio::time::sleep(LOOK).await;
-        // The third word of this line is the state; the second is the program's name in brackets.
-        let line = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
-        Ok(line.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+        let until = Instant::now() + STANDS_WITHIN;
+        while !self.stands_still() {
+            if self.ended()?.is_some() || Instant::now() >= until {
+                return Ok(false);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(true)
+    }
+
+    /// Whether each of its threads is stopped.
+    fn stands_still(&self) -> bool {
+        // The third word of a thread's line is its state; the second is its name in brackets. One that ended has no line.
+        let is_stopped = |line: String| line.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+        std::fs::read_dir(format!("/proc/{}/task", self.id())).is_ok_and(|threads| {
+            threads.flatten().all(|thread| std::fs::read_to_string(thread.path().join("stat")).map_or(true, is_stopped))
+        })
     }
 
     /// SIGCONT.
@@ -147,5 +162,20 @@ mod tests {
     #[test]
     fn keys_are_named_as_the_configuration_reads_them() {
         assert_eq!(variable("accounts.simulator.smpp.port"), "SMSFLEET_ACCOUNTS__SIMULATOR__SMPP__PORT");
+    }
+
+    #[tokio::test]
+    async fn a_process_stands_still_from_its_freeze_on_and_one_that_ended_does_not() {
+        let child = Command::new("sleep").arg("600").spawn().expect("every system has it");
+        let mut worker = Worker { role: "all", child, log: PathBuf::new() };
+        assert!(!worker.stands_still());
+        assert_eq!(worker.freeze().await, Ok(true));
+        assert!(worker.stands_still());
+        worker.wake().expect("it lives");
+        while worker.stands_still() {
+            tokio::time::sleep(LOOK).await;
+        }
+        assert_eq!(worker.kill(), Ok(true));
+        assert_eq!(worker.freeze().await, Ok(false), "there is nobody to freeze");
     }
 }

@@ -28,7 +28,7 @@ use crate::runtime::trace::{self, Piece, Span};
 use crate::runtime::zeros;
 
 /// How often parked reports are looked over.
-const PARKED_EVERY: Duration = Duration::from_millis(200);
+const PARKED_EVERY: Duration = Duration::from_millis(500);
 
 /// Waits for a store that is away: the first, the longest, and how many before the provider has to send again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));

@@ -1,10 +1,11 @@
 //! Reports that match nothing yet: parked under a due time, looked for again, and visible as unmatched in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::intake::Intake;
 use super::matching::{Found, find, only_uncertain};
+use crate::model::id::Msisdn;
 use crate::model::lane::mix;
 use crate::model::receipt::Report;
 use crate::model::time::Timestamp;
@@ -51,6 +52,11 @@ fn name_of(account: &str, report: &Report) -> u64 {
     name
 }
 
+/// What reports of one message have in common.
+fn message_of(parked: &ParkedReport) -> (String, Option<Msisdn>, String) {
+    (parked.account.clone(), parked.report.number, parked.report.message_id.clone())
+}
+
 /// Looks for the recipients of parked reports that are due.
 pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
     let now = intake.world.clock.now();
@@ -82,24 +88,31 @@ pub async fn look_again(intake: &Intake) -> Result<(), StoreError> {
         }
     }
     intake.record(matched).await?;
-    // Twice: what one says, once it is recorded, tells whom the others of its message are about.
-    for _ in 0..2 {
-        let mut matched = Vec::new();
-        for (parked, account) in std::mem::take(&mut open) {
-            let found = match parked.looks >= UNCERTAIN_FROM {
-                true => only_uncertain(&intake.stores, account, &parked.report).await?,
-                false => None,
-            };
-            match found {
-                Some(found) => matched.push(take(parked, found)),
-                None => open.push((parked, account)),
+    let (mut matched, mut heard) = (Vec::new(), HashMap::new());
+    let mut unknown = Vec::new();
+    for (parked, account) in open {
+        let found = match parked.looks >= UNCERTAIN_FROM {
+            true => only_uncertain(&intake.stores, account, &parked.report).await?,
+            false => None,
+        };
+        match found {
+            Some(found) => {
+                heard.insert(message_of(&parked), found);
+                matched.push(take(parked, found));
             }
+            None => unknown.push((parked, account)),
         }
-        if matched.is_empty() {
-            break;
-        }
-        intake.record(matched).await?;
     }
+    // Whom one of them is about, the others of its message are about too, in whatever order they were looked for.
+    let mut open = Vec::new();
+    for (parked, account) in unknown {
+        let may_be_told = parked.looks >= UNCERTAIN_FROM && !parked.report.message_id.is_empty();
+        match heard.get(&message_of(&parked)).filter(|_| may_be_told) {
+            Some(found) => matched.push(take(parked, *found)),
+            None => open.push((parked, account)),
+        }
+    }
+    intake.record(matched).await?;
     again.extend(open.into_iter().map(|(parked, account)| later(parked, account.receipts.wait, now)));
     // Recorded first: a crash between the two only finds them once more.
     intake.stores.parked.remove(settled).await?;

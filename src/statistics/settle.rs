@@ -29,6 +29,8 @@ struct Next {
     at: Timestamp,
     pause: Duration,
     receipts: u64,
+    /// Not before this in any case: other batches, and the store, have as long for themselves as the last recount took.
+    rested: Timestamp,
 }
 
 /// The job. A recount may take minutes, so it has rounds of its own: nothing else of the leader waits for it.
@@ -62,17 +64,25 @@ impl MsgCallbackStatistic {
             self.syncer.read(batch).into_iter().find(|(tally, _)| *tally == Tally::FinalReceipts).map_or(0, |(_, n)| n);
         let mut all = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(next) = all.get_mut(&batch) else {
-            all.insert(batch, Next { at: now.plus(PAUSE.0), pause: PAUSE.0, receipts });
+            all.insert(batch, Next { at: now.plus(PAUSE.0), pause: PAUSE.0, receipts, rested: now });
             return true;
         };
         // All that were accepted seem to have their receipts, and some have come since the last look: likely the end.
         let complete = wanted > 0 && receipts >= wanted && receipts != next.receipts;
-        if now < next.at && !complete {
+        if now < next.rested || now < next.at && !complete {
             return false;
         }
         let pause = (next.pause * 3 / 2).min(PAUSE.1);
-        *next = Next { at: now.plus(pause), pause, receipts };
+        *next = Next { at: now.plus(pause), pause, receipts, ..*next };
         true
+    }
+
+    /// A recount that began then has ended, or failed.
+    pub(super) fn recounted(&self, batch: BatchId, began: Timestamp) {
+        let now = self.world.clock.now();
+        if let Some(next) = self.next.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&batch) {
+            next.rested = now.plus(now.since(began));
+        }
     }
 
     /// How many final receipts there are, at least, when all have come: one for each accepted recipient, or one for each part that
@@ -153,12 +163,12 @@ impl Job for MsgCallbackStatistic {
                 ended.push(row);
             }
         }
-        let now = self.world.clock.now();
         for row in ended {
             let wanted = row.settlement.as_ref().map_or(0, |settlement| self.receipts_wanted(settlement));
-            let batch = row.batch.batch_id;
-            if self.is_due(batch, wanted, now) {
+            let (batch, began) = (row.batch.batch_id, self.world.clock.now());
+            if self.is_due(batch, wanted, began) {
                 let settled = self.settle(row).await;
+                self.recounted(batch, began);
                 changed |= self.unreadable.pass_over(self.name(), batch, settled)?.unwrap_or(false);
             }
         }

@@ -77,3 +77,22 @@ async fn a_batch_of_several_parts_is_not_recounted_at_each_receipt_of_its_second
     assert!(due(200), "likely the end");
     assert!(!due(300), "nothing came");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_takes_long_to_count_rests_as_long() {
+    let batch = BatchId(7);
+    let (store, world) = ended([batch, BatchId(8)]).await;
+    let clock = world.clock.clone();
+    let tallies = Arc::new(MemoryTallies::new());
+    let settles = MsgCallbackStatistic::new(store.stores(), world, BTreeMap::new(), StatisticsSyncer::new(tallies.clone()));
+    let began = clock.now();
+    assert!(settles.is_due(batch, 1, began));
+    tokio::time::advance(Duration::from_secs(120)).await;
+    settles.recounted(batch, began);
+    for (seconds, due) in [(60, false), (59, false), (1, true)] {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        // Some come all the time: that alone would be a reason to count again.
+        tallies.add(batch, Tally::FinalReceipts, 1);
+        assert_eq!(settles.is_due(batch, 1, clock.now()), due, "that recount took two minutes");
+    }
+}

@@ -226,7 +226,7 @@ impl Network {
         let delay = match (early, late) {
             (true, _) => 0,
             (false, false) => 20 + (draw >> 8) % 20_000,
-            (false, true) => 70_000 + (draw >> 8) % 150_000,
+            (false, true) => 45_000 + (draw >> 8) % 100_000,
         };
         let mut copies: Vec<(u64, Rung)> = (0..times).map(|copy| (delay + copy * 700, rung)).collect();
         if on_its_way {

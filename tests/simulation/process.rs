@@ -79,7 +79,7 @@ impl Shared {
 }
 
 /// How long receipts are waited for.
-pub const RECEIPTS_WAIT: Duration = Duration::from_secs(75);
+pub const RECEIPTS_WAIT: Duration = Duration::from_secs(50);
 
 /// How long an account's answers are waited for.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
