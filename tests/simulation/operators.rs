@@ -259,11 +259,34 @@ impl Run {
         Ok(())
     }
 
+    /// Pauses, and does not wait until all lanes know.
+    async fn pause_in_a_hurry(&mut self, id: BatchId) -> Result<(), String> {
+        let is_paused = async {
+            loop {
+                let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
+                if row.step().state == StepState::Paused {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            paused = is_paused => {
+                self.fire("pause interrupted");
+                paused
+            }
+            _ = self.shaky.command(id, Command::Pause) => Ok(()),
+        }
+    }
+
     /// Plans a change, perhaps lets something come between, commits it, perhaps is interrupted, perhaps sends it again.
     pub(super) async fn change_provider(&mut self, which: usize, draw: u64) -> Result<(), String> {
         let (id, _) = self.batches[which];
-        if draw.is_multiple_of(2) {
-            self.operate(Command::Pause, "pause", which).await;
+        match (draw >> 48) % 4 {
+            0 => self.operate(Command::Pause, "pause", which).await,
+            1 | 2 => self.pause_in_a_hurry(id).await?,
+            _ => {}
         }
         let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
         let to = if row.batch.provider_type == "sim" { "alt" } else { "sim" };
@@ -278,7 +301,8 @@ impl Run {
             _ => {}
         }
         let (order, from, offers) = (self.order_id(), self.shared.clock.now(), offers());
-        let committing = self.shaky.change_provider(id, to, &plan.plan_hash, &offers, &order);
+        let service = if (draw >> 50).is_multiple_of(2) { &self.service } else { &self.shaky };
+        let committing = service.change_provider(id, to, &plan.plan_hash, &offers, &order);
         let most = Duration::from_millis([5, 30, 200, 20_000][(draw >> 4) as usize % 4]);
         let done = match tokio::time::timeout(most, committing).await {
             Ok(Ok(_)) => true,

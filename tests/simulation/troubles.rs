@@ -128,7 +128,10 @@ impl Run {
             17..20 if self.backup.is_some() || self.shared.network.known().restored.is_some() => {
                 self.retry(which(self.batches.len()), draw >> 8).await?;
             }
-            20 | 21 => self.change_provider(which(self.batches.len()), draw >> 8).await?,
+            20 | 21 => {
+                let at_work = self.until_somebody_is_sent_to(draw >> 7).await;
+                self.change_provider(at_work.unwrap_or(which(self.batches.len())), draw >> 8).await?;
+            }
             22..26 => self.retry(which(self.batches.len()), draw >> 8).await?,
             26 | 27 => {
                 let (of, bits) = (2 + (draw >> 8) % 4, draw >> 16);
