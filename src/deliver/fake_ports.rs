@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::adapters::waiting::asked;
 use crate::model::account::LongMessage;
 use crate::model::answer::{Answer, NotNow};
 use crate::model::batch::BatchRow;
@@ -268,7 +267,7 @@ impl Provider for Desk {
     async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
         for message in chunk.messages {
             let parts = encode(&message.text, self.long).parts.len() as u8;
-            for part in asked(&message, parts) {
+            for part in (0..parts).filter(|part| message.parts == 0 || message.parts & 1 << part != 0) {
                 self.take_part(&message, (part, parts), &chunk.stop, chunk.answers.clone());
             }
         }

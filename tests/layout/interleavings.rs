@@ -120,7 +120,7 @@ const SHOWN: &[Shown] = &[
         &[
             "src/deliver/owners_tests.rs::a_token_of_an_older_dispatch_claims_nothing_and_is_committed",
             "src/model/ledger.rs::an_old_token_claims_nothing",
-            "src/model/batch.rs::a_pause_makes_every_token_out_of_date",
+            "src/model/batch_tests.rs::a_pause_makes_every_token_out_of_date",
         ],
     ),
     (
@@ -201,7 +201,7 @@ const SHOWN: &[Shown] = &[
         17,
         "pause and resume would start what nobody started; answers come after the cancel",
         &[
-            "src/model/batch.rs::nobody_resumes_what_nobody_started",
+            "src/model/batch_tests.rs::nobody_resumes_what_nobody_started",
             "src/model/state.rs::every_cell_is_as_written",
             "src/deliver/stops_tests.rs::answers_that_come_after_a_cancel_are_kept",
             "src/statistics/tests.rs::whoever_is_in_flight_when_a_batch_is_canceled_is_not_canceled_yet",
