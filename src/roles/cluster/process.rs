@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::gateway::Gateway;
-use super::servers::{Servers, Wait};
+use super::servers::{Servers, Wait, reach};
 use super::sheets::{self, Facts};
 use super::slots;
 use crate::adapters::memory::budget::BudgetedPacks;
@@ -126,7 +126,8 @@ impl Begun<'_> {
         let wait = Wait { health: self.health.clone(), stop: stop.clone(), seed: world.chance.next() };
         let servers = Servers::reach(config, &name, &world, &wait).await?;
         let stores = servers.store.stores();
-        opened::check_mark(&stores).await?;
+        // It was there a moment ago: a server that restarts just now is waited for too.
+        reach("ScyllaDB", &wait, || opened::check_mark(&stores)).await?;
 
         let side = Tasks::default();
         let (reports, reports_in) = mpsc::channel::<Reports>(REPORTS_WAITING);
