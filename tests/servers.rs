@@ -49,6 +49,13 @@ pub fn azurite_account() -> (String, String) {
     (setting("SMSFLEET_TEST_AZURITE_ACCOUNT"), setting("SMSFLEET_TEST_AZURITE_KEY"))
 }
 
+/// A port for a server of a test's own.
+pub fn free_port() -> u16 {
+    let output = Command::new(script("free_port")).output().expect("the script runs");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    printed.trim().parse().unwrap_or_else(|_| panic!("no port is free: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
 /// Servers that a test started for itself: it may stop them. They stop with it.
 pub struct Own(tempfile::TempDir);
 
@@ -80,9 +87,12 @@ impl Drop for Own {
     }
 }
 
+fn script(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/servers").join(name)
+}
+
 fn run_script(name: &str, into: &Path, arguments: &[&str]) {
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/servers").join(name);
-    let mut command = Command::new(script);
+    let mut command = Command::new(script(name));
     // Jars are fetched once, for all.
     command.args(arguments).env("SMSFLEET_SERVERS", into).env("SMSFLEET_JARS", folder());
     let output = command.output().expect("the script runs");

@@ -334,14 +334,15 @@ async fn fall(
     let doubts = leaves_doubt(strike.blow, role);
     // Asked before: a sheet is of one that lives.
     let declarer = if doubts { ground.declarer(pid).await } else { None };
-    let (fell, begun) = match strike.blow {
-        Blow::Killed => (ground.remove(at).kill()?, Instant::now()),
+    let fell = match strike.blow {
+        Blow::Killed => ground.remove(at).kill()?,
         Blow::Stopped => {
             let grace = ground.config.limits.drain + STOPS_WITHIN;
-            (ground.remove(at).stop(grace).await?, Instant::now())
+            ground.remove(at).stop(grace).await?
         }
-        Blow::Frozen => (ground.worker(at).freeze().await?, Instant::now()),
+        Blow::Frozen => ground.worker(at).freeze().await?,
     };
+    let begun = Instant::now();
     let mut people = 0;
     if fell && doubts {
         let are_judged = ground.namespace().is_some();

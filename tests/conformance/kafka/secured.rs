@@ -1,7 +1,7 @@
 //! A broker of the test's own: TLS and SCRAM, wrong settings against it, and its restart under a running fleet.
 
 use std::collections::BTreeSet;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use smsfleet::model::code::Code;
 use smsfleet::ports::queue::QueueEvent;
 
 use super::bed::{SESSION, assigned, next, send, task};
-use crate::servers;
+use crate::servers::{self, free_port};
 
 /// A broker in a folder of its own, ended with the test.
 struct Broker {
@@ -23,10 +23,6 @@ struct Broker {
     /// With a login within TLS.
     port: u16,
     process: Option<Child>,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// An authority, and files with it and with a certificate of its for 127.0.0.1.

@@ -11,8 +11,9 @@ use smsfleet::model::code::{Code, Fault};
 use smsfleet::ports::StoreError;
 use smsfleet::ports::lease::Lease;
 
-use super::server::{Server, ask, free_port};
+use super::server::{Server, ask};
 use super::{config, connect};
+use crate::servers::free_port;
 
 const TTL: Duration = Duration::from_secs(60);
 

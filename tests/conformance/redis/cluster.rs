@@ -19,8 +19,9 @@ use smsfleet::ports::rates::{Grant, Rates};
 use smsfleet::ports::tallies::{Tallies, Tally};
 use smsfleet::runtime::task::Tasks;
 
-use super::server::{Server, free_port};
+use super::server::Server;
 use super::{config, until, world};
+use crate::servers::free_port;
 
 /// Three primaries that share the slots.
 fn cluster() -> Vec<Server> {

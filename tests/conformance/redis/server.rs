@@ -1,21 +1,18 @@
 //! Servers of a test's own: started in a temporary folder on a free port, ended by their process id.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::servers::free_port;
 
 /// A `redis-server`, which may be a Sentinel.
 pub struct Server {
     pub port: u16,
     _folder: tempfile::TempDir,
     process: Child,
-}
-
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
 }
 
 impl Server {

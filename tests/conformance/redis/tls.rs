@@ -9,7 +9,8 @@ use smsfleet::model::code::Code;
 use smsfleet::ports::lease::Lease;
 
 use super::config;
-use super::server::{Server, free_port};
+use super::server::Server;
+use crate::servers::free_port;
 
 /// A certificate for this machine that vouches for itself, and its key.
 fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
