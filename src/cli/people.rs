@@ -1,7 +1,5 @@
 //! People and who is told about them: webhooks, one number's history, export and erasure, what people wrote.
 
-use std::io::Write;
-
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -95,8 +93,7 @@ pub async fn number(global: &Global, config: &Config, command: NumberCommand) ->
             print::result(global, &value, || render_service::history(&value))?;
         }
         NumberCommand::Export { number } => {
-            let mut out = std::io::stdout().lock();
-            access.client.stream(&path(&number, "export"), |piece| out.write_all(&piece)).await?;
+            print::streamed(&access.client, &path(&number, "export")).await?;
         }
         NumberCommand::Erase { number } => {
             let report: Value = access.client.call(Call::new(Method::POST, path(&number, "erase"))).await?;

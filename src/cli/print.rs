@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Global;
 use crate::model::code::{Code, Fault};
+use crate::serve::client::Client;
 
 /// Prints a result: as JSON when that was asked for, else as the text.
 pub fn result<T: Serialize + ?Sized>(global: &Global, value: &T, text: impl FnOnce() -> String) -> Result<(), Fault> {
@@ -26,6 +27,23 @@ pub fn out(bytes: &[u8]) -> Result<(), Fault> {
         Err(error) => Err(Fault::new(Code::OutputFailed, error.to_string())),
         Ok(()) => Ok(()),
     }
+}
+
+/// Writes an answer to standard output as it comes in. A reader that has seen enough is no error here either.
+pub async fn streamed(client: &Client, path: &str) -> Result<(), Fault> {
+    let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout());
+    let mut closed = false;
+    let mut noted = |written: io::Result<()>| {
+        closed |= written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        written
+    };
+    let came = client.stream(path, |piece| noted(out.write_all(&piece))).await;
+    let flushed = noted(out.flush());
+    if closed {
+        return Ok(());
+    }
+    came?;
+    flushed.map_err(|error| Fault::new(Code::OutputFailed, error.to_string()))
 }
 
 /// A list that comes in pages: as JSON one array over all of them, else the texts of the pages one after the other.

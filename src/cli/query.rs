@@ -23,7 +23,6 @@ pub async fn report(global: &Global, config: &Config, batch: &str) -> Result<u8,
 
 /// Streams recipients.
 pub async fn recipients(global: &Global, config: &Config, args: &RecipientsArgs) -> Result<u8, Fault> {
-    use std::io::Write;
     let access = Access::to(global, config).await?;
     let format = match args.format {
         FormatWord::Jsonl => "jsonl",
@@ -31,24 +30,9 @@ pub async fn recipients(global: &Global, config: &Config, args: &RecipientsArgs)
     };
     let status = args.status.as_deref().map_or(String::new(), |words| format!("&status={}", encoded(words)));
     let path = format!("/v1/batches/{}/recipients?format={format}&text={}{status}", encoded(&args.batch), args.text);
-    let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout());
-    let mut closed = false;
-    let streamed = access.client.stream(&path, |piece| match out.write_all(&piece) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            closed = true;
-            Err(error)
-        }
-        written => written,
-    });
-    let streamed = streamed.await;
-    let flushed = out.flush();
+    let streamed = print::streamed(&access.client, &path).await;
     access.close();
-    // A reader that has seen enough (`| head`) is no error.
-    if closed || flushed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
-        return Ok(exit::SETTLED);
-    }
     streamed?;
-    flushed.map_err(|error| Fault::new(Code::OutputFailed, error.to_string()))?;
     Ok(exit::SETTLED)
 }
 

@@ -183,7 +183,7 @@ impl Client {
         let mut pieces = response.into_body().into_data_stream();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| Fault::new(Code::StoreUnavailable, format!("the listing broke off: {error}")))?;
-            sink(piece).map_err(|error| Fault::new(Code::InputInvalid, format!("the output cannot be written: {error}")))?;
+            sink(piece).map_err(|error| Fault::new(Code::OutputFailed, error.to_string()))?;
         }
         Ok(())
     }

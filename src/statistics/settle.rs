@@ -13,7 +13,6 @@ use crate::model::id::BatchId;
 use crate::model::outcome::{OUTCOMES, Outcome};
 use crate::model::report::Settlement;
 use crate::model::step::CurrentStep;
-use crate::model::time::Timestamp;
 use crate::ports::tallies::Tally;
 use crate::ports::{StoreError, Stores, World};
 use crate::runtime::control::change;
@@ -23,14 +22,14 @@ use crate::runtime::metrics;
 /// The first pause between two recounts of a batch, and the longest: a recount reads the batch's whole history.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// When a batch is recounted next.
+/// When a batch is recounted next, on the boot clock: a wall clock that was set back must not hold a batch open for as long.
 #[derive(Clone, Copy)]
 struct Next {
-    at: Timestamp,
+    at: Duration,
     pause: Duration,
     receipts: u64,
     /// Not before this in any case: other batches, and the store, have as long for themselves as the last recount took.
-    rested: Timestamp,
+    rested: Duration,
 }
 
 /// The job. A recount may take minutes, so it has rounds of its own: nothing else of the leader waits for it.
@@ -59,12 +58,12 @@ impl MsgCallbackStatistic {
     }
 
     /// Whether a batch is to be recounted now: at growing pauses, and soon after the last receipts came in.
-    pub(super) fn is_due(&self, batch: BatchId, wanted: u64, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, batch: BatchId, wanted: u64, now: Duration) -> bool {
         let receipts =
             self.syncer.read(batch).into_iter().find(|(tally, _)| *tally == Tally::FinalReceipts).map_or(0, |(_, n)| n);
         let mut all = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(next) = all.get_mut(&batch) else {
-            all.insert(batch, Next { at: now.plus(PAUSE.0), pause: PAUSE.0, receipts, rested: now });
+            all.insert(batch, Next { at: now + PAUSE.0, pause: PAUSE.0, receipts, rested: now });
             return true;
         };
         // All that were accepted seem to have their receipts, and some have come since the last look: likely the end.
@@ -73,15 +72,15 @@ impl MsgCallbackStatistic {
             return false;
         }
         let pause = (next.pause * 3 / 2).min(PAUSE.1);
-        *next = Next { at: now.plus(pause), pause, receipts, ..*next };
+        *next = Next { at: now + pause, pause, receipts, ..*next };
         true
     }
 
     /// A recount that began then has ended, or failed.
-    pub(super) fn recounted(&self, batch: BatchId, began: Timestamp) {
-        let now = self.world.clock.now();
+    pub(super) fn recounted(&self, batch: BatchId, began: Duration) {
+        let now = self.world.clock.boot();
         if let Some(next) = self.next.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&batch) {
-            next.rested = now.plus(now.since(began));
+            next.rested = now + now.saturating_sub(began);
         }
     }
 
@@ -165,7 +164,7 @@ impl Job for MsgCallbackStatistic {
         }
         for row in ended {
             let wanted = row.settlement.as_ref().map_or(0, |settlement| self.receipts_wanted(settlement));
-            let (batch, began) = (row.batch.batch_id, self.world.clock.now());
+            let (batch, began) = (row.batch.batch_id, self.world.clock.boot());
             if self.is_due(batch, wanted, began) {
                 let settled = self.settle(row).await;
                 self.recounted(batch, began);

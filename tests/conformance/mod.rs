@@ -16,7 +16,7 @@ mod receipts;
 mod lists;
 mod service;
 
-mod cql;
+pub mod cql;
 mod disk;
 mod erasure;
 mod folder;

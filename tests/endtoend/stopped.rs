@@ -50,6 +50,22 @@ fn after_sigterm_nobody_is_uncertain() {
     let again = place.run(&SEND).ended(0);
     assert!(again.err.contains("was sent before"), "{again:?}");
     assert_eq!(provider.messages(), ROWS, "a finished batch sends nothing");
+    listed_to_nowhere(&place, &batch);
+}
+
+/// An export that finds no room says so, and a reader that has seen enough is no error.
+fn listed_to_nowhere(place: &Place, batch: &str) {
+    for arguments in [&["recipients", batch][..], &["number", "export", "+491510000007"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("it is opened");
+        let said = place.command(arguments).stdout(full).output().expect("it runs");
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(3), "{text}");
+        assert!(text.contains("SF-6003"), "{text}");
+        let (reader, closed) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let said = place.command(arguments).stdout(closed).output().expect("it runs");
+        assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+    }
 }
 
 #[test]

@@ -29,9 +29,10 @@ pub fn ended(report: &Value) -> u64 {
 pub struct Servers {
     /// Those that this test started for itself: it may stop them.
     own: Option<Own>,
-    cql: String,
-    kafka: String,
-    redis: String,
+    /// Addresses.
+    pub cql: String,
+    pub kafka: String,
+    pub redis: String,
 }
 
 impl Servers {

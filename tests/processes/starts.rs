@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use crate::conformance::cql::proxy::{Proxy, Way};
 use crate::endtoend::fixture::{Place, Provider, Running, list, until};
 
 use super::fleet::{Fleet, Servers, ended_in};
@@ -41,6 +42,31 @@ fn a_process_lives_and_says_which_server_it_waits_for() {
     running.terminate();
     let said = running.wait();
     assert_eq!(said.code, Some(0), "a stop while it waits is no failure: {}", said.err);
+}
+
+#[test]
+fn a_store_that_goes_away_between_its_first_answer_and_its_mark_is_waited_for() {
+    let carrying = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut servers = Servers::shared();
+    let cql = carrying.block_on(Proxy::before(std::mem::take(&mut servers.cql)));
+    let redis = carrying.block_on(Proxy::before(std::mem::take(&mut servers.redis)));
+    (servers.cql, servers.redis) = (cql.address.clone(), redis.address.clone());
+    let provider = Provider::start();
+    let mut fleet = Fleet::new(servers, &provider, 100);
+    // With a mark beside it, the store's own is compared.
+    fleet.run(&["recover", "--since", "2020-01-01T00:00:00Z"]).ended(0);
+    // The store is reached, and Redis, for which it waits next, is not: so it stands right before its look at the mark.
+    redis.set(Way::RequestsCut);
+    let at = fleet.start("deliver");
+    fleet.until("it waits for Redis", |fleet| fleet.logs().contains("\"server\":\"Redis\""));
+    cql.set(Way::RequestsCut);
+    redis.set(Way::Open);
+    fleet.until("it waits for the store", |fleet| fleet.logs().contains("\"server\":\"ScyllaDB\""));
+    cql.set(Way::Open);
+    let address = fleet.address(at);
+    let address = address.trim_start_matches("http://");
+    fleet.until("it is ready", |_| http(address, "/readyz").is_some_and(|said| said.starts_with("HTTP/1.1 200")));
+    assert_eq!(fleet.terminate(at).1, Some(0));
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod dressed;
 mod schema;
 
 mod faults;
-mod proxy;
+pub mod proxy;
 
 mod rows;
 
