@@ -51,7 +51,7 @@ use faults::Fired;
 use run::{Outcome, simulate, simulate_telling};
 
 /// Seeds that every test run explores. `SIMULATION_SEEDS=from..to` explores others, `SIMULATION_MINUTES=n` ends after a time.
-const SEEDS: std::ops::Range<u64> = 0..225;
+const SEEDS: std::ops::Range<u64> = 0..300;
 /// From so many seeds on every kind of fault must have fired: have hit something, that is.
 const ENOUGH: u64 = 150;
 
