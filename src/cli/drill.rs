@@ -107,11 +107,13 @@ fn text(drill: &Drill) -> String {
         let _ = writeln!(text, "{}", format!("  {name:<24}{value:>14}  {note}").trim_end());
     };
     row("records", grouped(drill.records), "");
+    // Where a strike was not counted, the sums are ceilings.
+    let most = |people: u64| format!("{}{}", if drill.uncounted > 0 { "at most " } else { "" }, grouped(people));
     for outcome in OUTCOMES {
         let count = drill.findings.outcomes.get(outcome.name()).copied().unwrap_or(0);
         if count > 0 {
-            let most = format!("{} were in open windows of who was killed or frozen", grouped(drill.uncertain_most));
-            row(outcome.name(), grouped(count), if outcome == Outcome::Uncertain { &most } else { "" });
+            let note = format!("{} were in open windows of who was killed or frozen", most(drill.uncertain_most));
+            row(outcome.name(), grouped(count), if outcome == Outcome::Uncertain { &note } else { "" });
         }
     }
     row("lost", grouped(drill.findings.lost), "no outcome, or called accepted and never seen by the simulator");
@@ -119,7 +121,7 @@ fn text(drill: &Drill) -> String {
     row("contradicted", grouped(drill.findings.contradicted), "got the message, and the store says otherwise");
     // Nothing that is expected to be seen: lines of their own only when there are some.
     if drill.findings.unsent > 0 {
-        let most = grouped(drill.unsent_most);
+        let most = most(drill.unsent_most);
         let note = format!("failed, and `smsfleet batch retry` sends them; {most} were in open windows of who was frozen");
         row("left unsent", grouped(drill.findings.unsent), &note);
     }
@@ -129,6 +131,10 @@ fn text(drill: &Drill) -> String {
     }
     let fired: Vec<String> = drill.fired.iter().map(|(name, times)| format!("{name} {times}")).collect();
     row("faults that fired", format!("{} of {}", drill.fell(), drill.planned), &fired.join(", "));
+    if drill.uncounted > 0 {
+        let note = "the store did not say who was in open windows: as many as a sender may have are allowed for";
+        row("faults not counted", drill.uncounted.to_string(), note);
+    }
     row("longest gap in sending", format!("{:.1} s", drill.longest_gap), "");
     row("sent in", format!("{:.1} s", drill.sending), "");
     row("over after", format!("{:.1} s", drill.seconds), "");
@@ -146,8 +152,8 @@ fn text(drill: &Drill) -> String {
             "FAILED: {} are uncertain and {} left unsent, and the strikes account for {}, of whom {} may be unsent",
             grouped(drill.uncertain()),
             grouped(drill.findings.unsent),
-            grouped(drill.uncertain_most),
-            grouped(drill.unsent_most)
+            most(drill.uncertain_most),
+            most(drill.unsent_most)
         ),
         _ => "FAILED: the batch did not come to its end".to_owned(),
     };
@@ -179,6 +185,7 @@ mod tests {
             findings: drill::verdict::Findings { outcomes: [("accepted".to_owned(), 20_000)].into(), ..Default::default() },
             uncertain_most: 400,
             unsent_most: 30,
+            uncounted: 0,
             repeated_parts: 0,
             planned: 2,
             fired: [("killed", 1), ("frozen", 1)].into(),
@@ -192,7 +199,9 @@ mod tests {
         for line in ["records", "20,000", "lost", "2 of 2  frozen 1, killed 1", "12.3 s", "PASSED"] {
             assert!(said.contains(line), "{line} is missing in\n{said}");
         }
-        assert!(!said.contains("wrongly") && !said.contains("unsent"), "nothing is said of what does not happen:\n{said}");
+        for word in ["wrongly", "unsent", "not counted", "at most"] {
+            assert!(!said.contains(word), "nothing is said of what does not happen: {word} in\n{said}");
+        }
         let mut frozen = passed.clone();
         frozen.findings.unsent = 30;
         let said = text(&frozen);
@@ -200,6 +209,20 @@ mod tests {
             frozen.is_clean() && said.contains("left unsent") && said.contains("batch retry") && said.contains("PASSED"),
             "{said}"
         );
+        let mut uncounted = frozen.clone();
+        uncounted.findings.outcomes.insert("uncertain".to_owned(), 9);
+        uncounted.uncounted = 1;
+        let said = text(&uncounted);
+        for line in [
+            "at most 400 were in open windows of who was killed or frozen",
+            "at most 30 were in open windows of who was frozen",
+            "faults not counted",
+            "1  the store did not say who was in open windows",
+            "PASSED",
+        ] {
+            assert!(said.contains(line), "{line} is missing in\n{said}");
+        }
+        assert_eq!(serde_json::json!(uncounted)["uncounted"], 1);
         type Change = fn(&mut Drill);
         let wrong: [(Change, &str); 8] = [
             (|drill| drill.findings.lost = 3, "FAILED: 3 lost, 0 duplicated, 0 contradicted"),

@@ -32,12 +32,46 @@ pub struct Struck {
     pub uncertain_most: u64,
     /// Of these, people who may be left unsent: those of a frozen sender, whose windows others judge while it stands.
     pub unsent_most: u64,
+    /// Strikes of which the store did not say whom they met: as many people as a sender may have in open windows are in the sums
+    /// for each.
+    pub uncounted: u32,
+}
+
+/// How many people of open windows a strike met whom no strike before it accounts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// So many.
+    Counted(u64),
+    /// The store did not say; so many at most.
+    AtMost(u64),
+}
+
+impl std::fmt::Display for Met {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Met::Counted(people) => write!(f, "{people} people in its open windows"),
+            Met::AtMost(people) => write!(f, "at most {people} people in its open windows, for the store did not say"),
+        }
+    }
 }
 
 impl Struck {
+    /// Counts whom a strike met: those of the windows that were open, or, when the store does not say which those were, `most`
+    /// people.
+    pub fn met(&mut self, blow: Blow, are_judged: bool, open: Option<&Windows>, most: u64) -> Met {
+        match open {
+            Some(open) => Met::Counted(self.windows(blow, are_judged, open)),
+            None => {
+                self.uncounted += 1;
+                self.people(blow, are_judged, most);
+                Met::AtMost(most)
+            }
+        }
+    }
+
     /// Counts the windows that were open when a strike fell, each once however often it is struck; how many people are in those
     /// that were not counted before.
-    pub fn windows(&mut self, blow: Blow, are_judged: bool, open: &Windows) -> u64 {
+    fn windows(&mut self, blow: Blow, are_judged: bool, open: &Windows) -> u64 {
         let new = open.iter().filter(|(window, _)| self.counted.insert(**window));
         let people: u64 = new.map(|(_, people)| u64::from(*people)).sum();
         self.people(blow, are_judged, people);
@@ -45,7 +79,7 @@ impl Struck {
     }
 
     /// Counts people. Who is told to stop leaves nobody in doubt, and only who is frozen says later whom it did not send.
-    pub fn people(&mut self, blow: Blow, are_judged: bool, people: u64) {
+    fn people(&mut self, blow: Blow, are_judged: bool, people: u64) {
         match blow {
             Blow::Stopped => {}
             Blow::Killed => self.uncertain_most += people,
@@ -152,6 +186,21 @@ mod tests {
         assert_eq!((struck.uncertain_most, struck.unsent_most), (87, 20));
         struck.windows(Blow::Frozen, false, &Windows::from([((lane(2), 1), 5)]));
         assert_eq!((struck.uncertain_most, struck.unsent_most), (92, 20), "embedded nobody judges what stands still");
+    }
+
+    #[test]
+    fn a_strike_of_which_the_store_does_not_say_whom_it_met_is_told_from_one_that_was_counted() {
+        let mut struck = Struck::default();
+        let open = Windows::from([((lane(0), 3), 30)]);
+        let counted = struck.met(Blow::Killed, true, Some(&open), 400);
+        assert_eq!(counted, Met::Counted(30));
+        assert_eq!(counted.to_string(), "30 people in its open windows");
+        assert_eq!(struck.met(Blow::Killed, true, Some(&open), 400), Met::Counted(0), "they are accounted for");
+        assert_eq!((struck.uncertain_most, struck.unsent_most, struck.uncounted), (30, 0, 0));
+        let unknown = struck.met(Blow::Frozen, true, None, 400);
+        assert_eq!(unknown, Met::AtMost(400));
+        assert_eq!(unknown.to_string(), "at most 400 people in its open windows, for the store did not say");
+        assert_eq!((struck.uncertain_most, struck.unsent_most, struck.uncounted), (430, 400, 1));
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ground::{ANSWER_WITHIN, Ground, within};
-use super::open::Struck;
+use super::open::{Met, Struck};
 use super::plan::{BLOWS, Blow, Strike, plan};
 use super::verdict::{Findings, Implied, Judge, longest_gap_ms};
 use super::{ground, guard};
@@ -97,6 +97,9 @@ pub struct Drill {
     pub uncertain_most: u64,
     /// Of these, people who may be left unsent: who was in the open windows of a frozen sender, which others judged.
     pub unsent_most: u64,
+    /// Strikes of which the store did not say in time who was in open windows. For each as many people as a sender may have there
+    /// are in the two sums before, which bound the doubts less closely then.
+    pub uncounted: u32,
     /// Parts that the simulator took a second time while their message was incomplete.
     pub repeated_parts: u64,
     /// Strikes that were planned.
@@ -191,10 +194,10 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
                 return Ok(());
             }
             let messages = simulator.report().complete_messages;
-            let (role, people) = fall(ground, strike, freeze, batch_id, rate(wish), &mut struck).await?;
-            *fired.entry(strike.blow.name()).or_default() += u32::from(people.is_some());
-            let noted = if people.is_some() { strike.blow.name() } else { "unmoved" };
-            let open = people.filter(|people| *people > 0).map(|people| format!(", {people} people in its open windows"));
+            let (role, met) = fall(ground, strike, freeze, batch_id, rate(wish), &mut struck).await?;
+            *fired.entry(strike.blow.name()).or_default() += u32::from(met.is_some());
+            let noted = if met.is_some() { strike.blow.name() } else { "unmoved" };
+            let open = met.filter(|met| *met != Met::Counted(0)).map(|met| format!(", {met}"));
             say(&format!("after {messages} messages: {role} {noted}{}", open.unwrap_or_default()));
         }
         until(ground, simulator, &client, batch_id, None, say).await.map(|_| ())
@@ -224,6 +227,7 @@ async fn on(ground: &mut Ground, simulator: &Simulator, wish: &Wish, say: &dyn F
         findings,
         uncertain_most: struck.uncertain_most,
         unsent_most: struck.unsent_most,
+        uncounted: struck.uncounted,
         repeated_parts: counted.repeated_parts,
         planned: wish.strikes,
         fired,
@@ -319,8 +323,7 @@ async fn until(
     }
 }
 
-/// Lets a strike fall; whom it hit, and, when it did anything, how many people were in open windows whom no strike before it
-/// accounts for.
+/// Lets a strike fall; whom it hit, and, when it did anything, how many people of open windows it met.
 async fn fall(
     ground: &mut Ground,
     strike: &Strike,
@@ -328,7 +331,7 @@ async fn fall(
     batch: BatchId,
     rate: u32,
     struck: &mut Struck,
-) -> Result<(&'static str, Option<u64>), Fault> {
+) -> Result<(&'static str, Option<Met>), Fault> {
     let at = ground.target(strike.whom);
     let (role, pid) = (ground.worker(at).role, ground.worker(at).id());
     let doubts = leaves_doubt(strike.blow, role);
@@ -343,18 +346,11 @@ async fn fall(
         Blow::Frozen => ground.worker(at).freeze().await?,
     };
     let begun = Instant::now();
-    let mut people = 0;
+    let mut met = Met::Counted(0);
     if fell && doubts {
         let are_judged = ground.namespace().is_some();
-        people = match ground.open_windows(batch, declarer).await? {
-            Some(open) => struck.windows(strike.blow, are_judged, &open),
-            // The store does not say: as many as a sender may have.
-            None => {
-                let most = open_most(f64::from(rate));
-                struck.people(strike.blow, are_judged, most);
-                most
-            }
-        };
+        let open = ground.open_windows(batch, declarer).await?;
+        met = struck.met(strike.blow, are_judged, open.as_ref(), open_most(f64::from(rate)));
     }
     if strike.blow == Blow::Frozen {
         tokio::time::sleep_until(begun + freeze).await;
@@ -363,7 +359,7 @@ async fn fall(
         let at = ground.start(role)?;
         ground.until_it_works(at).await?;
     }
-    Ok((role, fell.then_some(people)))
+    Ok((role, fell.then_some(met)))
 }
 
 /// Reads what the store says of every record.
@@ -421,6 +417,7 @@ mod tests {
             // A sender was killed with 60 people in its open windows, another frozen with 40, and a third told to stop.
             uncertain_most: 100,
             unsent_most: 40,
+            uncounted: 0,
             repeated_parts: 0,
             planned: 3,
             fired: BTreeMap::new(),

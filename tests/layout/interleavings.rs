@@ -96,7 +96,7 @@ const SHOWN: &[Shown] = &[
     ),
     (
         6,
-        "fewer binds than workers: who has no session declares nothing, and an emptied Redis lends no slot twice",
+        "fewer binds than workers: who has no session declares nothing, and no slot is lent twice when Redis forgets everything",
         &[
             "src/deliver/checks_tests.rs::a_worker_without_a_session_declares_nothing",
             "src/model/slot.rs::there_are_never_more_holders_than_slots_and_everybody_gets_a_turn",
@@ -139,7 +139,12 @@ const SHOWN: &[Shown] = &[
         &[
             "src/dispatch/tests.rs::two_leaders_at_once_begin_one_dispatch_and_one_end",
             "src/dispatch/tests.rs::a_leader_that_was_overtaken_takes_no_pause_back",
+            "src/coordinate/leading_tests.rs::a_job_under_way_is_dropped_when_the_lease_is_lost",
             "tests/conformance/lease.rs::in_memory",
+            "tests/conformance/lease.rs::over_redis",
+            "tests/conformance/lease.rs::what_memory_forgets_is_the_next_ones",
+            "tests/conformance/lease.rs::what_redis_forgets_is_the_next_ones",
+            "tests/processes/binds.rs::an_account_with_one_slot_has_sessions_in_one_deliverer_at_a_time",
             "tests/processes/leader.rs::two_leaders_at_once_do_no_harm",
         ],
     ),
@@ -309,12 +314,13 @@ const SHOWN: &[Shown] = &[
     ),
     (
         28,
-        "two versions share rows and tokens during an upgrade",
+        "two versions share rows and tokens during an upgrade and its way back",
         &[
             "src/adapters/rows/frame.rs::rows_read_back_and_version_n_reads_what_n_plus_1_adds",
             "src/adapters/rows/control.rs::fields_of_a_later_version_are_passed_over_at_any_depth",
             "src/adapters/kafka/wire.rs::a_later_version_is_read_and_a_broken_body_is_not",
             "tests/conformance/cql/schema.rs::another_format_is_refused_by_a_start_and_by_migrate",
+            "tests/processes/upgrade.rs::a_rolling_upgrade_and_its_way_back_keep_sending_and_nobody_is_lost_doubled_or_in_doubt",
         ],
     ),
     (

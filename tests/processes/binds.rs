@@ -1,11 +1,16 @@
 //! Accounts whose provider allows few sessions, and receipts that come in by sessions of the gateways.
 
+use std::time::{Duration, Instant};
+
 use smsfleet::adapters::kafka::KafkaConfig;
 use smsfleet::simulator::{Delay, SimulatorConfig};
 
 use crate::endtoend::fixture::{Provider, count, list, taken_as_listed};
 
 use super::fleet::{Fleet, Servers};
+
+/// Redis forgets again and again for so long: slots are lent every second.
+const FORGETS: Duration = Duration::from_secs(4);
 
 /// A fleet whose account `main` has this setting of its own.
 fn fleet(provider: &Provider, rate: u32, setting: (&str, &str)) -> Fleet {
@@ -17,10 +22,10 @@ fn fleet(provider: &Provider, rate: u32, setting: (&str, &str)) -> Fleet {
 
 #[test]
 fn an_account_with_one_slot_has_sessions_in_one_deliverer_at_a_time() {
-    const RECIPIENTS: u64 = 6_000;
+    const RECIPIENTS: u64 = 8_000;
     let provider = Provider::start();
     let mut fleet = fleet(&provider, 400, ("[accounts.main]", "bind_slots = 1"));
-    fleet.start_all(&["coordinator", "prepare", "deliver", "deliver", "gateway"]);
+    fleet.start_all(&["coordinator", "coordinator", "prepare", "deliver", "deliver", "gateway"]);
     fleet.place.write("list.csv", list(RECIPIENTS));
     let batch = fleet.create("list.csv", "Hello {{name}}");
     let holder = |fleet: &Fleet| fleet.view()["slots"][0]["worker"].as_str().map(str::to_owned);
@@ -28,6 +33,7 @@ fn an_account_with_one_slot_has_sessions_in_one_deliverer_at_a_time() {
     fleet.until("some were sent", |_| provider.messages() >= 500);
     let first = holder(&fleet).expect("the slot is lent");
     shown_whole(&mut fleet, &batch);
+    redis_forgets(&mut fleet, &provider);
     let alive = fleet.alive();
     let sheet = alive.iter().find(|member| member["worker"] == first.as_str()).expect("its holder is alive");
     assert_eq!(sheet["role"], "deliver");
@@ -41,6 +47,38 @@ fn an_account_with_one_slot_has_sessions_in_one_deliverer_at_a_time() {
     assert_eq!(report.repeated_numbers, 0);
     assert_eq!(report.sessions.bound_max, 2, "the two sessions of one deliverer");
     assert!(report.sessions.binds >= 4, "{:?}", report.sessions);
+}
+
+/// The one slot, while it is lent: to whom, since when and until when.
+fn slot(fleet: &Fleet) -> Option<(String, u64, u64)> {
+    let view = fleet.view();
+    assert!(view["slots"].as_array().is_some_and(|slots| slots.len() <= 1), "one slot is lent once: {view}");
+    let worker = view["slots"][0]["worker"].as_str()?.to_owned();
+    Some((worker, count(&view, "/slots/0/since"), count(&view, "/slots/0/until")))
+}
+
+/// Redis forgets everything while the slot is lent, also who leads: another coordinator leads as well, and both lend. The slot
+/// is lent anew, to whomever, only when the time for which it was lent is over.
+fn redis_forgets(fleet: &mut Fleet, provider: &Provider) {
+    let (led, mut before) = (fleet.led_at(), slot(fleet).expect("the slot is lent"));
+    assert!(fleet.forget_redis() > 0, "there was something to forget");
+    fleet.until("another one leads", |fleet| {
+        fleet.forget_redis();
+        fleet.led_at() > led
+    });
+    // While it goes on forgetting, the first leader may renew its lock like the second.
+    let begun = Instant::now();
+    while begun.elapsed() < FORGETS {
+        fleet.forget_redis();
+        if let Some(now) = slot(fleet) {
+            let is_kept = (&now.0, now.1) == (&before.0, before.1);
+            assert!(is_kept || now.1 >= before.2, "it was lent until the end of {before:?}, and then {now:?}");
+            before = now;
+        }
+    }
+    assert_eq!(provider.get().report().sessions.bound_max, 2, "the two sessions of one deliverer");
+    let sent = provider.messages();
+    fleet.until("sending goes on", |_| provider.messages() > sent);
 }
 
 /// `smsfleet fleet` while a batch is sent: who leads since when, who has which partitions and lanes, slots, rates, what waits.
@@ -73,7 +111,7 @@ fn shown_whole(fleet: &mut Fleet, batch: &str) {
 
     let text = fleet.run(&["fleet"]).ended(0).out;
     for words in [
-        "5 processes are alive",
+        "6 processes are alive",
         "  leads\n",
         " tokens of delivery",
         "128 of 128 have an owner",

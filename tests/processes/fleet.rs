@@ -56,12 +56,17 @@ impl Servers {
 
     /// Empties Redis.
     pub fn flush_redis(&self) {
-        use std::io::{Read, Write};
+        assert_eq!(self.ask_redis("FLUSHALL"), "+OK");
+    }
+
+    /// The first line that Redis answers to a command.
+    fn ask_redis(&self, command: &str) -> String {
+        use std::io::{BufRead, BufReader, Write};
         let mut stream = std::net::TcpStream::connect(&self.redis).expect("Redis answers");
-        stream.write_all(b"FLUSHALL\r\n").expect("it is asked");
-        let mut answer = [0; 5];
-        stream.read_exact(&mut answer).expect("it answers");
-        assert_eq!(&answer, b"+OK\r\n");
+        stream.write_all(format!("{command}\r\n").as_bytes()).expect("it is asked");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("it answers");
+        line.trim_end().to_owned()
     }
 }
 
@@ -81,6 +86,8 @@ pub struct Fleet {
     pub servers: Servers,
     /// Its processes; those that were killed are not among them.
     pub members: Vec<Member>,
+    /// What its keyspace is called, and what its topics and keys begin with.
+    name: String,
     started: usize,
     /// What further processes are started from.
     pub binary: PathBuf,
@@ -106,7 +113,7 @@ impl Fleet {
         );
         place.write("smsfleet.toml", text);
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_smsfleet"));
-        let fleet = Fleet { place, servers, members: vec![], started: 0, binary, patience: DEADLINE };
+        let fleet = Fleet { place, servers, members: vec![], name, started: 0, binary, patience: DEADLINE };
         let migrated = fleet.run(&["migrate", "--json"]).ended(0).json();
         assert_eq!(migrated["topics_made"].as_array().map(Vec::len), Some(3), "{migrated}");
         fleet
@@ -184,6 +191,15 @@ impl Fleet {
     /// The place of some process with this role.
     pub fn some(&self, role: &str) -> usize {
         self.members.iter().position(|member| member.role == role).unwrap_or_else(|| panic!("no {role} runs"))
+    }
+
+    /// Deletes all that this fleet has in Redis: whoever shares it keeps theirs. How many keys there were.
+    pub fn forget_redis(&self) -> u64 {
+        let script = "local keys = redis.call('KEYS', ARGV[1]) \
+                      for _, key in ipairs(keys) do redis.call('DEL', key) end return #keys";
+        let answer = self.servers.ask_redis(&format!("EVAL \"{script}\" 0 {}:*", self.name));
+        let keys = answer.strip_prefix(':').and_then(|keys| keys.parse::<u64>().ok());
+        keys.unwrap_or_else(|| panic!("Redis answers {answer}"))
     }
 
     /// Kills a process without a word.

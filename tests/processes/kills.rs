@@ -187,7 +187,7 @@ fn a_batch_survives_kills_of_every_role_and_restarts_of_every_server() {
     // then, nobody sends them by itself any more.
     let unsent = report["settlement"]["failed"]["SF-3007"].as_u64().unwrap_or(0);
     assert_eq!((of("duplicate"), of("rejected"), of("failed")), (REPEATED, INVALID, unsent), "{report}");
-    // Rule 5. Restarts of servers, pauses and stops in order leave nobody in doubt.
+    // Rule 4, in sum. That a stop in order leaves nobody in doubt is for `starts` to show.
     let left = of("uncertain") + unsent;
     assert!(left <= doubted, "{left} in doubt or unsent, and {doubted} were in open windows of who was struck");
 

@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use scylla::client::session_builder::SessionBuilder;
+use smsfleet::roles::config::Config;
+
 use crate::conformance::cql::proxy::{Proxy, Way};
 use crate::endtoend::fixture::{Place, Provider, Running, list, until};
 
@@ -66,6 +69,41 @@ fn a_store_that_goes_away_between_its_first_answer_and_its_mark_is_waited_for() 
     let address = fleet.address(at);
     let address = address.trim_start_matches("http://");
     fleet.until("it is ready", |_| http(address, "/readyz").is_some_and(|said| said.starts_with("HTTP/1.1 200")));
+    assert_eq!(fleet.terminate(at).1, Some(0));
+}
+
+/// Sets the mark in a fleet's store back from 2 to 1, as a backup has it.
+fn set_mark_back(fleet: &Fleet) {
+    let text = std::fs::read_to_string(fleet.place.path("smsfleet.toml")).expect("the configuration");
+    let config: Config = toml::from_str(&text).expect("it is right");
+    let keyspace = config.scylla.keyspace;
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let session = SessionBuilder::new().known_node(&fleet.servers.cql).keyspaces_to_fetch([&keyspace]);
+        let session = session.build().await.expect("Cassandra answers");
+        let set = format!("UPDATE {keyspace}.meta SET value = '1' WHERE name = 'mark' IF value = '2'");
+        session.query_unpaged(set, ()).await.expect("it is asked");
+        let now = format!("SELECT value FROM {keyspace}.meta WHERE name = 'mark'");
+        let now = session.query_unpaged(now, ()).await.expect("it is asked").into_rows_result().expect("rows");
+        let (mark,) = now.single_row::<(String,)>().expect("a mark");
+        assert_eq!(mark, "1", "it was set back");
+    });
+}
+
+#[test]
+fn a_restored_store_is_refused_until_it_is_recovered() {
+    let provider = Provider::start();
+    let mut fleet = Fleet::new(Servers::shared(), &provider, 100);
+    let recover = ["recover", "--since", "2020-01-01T00:00:00Z"];
+    // Each leaves the next mark beside the store.
+    for _ in 0..2 {
+        fleet.run(&recover).ended(0);
+    }
+    set_mark_back(&fleet);
+    let refused = fleet.run(&["deliver"]).ended(3);
+    assert!(refused.err.contains("SF-4005") && refused.err.contains("restored"), "{}", refused.err);
+    fleet.run(&recover).ended(0);
+    let at = fleet.start("deliver");
+    fleet.until("it works", |fleet| fleet.logs().contains("the process works"));
     assert_eq!(fleet.terminate(at).1, Some(0));
 }
 

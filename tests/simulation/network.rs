@@ -321,6 +321,39 @@ pub struct Sessions {
     pub tasks: Tasks,
     pub account: Account,
     pub worker: WorkerId,
+    /// Until when, on the boot clock, no session can be made.
+    pub away_until: Mutex<Duration>,
+}
+
+impl Sessions {
+    fn is_away(&self) -> bool {
+        self.network.clock.boot() < *self.away_until.lock().expect("not poisoned")
+    }
+
+    /// What was handed over waits for a session as long as it may; or the account was closed meanwhile, and it is given back.
+    async fn is_given_back(&self, chunk: &Chunk) -> bool {
+        if !self.is_away() {
+            return false;
+        }
+        self.network.fire("account away");
+        let is_closed = self.network.chance.next().is_multiple_of(4);
+        while self.is_away() && !is_closed && !chunk.stop.is_cancelled() && self.network.clock.boot() <= chunk.send_by {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        is_closed
+    }
+
+    /// The worker knows by itself that these were not sent, of each at least that its first part was not.
+    fn give_back(&self, chunk: &Chunk) {
+        self.network.fire("chunk given back");
+        let (mut known, at) = (self.network.known(), self.network.clock.now());
+        for submit in &chunk.messages {
+            let asked = if submit.parts == 0 { 1 } else { submit.parts };
+            let told = (0..32).filter(|part| asked & (1 << part) != 0);
+            let told = told.map(|part| Told { worker: self.worker, at, part, answer: Answer::NotSent });
+            known.told.entry(recipient_of(submit)).or_default().extend(told);
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -328,6 +361,11 @@ impl Provider for Sessions {
     async fn submit(&self, chunk: Chunk) -> Result<(), Chunk> {
         let handing_over = chunk.messages.first().map(|first| self.books.wait(Place::HandOver(lane_of(first))));
         self.trouble.wait().await;
+        if self.is_given_back(&chunk).await {
+            self.give_back(&chunk);
+            handing_over.into_iter().for_each(Waiting::end_well);
+            return Err(chunk);
+        }
         let mut answers: Vec<(Answered, Duration)> = Vec::new();
         // Where in the chunk the session is lost, if it is: what was written before is not answered, the rest is not written.
         let lost_at = (self.network.mixed() && self.network.mixed_again()).then(|| {
@@ -375,6 +413,11 @@ impl Provider for Sessions {
             }
         }
         if lost_at.is_some() {
+            // Some sessions are made anew at once, and some later.
+            if self.network.mixed_again() {
+                let time = Duration::from_millis(self.network.chance.next() % 8_000);
+                *self.away_until.lock().expect("not poisoned") = self.network.clock.boot() + time;
+            }
             for (answered, latency) in answers.iter_mut().filter(|(answered, _)| answered.answer != Answer::NotSent) {
                 (answered.answer, *latency) = (Answer::NoAnswer, Duration::ZERO);
                 let Some(submit) = chunk.messages.iter().find(|submit| submit.seq == answered.seq) else { continue };
@@ -406,7 +449,8 @@ impl Provider for Sessions {
     }
 
     fn health(&self) -> Health {
-        Health { up: true, sessions: 1, ..Health::default() }
+        let up = !self.is_away();
+        Health { up, sessions: up.into(), ..Health::default() }
     }
 
     fn window(&self) -> u32 {

@@ -27,14 +27,16 @@ const LET_GO: Duration = Duration::from_secs(1);
 
 /// Waits until reports that wait for another look have had theirs.
 pub async fn until_looked_over(shared: &Shared) -> Result<(), String> {
-    for _ in 0..600 {
+    let mut looked = 0;
+    loop {
         let waiting = shared.stores.parked.due(Timestamp(i64::MAX), 1).await.map_err(|error| error.to_string())?;
-        if waiting.is_empty() {
-            break;
+        let Some(first) = waiting.first() else { return Ok(()) };
+        if looked == 600 {
+            return Err(format!("a report is parked for ever: {first:?}"));
         }
+        looked += 1;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    Ok(())
 }
 
 /// Checks one batch that has ended. `canceled` is when its cancel was answered.

@@ -140,7 +140,8 @@ impl Process {
         let worker = WorkerId(chance.next());
         let route = |(name, account): (String, Account)| {
             let (books, network, trouble, tasks) = (books.clone(), shared.network.clone(), trouble.clone(), sessions.clone());
-            let sessions = Sessions { books, network, trouble, tasks, account: account.clone(), worker };
+            let away_until = Mutex::default();
+            let sessions = Sessions { books, network, trouble, tasks, account: account.clone(), worker, away_until };
             let provider: Arc<dyn Provider> = Arc::new(sessions);
             (name, Route { account, provider })
         };

@@ -30,7 +30,8 @@ use super::process::{Process, Shared, accounts};
 use super::restore::Backup;
 
 /// The kinds of faults that must have fired over all runs.
-const FAULTS: [&str; 61] = [
+const FAULTS: [&str; 63] = [
+    "account away",
     "answer late",
     "answer lost",
     "cancel",
@@ -38,6 +39,7 @@ const FAULTS: [&str; 61] = [
     "change of provider",
     "change of provider interrupted",
     "change of provider in vain",
+    "chunk given back",
     "colliding id",
     "commit lost",
     "crash",

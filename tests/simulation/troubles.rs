@@ -100,7 +100,8 @@ impl Run {
             }
             11..14 => self.operate(Command::Resume, "resume", which(self.batches.len())).await,
             14 if (draw >> 8).is_multiple_of(3) => {
-                let at_work = self.until_somebody_is_sent_to(draw >> 16).await;
+                // There are few: all of them wait for a bad moment.
+                let at_work = self.until_somebody_is_sent_to(0).await;
                 self.operate(Command::Cancel, "cancel", at_work.unwrap_or(which(self.batches.len()))).await;
             }
             15 => {

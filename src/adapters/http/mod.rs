@@ -21,4 +21,6 @@ pub use account::HttpAccount;
 pub use config::HttpConfig;
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;

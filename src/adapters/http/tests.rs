@@ -24,7 +24,7 @@ use crate::model::window::Answered;
 use crate::ports::clock::Clock;
 use crate::ports::provider::{Chunk, Provider, Submit};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct HandClock(AtomicU64);
@@ -43,11 +43,11 @@ impl Clock for HandClock {
     }
 }
 
-async fn within<F: Future>(future: F) -> F::Output {
+pub(super) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("it happens in time")
 }
 
-fn account() -> Account {
+pub(super) fn account() -> Account {
     Account {
         name: "test".into(),
         provider_type: "http".into(),
@@ -77,19 +77,23 @@ fn config(port: u16) -> HttpConfig {
     }
 }
 
-struct Rig {
+pub(super) struct Rig {
     listener: TcpListener,
     account: Arc<HttpAccount>,
     clock: Arc<HandClock>,
 }
 
 async fn rig(change: impl FnOnce(&mut HttpConfig)) -> Rig {
+    rig_of(account(), change).await
+}
+
+pub(super) async fn rig_of(account: Account, change: impl FnOnce(&mut HttpConfig)) -> Rig {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of our own");
     let mut config = config(listener.local_addr().expect("it is bound").port());
     change(&mut config);
     let clock = Arc::new(HandClock::default());
     let chance = Arc::new(SeededChance::from_seed(1));
-    let account = HttpAccount::start(account(), config, clock.clone(), chance).expect("its configuration is valid");
+    let account = HttpAccount::start(account, config, clock.clone(), chance).expect("its configuration is valid");
     Rig { listener, account, clock }
 }
 
@@ -111,7 +115,7 @@ fn chunk(seqs: std::ops::Range<u32>) -> (Chunk, Given) {
     (Chunk { messages, send_by: Duration::from_secs(10), stop: CancellationToken::new(), answers }, given)
 }
 
-async fn all_answers(mut given: Given) -> Vec<Answer> {
+pub(super) async fn all_answers(mut given: Given) -> Vec<Answer> {
     let mut all = BTreeMap::new();
     while let Some(answers) = within(given.recv()).await {
         for answered in answers {
@@ -122,19 +126,19 @@ async fn all_answers(mut given: Given) -> Vec<Answer> {
 }
 
 /// A request as it came: its head in lower case, and its body.
-struct Came {
+pub(super) struct Came {
     head: String,
     body: Value,
-    stream: TcpStream,
+    pub(super) stream: TcpStream,
 }
 
 impl Rig {
-    async fn request(&self) -> Came {
+    pub(super) async fn request(&self) -> Came {
         let (stream, _) = within(self.listener.accept()).await.expect("it connects");
         read(stream).await
     }
 
-    async fn submit(&self, seqs: std::ops::Range<u32>) -> Given {
+    pub(super) async fn submit(&self, seqs: std::ops::Range<u32>) -> Given {
         let (chunk, given) = chunk(seqs);
         self.account.submit(chunk).await.expect("it is open");
         given

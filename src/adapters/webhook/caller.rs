@@ -320,6 +320,47 @@ mod tests {
         assert_eq!(caller.post(call(&url)).await, Err("no answer in time".into()));
     }
 
+    /// More than is read of an answer, and than lies in the buffers on the way.
+    const FLOOD: usize = 64 << 20;
+
+    /// Calls a target that says 200 and goes on in pieces for ever: what came back, and how many octets were taken until nobody
+    /// took any more.
+    async fn call_without_end(timeout: Duration, piece: usize, pause: Duration) -> (Result<Called, String>, usize) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://hooks.example.com:{}/", listener.local_addr().expect("an address").port());
+        let mut caller = caller("hooks.example.com", true, &["127.0.0.1"]);
+        caller.rules.timeout = timeout;
+        let pouring = async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut seen = vec![0; 4096];
+            assert_ne!(stream.read(&mut seen).await.expect("a request"), 0);
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.expect("it is written");
+            let text = format!("{piece:x}\r\n{}\r\n", " ".repeat(piece));
+            let mut poured = 0;
+            while poured < FLOOD && stream.write_all(text.as_bytes()).await.is_ok() {
+                poured += text.len();
+                tokio::time::sleep(pause).await;
+            }
+            poured
+        };
+        let both = async { tokio::join!(caller.post(call(&url)), pouring) };
+        tokio::time::timeout(Duration::from_secs(40), both).await.expect("the call ends, and its connection with it")
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_read_to_a_size_and_its_status_counts() {
+        let (called, poured) = call_without_end(Duration::from_secs(30), 256 << 10, Duration::ZERO).await;
+        assert_eq!(called, Ok(Called { status: 200, retry_after: None }));
+        assert!(poured < FLOOD, "nobody stopped it after {poured} octets");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_dribbles_for_ever_ends_by_the_time_of_a_call() {
+        let (called, _) = call_without_end(Duration::from_millis(500), 1, Duration::from_millis(20)).await;
+        assert_eq!(called, Err("no answer in time".into()));
+    }
+
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         assert_eq!(retry_after("30"), Some(Duration::from_secs(30)));

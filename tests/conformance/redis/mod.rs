@@ -4,7 +4,7 @@
 //! Tests that only need a server share the one of `tests/servers`, each under a prefix of its own. Tests that break
 //! something start servers of their own, in a temporary folder, and end them by their process id.
 
-mod server;
+pub mod server;
 
 mod scripts;
 
