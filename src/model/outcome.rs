@@ -84,9 +84,12 @@ enum Ending {
 impl Fold {
     /// Takes in one answer of a later window than all before.
     pub fn answer(&mut self, answered: &Answered) {
-        // What was never handed over was never split either.
-        if answered.answer != Answer::NotSent {
-            self.parts = answered.parts;
+        // What was never handed over was never split either: it says only which parts were asked for. And once a part was taken it
+        // is known how many there are: what is refused here, before any account, knows no more than that either.
+        match answered.answer {
+            Answer::NotSent | Answer::Suppressed | Answer::Expired => {}
+            Answer::Failed { .. } if self.accepted != 0 => self.parts = self.parts.max(answered.parts),
+            _ => self.parts = answered.parts,
         }
         let bit = 1u32 << answered.part;
         match &answered.answer {
@@ -159,6 +162,16 @@ impl Fold {
     /// Parts that were taken, as bits.
     pub fn accepted_parts(&self) -> u32 {
         self.accepted
+    }
+
+    /// Parts that were handed over and never answered, as bits.
+    pub fn uncertain_parts(&self) -> u32 {
+        self.uncertain
+    }
+
+    /// Parts that were refused, and not handed over again since, as bits.
+    pub fn refused_parts(&self) -> u32 {
+        self.failed
     }
 
     /// Which parts an operator may order to be sent again, as bits, 0 standing for the whole message: those that were neither
@@ -262,6 +275,17 @@ mod tests {
         ];
         for (answers, expected) in cases {
             assert_eq!(fold(&answers).again(), expected, "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_back_of_a_message_does_not_say_how_many_parts_it_has() {
+        for kept in [Answer::Suppressed, Answer::Expired, Answer::Failed { code: Code::PartiallySent, detail: "".into() }] {
+            let mut rest = fold(&[(0, 4, ok()), (1, 4, ok()), (2, 4, failed()), (3, 4, Answer::NoAnswer), (2, 3, kept.clone())]);
+            rest.receipt(2);
+            assert_ne!(rest.outcome(true).0, Outcome::Accepted, "of the last part nobody knows: {kept:?}");
+            rest.receipt(3);
+            assert_eq!(rest.outcome(true).0, Outcome::Accepted, "{kept:?}");
         }
     }
 

@@ -24,7 +24,7 @@ use crate::model::state::StepState;
 use crate::model::step::CurrentStep;
 use crate::model::time::Timestamp;
 use crate::model::window::{Answered, Judgement, RetryEntry, RetryPack, WindowRow};
-use crate::ports::receipts::{MatchedReport, PartKey};
+use crate::ports::receipts::{MatchedReport, PartKey, UNKNOWN_PART};
 use crate::ports::windows::StoredWindow;
 
 pub(crate) const LANE: LaneKey = LaneKey { batch: BatchId(7), lane: 0 };
@@ -96,8 +96,12 @@ impl Hand {
     }
 
     pub fn receipt(&mut self, seq: u32, part: u8, rung: Rung) {
+        self.receipt_of("1", seq, part, rung);
+    }
+
+    fn receipt_of(&mut self, id: &str, seq: u32, part: u8, rung: Rung) {
         let report = Report {
-            message_id: "1".into(),
+            message_id: id.into(),
             number: None,
             reference: None,
             rung,
@@ -242,6 +246,20 @@ async fn a_judgement_makes_uncertain_unless_the_declarer_answered_after_all() {
     assert_eq!((settlement.of(Outcome::Uncertain), settlement.of(Outcome::Open)), (1, 1));
     hand.receipt(2, 0, Rung::Delivered);
     assert_eq!(hand.count(NOW).await.of(Outcome::Accepted), 2, "a late receipt settles it");
+}
+
+#[tokio::test]
+async fn a_receipt_by_the_number_is_about_a_part_in_doubt_and_not_about_one_that_was_refused() {
+    let mut hand = Hand::new(1, 0, 0, vec![]);
+    hand.answers(vec![(0, 0, 4, ok()), (0, 1, 4, ok()), (0, 2, 4, refused("0x0B")), (0, 3, 4, Answer::NoAnswer)]);
+    // The refused part was ordered again, and its number was suppressed by then.
+    hand.answers(vec![(0, 2, 3, Answer::Suppressed)]);
+    hand.receipt(0, 0, Rung::Delivered);
+    hand.receipt(0, 1, Rung::Delivered);
+    assert_eq!(hand.count(NOW).await.of(Outcome::Uncertain), 1);
+    hand.receipt_of("4", 0, UNKNOWN_PART, Rung::Delivered);
+    let settlement = hand.count(NOW).await;
+    assert_eq!((settlement.of(Outcome::Accepted), settlement.of(Outcome::Failed)), (0, 1), "{settlement:?}");
 }
 
 #[tokio::test]

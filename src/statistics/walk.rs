@@ -231,8 +231,8 @@ impl Lane {
             // A late receipt proves that the network took the part; one that stands for the whole message proves it for all.
             let before = person.fold.accepted_parts();
             person.fold.parts = told.iter().map(|(part, _)| part + 1).max().unwrap_or(0).max(parts).clamp(1, 32);
-            // A part that no receipt is about stays in doubt.
-            person.fold.unanswered();
+            // A part that no receipt is about stays in doubt, unless it was refused.
+            person.fold.in_doubt(all_parts(person.fold.parts) & !person.fold.refused_parts());
             for part in 0..person.fold.parts {
                 if receipts.one_per_message || told.iter().any(|(told, _)| *told == part) {
                     person.fold.receipt(part);
@@ -416,7 +416,8 @@ impl AccountRules {
 }
 
 /// The reports of a recipient with the part each is about. A report that was found by its number alone does not say which: each
-/// different one stands for a part that has no report yet, parts that are known to be taken first.
+/// different one stands for a part that has no report yet: parts that are known to be taken first, then those in doubt. A part that
+/// was refused has none.
 fn by_part<'a>(fold: &Fold, reports: &'a [MatchedReport], parts: u8, one_per_message: bool) -> Vec<(u8, &'a Report)> {
     let known = |matched: &&MatchedReport| one_per_message || matched.part.part != UNKNOWN_PART;
     let mut assigned: Vec<(u8, &Report)> = reports
@@ -427,7 +428,10 @@ fn by_part<'a>(fold: &Fold, reports: &'a [MatchedReport], parts: u8, one_per_mes
     let mut places: BTreeMap<&str, u8> = assigned.iter().map(|(part, report)| (report.message_id.as_str(), *part)).collect();
     for matched in reports.iter().filter(|matched| !known(matched)) {
         let free = |part: &u8| !assigned.iter().any(|(taken, _)| taken == part);
-        let rank = |part: &u8| (fold.accepted_parts() & (1 << part) == 0, *part);
+        let rank = |part: &u8| {
+            let is_in = |parts: u32| parts & (1 << part) != 0;
+            (!is_in(fold.accepted_parts()), !is_in(fold.uncertain_parts()), *part)
+        };
         let next = (0..parts.clamp(1, 32)).filter(free).min_by_key(rank);
         let id = matched.report.message_id.as_str();
         let Some(part) = places.get(id).copied().or(next) else { continue };

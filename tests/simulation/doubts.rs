@@ -81,7 +81,10 @@ fn check_silence(known: &Known, lane: &Lane, held: &Held, doubted: &mut BTreeSet
         // Whoever was not sent by the time of the backup may have been sent since.
         let may_be_since =
             is_before_backup(known, held).is_some_and(|taken| !told(known, lane, held, seq).any(|told| is_settled(told, taken)));
-        if !is_silent && !may_be_since {
+        // Whoever is told to stop waits no longer than its grace period: what is not answered by then was not answered.
+        let is_cut =
+            known.cut.contains(&held.window.declarer) && !told(known, lane, held, seq).any(|told| told.part == answered.part);
+        if !is_silent && !may_be_since && !is_cut {
             return Err((seq, format!("in doubt, though the account was not silent of part {}", answered.part)));
         }
     }
@@ -116,7 +119,10 @@ fn check_judged(
         }
         // Whoever is not lost runs its windows, and says of everybody in them what became of them.
         let free = known.free(declarer, &all_of(held), held.window.send_by, until);
-        if is_judged && missing.is_empty() && free > ANSWER_TIMEOUT + AT_ONCE {
+        // Unless others had judged it before its worker could know that it was declared.
+        let (from, ledger) = (held.window.declared_at, Place::Ledger(lane.key));
+        let was_known = known.free(declarer, &[ledger], from, judgement.judged_at) > AT_ONCE;
+        if is_judged && missing.is_empty() && was_known && free > ANSWER_TIMEOUT + AT_ONCE {
             return Err((seq, format!("in doubt, though its worker was free for {free:?} behind the window's limit")));
         }
     }

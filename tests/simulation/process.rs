@@ -216,7 +216,9 @@ impl Process {
         let until = shared.clock.boot() + GRACE;
         self.fleet.stop().await;
         if shared.clock.boot() >= until {
-            shared.network.known().lose(self.worker, shared.clock.now());
+            let mut known = shared.network.known();
+            known.cut.insert(self.worker);
+            known.lose(self.worker, shared.clock.now());
         }
         self.sessions.abort_all();
     }
