@@ -22,7 +22,7 @@ fn fleet(provider: &Provider, rate: u32, setting: (&str, &str)) -> Fleet {
 
 #[test]
 fn an_account_with_one_slot_has_sessions_in_one_deliverer_at_a_time() {
-    const RECIPIENTS: u64 = 8_000;
+    const RECIPIENTS: u64 = 12_000;
     let provider = Provider::start();
     let mut fleet = fleet(&provider, 400, ("[accounts.main]", "bind_slots = 1"));
     fleet.start_all(&["coordinator", "coordinator", "prepare", "deliver", "deliver", "gateway"]);
