@@ -28,4 +28,4 @@ mod kafka;
 mod lease;
 mod queue;
 
-mod redis;
+pub mod redis;

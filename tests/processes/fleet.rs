@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::conformance::redis::server::ask;
 use crate::endtoend::fixture::{Place, Provider, Running, Said, count};
 use crate::servers::{self, Own};
 
@@ -56,17 +57,7 @@ impl Servers {
 
     /// Empties Redis.
     pub fn flush_redis(&self) {
-        assert_eq!(self.ask_redis("FLUSHALL"), "+OK");
-    }
-
-    /// The first line that Redis answers to a command.
-    fn ask_redis(&self, command: &str) -> String {
-        use std::io::{BufRead, BufReader, Write};
-        let mut stream = std::net::TcpStream::connect(&self.redis).expect("Redis answers");
-        stream.write_all(format!("{command}\r\n").as_bytes()).expect("it is asked");
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).expect("it answers");
-        line.trim_end().to_owned()
+        assert_eq!(ask(&self.redis, &["FLUSHALL"]), "OK");
     }
 }
 
@@ -197,9 +188,8 @@ impl Fleet {
     pub fn forget_redis(&self) -> u64 {
         let script = "local keys = redis.call('KEYS', ARGV[1]) \
                       for _, key in ipairs(keys) do redis.call('DEL', key) end return #keys";
-        let answer = self.servers.ask_redis(&format!("EVAL \"{script}\" 0 {}:*", self.name));
-        let keys = answer.strip_prefix(':').and_then(|keys| keys.parse::<u64>().ok());
-        keys.unwrap_or_else(|| panic!("Redis answers {answer}"))
+        let answer = ask(&self.servers.redis, &["EVAL", script, "0", &format!("{}:*", self.name)]);
+        answer.parse().unwrap_or_else(|_| panic!("Redis answers {answer}"))
     }
 
     /// Kills a process without a word.

@@ -4,8 +4,8 @@
 //! crashes, freezes, stops, lost queues, lost leases and operators at bad moments, over a store that is unavailable, times out,
 //! times out but applies, applies late, and is full, and a provider that throttles, refuses, answers late or not at all and sends
 //! receipts early, late, twice, and is away at times. Operators meet the same store, and may go away before they are answered, also in
-//! the middle of a recovery. Some batches wait for a person who starts them, some may be sent until some time only, some ask to be sent again where
-//! an answer is missing. Then everything heals, the batches are driven to their end, and an oracle that only watched the
+//! the middle of a recovery. Some batches wait for a person who starts them, some may be sent until some time only, some ask to be
+//! sent again where an answer is missing. Then everything heals, the batches are driven to their end, and an oracle that only watched the
 //! provider, and what kept each worker waiting (`books`), compares. Nobody is in doubt, or left unsent, by what befell a worker before
 //! or after it mattered (`doubts`); nobody is sent again whose answer was there when it had to be (`again`).
 //!
