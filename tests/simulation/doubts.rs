@@ -81,9 +81,11 @@ fn check_silence(known: &Known, lane: &Lane, held: &Held, doubted: &mut BTreeSet
         // Whoever was not sent by the time of the backup may have been sent since.
         let may_be_since =
             is_before_backup(known, held).is_some_and(|taken| !told(known, lane, held, seq).any(|told| is_settled(told, taken)));
-        // Whoever is told to stop waits no longer than its grace period: what is not answered by then was not answered.
-        let is_cut =
-            known.cut.contains(&held.window.declarer) && !told(known, lane, held, seq).any(|told| told.part == answered.part);
+        // Whoever is told to stop waits no longer than its grace period: what it waited for then, and has not been told, was not
+        // answered.
+        let waits_until = held.window.send_by.plus(ANSWER_TIMEOUT);
+        let is_cut = known.cut.get(&held.window.declarer).is_some_and(|told_at| *told_at <= waits_until)
+            && !told(known, lane, held, seq).any(|told| told.part == answered.part);
         if !is_silent && !may_be_since && !is_cut {
             return Err((seq, format!("in doubt, though the account was not silent of part {}", answered.part)));
         }

@@ -61,8 +61,8 @@ pub struct Known {
     pub arrived: BTreeMap<String, Vec<Timestamp>>,
     /// What workers were told, by recipient, in the order of time.
     pub told: BTreeMap<String, Vec<Told>>,
-    /// Workers that were told to stop, and whose grace period was over before all was answered.
-    pub cut: BTreeSet<WorkerId>,
+    /// Workers whose grace period was over before all was answered, and when they were told to stop.
+    pub cut: BTreeMap<WorkerId, Timestamp>,
     /// What kept the workers waiting.
     pub books: BTreeMap<WorkerId, Arc<Books>>,
     /// What receipts said: all of them, and those that were acknowledged.

@@ -27,7 +27,7 @@ const FIRST: [(Bug, u64); 17] = [
     (Bug::TrustOldAnswers, 116),
     (Bug::PlanAgain, 7),
     (Bug::KeepRevoked, 8),
-    (Bug::RetryRestored, 464),
+    (Bug::RetryRestored, 53),
 ];
 
 /// The first seed that fails with a bug and not without it, and what it says. A panic of the test itself is no finding.

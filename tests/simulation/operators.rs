@@ -29,8 +29,8 @@ const ON_ITS_WAY: Duration = Duration::from_secs(4);
 /// What the operators did, as a witness keeps it.
 #[derive(Default)]
 pub struct Operators {
-    /// By batch: the numbers each order to send again named, `None` for all who were refused.
-    orders: BTreeMap<String, Vec<Option<BTreeSet<u64>>>>,
+    /// By batch: orders to send again.
+    orders: BTreeMap<String, Vec<Order>>,
     /// Parts that were refused for good, and how many orders there were then.
     refused: BTreeMap<(String, u8), usize>,
     /// Paused batches: nothing arrives after the instant, and no more recipients than so many before.
@@ -43,6 +43,19 @@ pub struct Operators {
     changes: BTreeMap<BatchId, Vec<(Timestamp, Change)>>,
     /// By batch: orders to send the refused again that nothing is in the way of.
     in_peace: BTreeMap<String, Peace>,
+}
+
+/// An order to send again.
+struct Order {
+    at: Timestamp,
+    /// The numbers it named, `None` for all who were refused, or not sent.
+    numbers: Option<BTreeSet<u64>>,
+}
+
+impl Order {
+    fn names(&self, number: u64) -> bool {
+        self.numbers.as_ref().is_none_or(|numbers| numbers.contains(&number))
+    }
 }
 
 /// What is known of a batch's provider type from an instant on.
@@ -89,8 +102,7 @@ impl Operators {
         let key = (recipient.to_owned(), part);
         if let Some(before) = self.refused.get(&key) {
             let number: u64 = number.parse().expect("digits");
-            let named = |order: &Option<BTreeSet<u64>>| order.as_ref().is_none_or(|numbers| numbers.contains(&number));
-            if !is_asked && !orders[*before..].iter().any(named) {
+            if !is_asked && !orders[*before..].iter().any(|order| order.names(number)) {
                 return Err("handed over after it was refused for good, and nobody ordered that");
             }
         }
@@ -123,7 +135,14 @@ impl Operators {
     /// An order to send again: these numbers, or all who were refused. Whatever was paused goes on.
     pub fn retried(&mut self, batch: BatchId, numbers: Option<BTreeSet<u64>>, now: Timestamp) {
         self.goes_on(batch, now);
-        self.orders.entry(batch.to_string()).or_default().push(numbers);
+        self.orders.entry(batch.to_string()).or_default().push(Order { at: now, numbers });
+    }
+
+    /// Whether an order to send somebody again had been given by an instant.
+    pub fn ordered_by(&self, recipient: &str, at: Timestamp) -> bool {
+        let (batch, number) = recipient.split_once("/+").expect("a batch and a number");
+        let number: u64 = number.parse().expect("digits");
+        self.orders.get(batch).into_iter().flatten().any(|order| order.at <= at && order.names(number))
     }
 
     /// The store that knew of it was lost: what was paused or changed since the backup may be as it was.

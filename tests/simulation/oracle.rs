@@ -358,8 +358,10 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
     let complete = got.complete();
     match line.outcome {
         Ends::Accepted if complete != 1 && !known.again.is_whole(&key_of(id, line)) => return wrong("accepted, and not there"),
-        // An order to send the refused, or those whose time was over, again may have been lost with what came behind the backup.
-        Ends::Failed | Ends::Expired if known.restored.is_some_and(|(taken, back)| (taken..=back).contains(&got.last_at)) => {}
+        // They were ordered to be sent again, and were, and that was lost with what came behind the backup.
+        Ends::Failed | Ends::Expired
+            if known.restored.is_some_and(|(taken, back)| (taken..=back).contains(&got.last_at))
+                && known.operators.ordered_by(&key_of(id, line), got.last_at) => {}
         Ends::Failed if complete != 0 => return wrong("failed, and there"),
         Ends::Rejected | Ends::Duplicate | Ends::Suppressed | Ends::Expired | Ends::Canceled if !got.parts.is_empty() => {
             return wrong("should not have been sent");

@@ -213,11 +213,11 @@ impl Process {
 
     /// SIGTERM. One that is not through when its time is over is lost: not all that it was told is written down.
     pub async fn stop(self, shared: &Shared) {
-        let until = shared.clock.boot() + GRACE;
+        let (told_at, until) = (shared.clock.now(), shared.clock.boot() + GRACE);
         self.fleet.stop().await;
         if shared.clock.boot() >= until {
             let mut known = shared.network.known();
-            known.cut.insert(self.worker);
+            known.cut.insert(self.worker, told_at);
             known.lose(self.worker, shared.clock.now());
         }
         self.sessions.abort_all();

@@ -41,26 +41,48 @@ impl Run {
             return Ok(());
         }
         let Some(backup) = self.backup.take() else {
-            let acknowledged = self.shared.network.known().acknowledged.clone();
-            let (taken, canceled) = (self.shared.clock.now(), self.canceled.clone());
-            let raised = self.shared.raised.load(Ordering::Relaxed);
-            self.backup = Some(Backup { rows: self.store.snapshot(), raised, taken, acknowledged, canceled });
-            self.tell("a backup".into());
+            self.back_up();
             let refused = self.whose_people_were_refused().await;
-            let which = refused.unwrap_or(which);
             if (refused.is_some() || draw.is_multiple_of(2)) && self.canceled.is_empty() {
                 self.start_process();
                 self.start_missing();
-                self.retry(which, FAILED_IN_PEACE).await?;
-                tokio::time::sleep(Duration::from_millis(5_000 + (draw >> 1) % 15_000)).await;
-                if let Some(backup) = self.backup.take() {
-                    self.restore(backup).await?;
-                    self.retry(which, FAILED_IN_PEACE).await?;
-                }
+                self.lose_a_retry(refused.unwrap_or(which), (draw >> 1) % 15_000).await?;
             }
             return Ok(());
         };
         self.restore(backup).await
+    }
+
+    /// Takes a backup of a batch that has ended where somebody was refused, and loses the store when they were sent again. Whether it
+    /// was so.
+    pub(super) async fn back_up_and_lose_a_retry(&mut self, which: usize) -> Result<bool, String> {
+        let plan = self.service.plan_retry(self.batches[which].0, &RetryWhat::Failed, &offers()).await;
+        let is_lost = self.shared.network.known().restored.is_some();
+        if is_lost || !self.canceled.is_empty() || plan.map_or(0, |plan| plan.recipients) == 0 {
+            return Ok(false);
+        }
+        self.back_up();
+        self.lose_a_retry(which, 0).await?;
+        Ok(true)
+    }
+
+    fn back_up(&mut self) {
+        let acknowledged = self.shared.network.known().acknowledged.clone();
+        let (taken, canceled) = (self.shared.clock.now(), self.canceled.clone());
+        let raised = self.shared.raised.load(Ordering::Relaxed);
+        self.backup = Some(Backup { rows: self.store.snapshot(), raised, taken, acknowledged, canceled });
+        self.tell("a backup".into());
+    }
+
+    /// The operator sends again whoever was refused, the store is lost a little later, and he does it once more.
+    async fn lose_a_retry(&mut self, which: usize, longer_ms: u64) -> Result<(), String> {
+        self.retry(which, FAILED_IN_PEACE).await?;
+        tokio::time::sleep(Duration::from_millis(5_000 + longer_ms)).await;
+        if let Some(backup) = self.backup.take() {
+            self.restore(backup).await?;
+            self.retry(which, FAILED_IN_PEACE).await?;
+        }
+        Ok(())
     }
 
     /// A batch that has ended and of which somebody can be sent again.

@@ -359,8 +359,9 @@ impl Run {
 
     async fn finish(&mut self) -> Result<Outcome, String> {
         let mut outcome = Outcome { trace: 0, ..Outcome::default() };
-        for (id, batch) in self.batches.clone() {
-            let mut again = self.chance.next().is_multiple_of(2);
+        for (which, (id, batch)) in self.batches.clone().into_iter().enumerate() {
+            let draw = self.chance.next();
+            let (mut again, mut losing) = (draw.is_multiple_of(2), (draw >> 1).is_multiple_of(4));
             let row = loop {
                 self.nothing_wrong()?;
                 let row = self.service.load(id).await.map_err(|fault| fault.to_string())?.row;
@@ -387,6 +388,11 @@ impl Run {
                     self.may_end_unsealed(&row)?;
                 }
                 if prepared_in_vain || row.settlement.as_ref().is_some_and(|settlement| settlement.settled) {
+                    // The store is lost when whoever was refused has got it.
+                    if std::mem::take(&mut losing) && self.back_up_and_lose_a_retry(which).await? {
+                        again = false;
+                        continue;
+                    }
                     // Once more, in peace: whoever was refused gets it, and nobody else.
                     if std::mem::take(&mut again) && self.retry_failed_in_peace(id).await? {
                         continue;
