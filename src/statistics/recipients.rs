@@ -32,10 +32,13 @@ pub struct RecipientPages {
     lanes: VecDeque<u8>,
     open: Option<OpenLane>,
     clicks: Option<ClickReader>,
+    /// Recipients of the next page, at most.
+    page: usize,
 }
 
-/// Recipients of a page at most: whoever waits for the first lines does not wait for a whole pack of them.
-const PAGE: usize = 256;
+/// Recipients of the first page, and of any page, at most: each may be twice as long as the one before. Whoever waits for the
+/// first lines does not wait for a whole pack of them, and a long listing is not written in small pieces.
+const PAGE: (usize, usize) = (32, 256);
 
 /// A lane in the middle of a listing.
 struct OpenLane {
@@ -79,7 +82,7 @@ impl RecipientPages {
             true => Some(ClickReader::open(&stores, row.batch.batch_id).await?),
             false => None,
         };
-        Ok(RecipientPages { stores, row, accounts, filter, now, rejects, lanes, open: None, clicks })
+        Ok(RecipientPages { stores, row, accounts, filter, now, rejects, lanes, open: None, clicks, page: PAGE.0 })
     }
 
     /// Leaves out what the caller knows to hold nothing: the messages, or the records that never became one.
@@ -117,7 +120,8 @@ impl RecipientPages {
                     OpenPack::read(&self.stores, open.lane.key, &pack).await?
                 }
             };
-            let (mut lines, codes) = pack.page(&self.accounts, &mut open.lane, &self.filter, self.now);
+            let (mut lines, codes) = pack.page(&self.accounts, &mut open.lane, &self.filter, self.now, self.page);
+            self.page = (self.page * 2).min(PAGE.1);
             open.pack = Some(pack).filter(|pack| !pack.places.is_empty());
             if let Some(clicks) = &self.clicks {
                 for (line, (code, delivered)) in lines.iter_mut().zip(codes) {
@@ -225,9 +229,10 @@ impl OpenPack {
         lane: &mut Lane,
         filter: &RecipientFilter,
         now: Timestamp,
+        most: usize,
     ) -> (Vec<RecipientLine>, Vec<(String, Option<Timestamp>)>) {
         let (mut lines, mut codes) = (Vec::new(), Vec::new());
-        for seq in self.places.by_ref().take(PAGE) {
+        for seq in self.places.by_ref().take(most) {
             let mine = self.reports.get(&seq).map_or(&[][..], |reports| &reports[..]);
             let delivery = lane.take_reports(accounts, seq, mine, now);
             let message = message_at(self.content.as_deref(), seq - self.first_seq);

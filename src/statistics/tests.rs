@@ -120,13 +120,17 @@ impl Hand {
     }
 
     async fn list(&self, filter: RecipientFilter) -> Vec<RecipientLine> {
+        self.pages(filter).await.concat()
+    }
+
+    async fn pages(&self, filter: RecipientFilter) -> Vec<Vec<RecipientLine>> {
         let accounts = Arc::new(self.accounts.clone());
         let pages = RecipientPages::new(self.fake.stores(), self.row.clone(), accounts, filter, NOW).await;
-        let (mut pages, mut lines) = (pages.expect("the fake answers"), vec![]);
-        while let Some(mut page) = pages.next().await.expect("the fake answers") {
-            lines.append(&mut page);
+        let (mut pages, mut all) = (pages.expect("the fake answers"), vec![]);
+        while let Some(page) = pages.next().await.expect("the fake answers") {
+            all.push(page);
         }
-        lines
+        all
     }
 }
 
@@ -186,6 +190,21 @@ fn one_of_each() -> Hand {
     hand.receipt(5, 1, Rung::Ended(Ending::Failed));
     hand.receipt(6, 0, Rung::EnRoute);
     hand
+}
+
+#[tokio::test]
+async fn whoever_waits_for_the_first_lines_does_not_wait_for_a_whole_pack() {
+    let hand = Hand::new(600, 0, 0, vec![]);
+    {
+        let mut rows = hand.fake.rows();
+        let packs = vec![ManifestPack { range: 0, attempt: 1, n: 0, first_seq: 0, count: 600 }];
+        let key = PackKey { lane: LANE, range: 0, attempt: 1, n: 0 };
+        rows.packs.insert(key, Some(SmsDeliveryPack { messages: (0..600).map(message).collect() }));
+        rows.manifests.insert(LANE, Manifest { packs, ..Manifest::default() });
+    }
+    let pages = hand.pages(RecipientFilter::default()).await;
+    let sizes: Vec<usize> = pages.iter().map(Vec::len).filter(|size| *size > 0).collect();
+    assert_eq!(sizes, [32, 64, 128, 256, 120]);
 }
 
 #[tokio::test]

@@ -128,13 +128,14 @@ impl Lane {
         loop {
             let page = stores.windows.list(key, from, WINDOWS_PER_PAGE).await?;
             let Some(last) = page.last().map(|window| window.key.window) else { break };
-            for window in &page {
+            let is_full = page.len() == WINDOWS_PER_PAGE;
+            for window in page {
                 lane.fold_window(window, accounts, history);
             }
             // Behind the last name there can be there is nothing.
             let Some(next) = last.checked_add(1) else { break };
             from = next;
-            if page.len() == WINDOWS_PER_PAGE {
+            if is_full {
                 // Others on this thread have a turn before more of a long lane is read.
                 tokio::task::yield_now().await;
             }
@@ -274,18 +275,11 @@ impl Lane {
         u16::try_from(at).unwrap_or(0)
     }
 
-    fn fold_window(&mut self, stored: &StoredWindow, accounts: &BTreeMap<String, Account>, history: &History) {
-        if let Some(row) = &stored.row {
-            let account = self.account_index(accounts, &row.window.account);
-            for answered in &row.answers {
-                self.fold_answer(answered, account, row.window.declared_at, history);
-            }
-        }
-        let Some(judgement) = &stored.judgement else { return };
-        let account = self.account_index(accounts, &judgement.window.account);
+    fn fold_window(&mut self, stored: StoredWindow, accounts: &BTreeMap<String, Account>, history: &History) {
+        let StoredWindow { row, judgement, .. } = stored;
         // The declarer's own answers, however late, win over the judgement.
         let mut answered: HashMap<u32, (u32, u8, Option<Code>)> = HashMap::new();
-        for answer in stored.row.iter().flat_map(|row| &row.answers) {
+        for answer in row.iter().filter(|_| judgement.is_some()).flat_map(|row| &row.answers) {
             let (bits, parts, unsent) = answered.entry(answer.seq).or_default();
             *bits |= 1u32.checked_shl(u32::from(answer.part)).unwrap_or(0);
             *parts = answer.parts;
@@ -295,6 +289,14 @@ impl Lane {
                 _ => {}
             }
         }
+        if let Some(row) = row {
+            let account = self.account_index(accounts, &row.window.account);
+            for answered in row.answers {
+                self.fold_answer(answered, account, row.window.declared_at, history);
+            }
+        }
+        let Some(judgement) = judgement else { return };
+        let account = self.account_index(accounts, &judgement.window.account);
         // One part refused ends a recipient; what of it was never answered may have been sent all the same.
         for (seq, (bits, parts, _)) in &answered {
             if let Some(person) = self.people.get_mut(*seq as usize) {
@@ -323,7 +325,7 @@ impl Lane {
         }
     }
 
-    fn fold_answer(&mut self, answered: &Answered, account: u16, at: Timestamp, history: &History) {
+    fn fold_answer(&mut self, answered: Answered, account: u16, at: Timestamp, history: &History) {
         // A place or part that cannot be is a damaged row; what it says about others still counts.
         if answered.seq as usize >= self.people.len() || answered.part >= 32 {
             return;
@@ -340,7 +342,7 @@ impl Lane {
             }
         }
         let person = &mut self.people[answered.seq as usize];
-        person.fold.answer(answered);
+        person.fold.answer(&answered);
         if matches!(answered.answer, Answer::Accepted { .. }) {
             person.taken = account;
         }
@@ -350,7 +352,7 @@ impl Lane {
             person.detail = detail;
         }
         if history.keeps(answered.seq) {
-            let answered_part = Some((answered.part, answered.answer.clone()));
+            let answered_part = Some((answered.part, answered.answer));
             self.events.push(WindowEvent { seq: answered.seq, at, account, answered: answered_part });
         }
     }

@@ -21,6 +21,6 @@ pub use account::HttpAccount;
 pub use config::HttpConfig;
 
 #[cfg(test)]
-mod hostile_tests;
+pub(crate) mod hostile_tests;
 #[cfg(test)]
 mod tests;

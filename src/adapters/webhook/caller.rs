@@ -225,6 +225,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::adapters::http::hostile_tests::{FLOOD, pour};
 
     fn caller(allow: &str, allow_private: bool, resolved: &'static [&'static str]) -> HttpCaller {
         let timeout = Duration::from_millis(500);
@@ -320,9 +321,6 @@ mod tests {
         assert_eq!(caller.post(call(&url)).await, Err("no answer in time".into()));
     }
 
-    /// More than is read of an answer, and than lies in the buffers on the way.
-    const FLOOD: usize = 64 << 20;
-
     /// Calls a target that says 200 and goes on in pieces for ever: what came back, and how many octets were taken until nobody
     /// took any more.
     async fn call_without_end(timeout: Duration, piece: usize, pause: Duration) -> (Result<Called, String>, usize) {
@@ -335,14 +333,7 @@ mod tests {
             let mut seen = vec![0; 4096];
             assert_ne!(stream.read(&mut seen).await.expect("a request"), 0);
             let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-            stream.write_all(head.as_bytes()).await.expect("it is written");
-            let text = format!("{piece:x}\r\n{}\r\n", " ".repeat(piece));
-            let mut poured = 0;
-            while poured < FLOOD && stream.write_all(text.as_bytes()).await.is_ok() {
-                poured += text.len();
-                tokio::time::sleep(pause).await;
-            }
-            poured
+            pour(stream, head, piece, pause).await
         };
         let both = async { tokio::join!(caller.post(call(&url)), pouring) };
         tokio::time::timeout(Duration::from_secs(40), both).await.expect("the call ends, and its connection with it")
