@@ -16,7 +16,7 @@ use smsfleet::model::time::Timestamp;
 use smsfleet::statistics::{RecipientFilter, RecipientLine, RecipientPages, recount};
 
 use super::doubts;
-use super::known::{Away, Said};
+use super::known::{Away, Known, Said};
 use super::lanes::{Lane, story};
 use super::process::{RECEIPTS_WAIT, Shared, accounts};
 use super::run::Outcome;
@@ -180,12 +180,13 @@ fn check_cause(
     // As often as the less patient of the two kinds of "not now" is tried.
     let too_often = refusals.not_now > u32::from(TRANSIENT_TRIES_MAX.min(QUEUE_FULL_TRIES_MAX));
     let got_some = known.got.get(&key).is_some_and(|got| !got.parts.is_empty());
+    let got_none = !got_some || is_lost_again(&known, &key);
     let was_left =
         |code| number.and_then(|number| lane.place(number)).is_some_and(|seq| doubts::was_left(&known, lane, seq, code));
     let is_refused = match line.code {
         Some(Code::ProviderRefused) => refusals.for_good > 0,
-        Some(code @ Code::ProviderTransient) => too_often || !got_some && was_left(code),
-        Some(code @ Code::BatchUnsent) => !got_some && was_left(code),
+        Some(code @ Code::ProviderTransient) => too_often || got_none && was_left(code),
+        Some(code @ Code::BatchUnsent) => got_none && was_left(code),
         Some(code @ Code::PartiallySent) => {
             let is_left = is_canceled || is_suppressed || known.operators.changed(id) || known.limited.contains(&id);
             got_some && (refusals.for_good > 0 || too_often || is_left || was_left(code))
@@ -205,6 +206,13 @@ fn check_cause(
         Ends::Accepted | Ends::Uncertain | Ends::Canceled | Ends::Open => true,
     };
     if has_cause { Ok(()) } else { Err(format!("it has no cause: {line:?} first {first:?} {refusals:?} {is_suppressed}")) }
+}
+
+/// Whether somebody was ordered to be sent again, and was, and that was lost with what came behind the backup.
+fn is_lost_again(known: &Known, key: &str) -> bool {
+    let Some(got) = known.got.get(key) else { return false };
+    let is_lost = known.restored.is_some_and(|(taken, back)| (taken..=back).contains(&got.last_at));
+    is_lost && known.operators.ordered_by(key, got.last_at)
 }
 
 /// Whoever got something of a batch is in its list.
@@ -358,10 +366,7 @@ fn check_line(shared: &Shared, id: BatchId, line: &RecipientLine, canceled: Opti
     let complete = got.complete();
     match line.outcome {
         Ends::Accepted if complete != 1 && !known.again.is_whole(&key_of(id, line)) => return wrong("accepted, and not there"),
-        // They were ordered to be sent again, and were, and that was lost with what came behind the backup.
-        Ends::Failed | Ends::Expired
-            if known.restored.is_some_and(|(taken, back)| (taken..=back).contains(&got.last_at))
-                && known.operators.ordered_by(&key_of(id, line), got.last_at) => {}
+        Ends::Failed | Ends::Expired if is_lost_again(&known, &key_of(id, line)) => {}
         Ends::Failed if complete != 0 => return wrong("failed, and there"),
         Ends::Rejected | Ends::Duplicate | Ends::Suppressed | Ends::Expired | Ends::Canceled if !got.parts.is_empty() => {
             return wrong("should not have been sent");
