@@ -300,6 +300,7 @@ mod tests {
         // Other tests count at the same time: exact numbers are this test's only under a label of its own.
         count(&DELIVER_ANSWERS, &["of_a_test", "accepted"], 3);
         observe(&DELIVER_WINDOW_LATENCY, &["of_a_test"], Duration::from_millis(2));
+        observe(&STORE_COMMIT, &[], Duration::from_millis(2));
         observe(&RECEIPTS_DELAY, &["of_a_test"], Duration::from_secs(7_000));
         let text = exporter.render();
         for line in [
@@ -308,11 +309,15 @@ mod tests {
             "smsfleet_deliver_window_latency_seconds_bucket{account=\"of_a_test\",le=\"0.0025\"} 1",
             "smsfleet_receipts_delivery_latency_seconds_bucket{account=\"of_a_test\",le=\"3600\"} 0",
             "smsfleet_receipts_delivery_latency_seconds_bucket{account=\"of_a_test\",le=\"14400\"} 1",
+            "smsfleet_links_clicks_dropped_total 0",
         ] {
             assert!(text.lines().any(|said| said == line), "{line} is not in\n{text}");
         }
-        for start in ["# HELP smsfleet_build_info ", "smsfleet_process_resident_bytes ", "smsfleet_links_clicks_dropped_total "] {
+        for start in ["# HELP smsfleet_build_info ", "smsfleet_process_resident_bytes "] {
             assert!(text.lines().any(|said| said.starts_with(start)), "{start} is not in\n{text}");
         }
+        let commits =
+            text.lines().find_map(|said| said.strip_prefix("smsfleet_store_commit_latency_seconds_bucket{le=\"0.0025\"} "));
+        assert!(commits.is_some_and(|commits| commits.parse::<u64>().is_ok_and(|commits| commits >= 1)), "{text}");
     }
 }

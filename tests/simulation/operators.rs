@@ -58,6 +58,12 @@ impl Order {
     }
 }
 
+/// What a recipient's name is made of.
+fn batch_and_number(recipient: &str) -> (&str, u64) {
+    let (batch, number) = recipient.split_once("/+").expect("a batch and a number");
+    (batch, number.parse().expect("digits"))
+}
+
 /// What is known of a batch's provider type from an instant on.
 enum Change {
     /// It may have been changed.
@@ -91,7 +97,7 @@ impl Operators {
         is_asked: bool,
         now: Timestamp,
     ) -> Result<(), &'static str> {
-        let (batch, number) = recipient.split_once("/+").expect("a batch and a number");
+        let (batch, number) = batch_and_number(recipient);
         if self.not_before.get(batch).is_some_and(|from| now < *from) {
             return Err("handed over before its time, or before anybody started it");
         }
@@ -100,11 +106,11 @@ impl Operators {
             peace.arrived.insert(recipient.to_owned());
         }
         let key = (recipient.to_owned(), part);
-        if let Some(before) = self.refused.get(&key) {
-            let number: u64 = number.parse().expect("digits");
-            if !is_asked && !orders[*before..].iter().any(|order| order.names(number)) {
-                return Err("handed over after it was refused for good, and nobody ordered that");
-            }
+        if let Some(before) = self.refused.get(&key)
+            && !is_asked
+            && !orders[*before..].iter().any(|order| order.names(number))
+        {
+            return Err("handed over after it was refused for good, and nobody ordered that");
         }
         if refused {
             self.refused.insert(key, orders.len());
@@ -140,8 +146,7 @@ impl Operators {
 
     /// Whether an order to send somebody again had been given by an instant.
     pub fn ordered_by(&self, recipient: &str, at: Timestamp) -> bool {
-        let (batch, number) = recipient.split_once("/+").expect("a batch and a number");
-        let number: u64 = number.parse().expect("digits");
+        let (batch, number) = batch_and_number(recipient);
         self.orders.get(batch).into_iter().flatten().any(|order| order.at <= at && order.names(number))
     }
 
